@@ -1,0 +1,1 @@
+"""The zoo's own recipes, as the package ``zoo.recipes``."""

@@ -1,0 +1,130 @@
+"""What every architecture is: a network with ``forward``, that states its shapes and lends its feature maps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from zoo.errors import UserError
+
+
+class Stage(NamedTuple):
+    """Where a backbone's features come out.
+
+    Args:
+        layer: the name of a submodule, as in ``named_modules``.
+        channels: channels of its output.
+        reduction: image pixels to a cell of the map, along one side.
+    """
+
+    layer: str
+    channels: int
+    reduction: int
+
+
+class _Enough(Exception):  # noqa: N818  ends a forward pass after the last layer that was asked for
+    pass
+
+
+class Architecture(LightningModule, ABC):
+    """Base of every architecture: built from plain arguments and factories, knowing nothing of trainers or data sets.
+
+    Attributes:
+        roles: how it is called (``classifier``, ``segmenter``, ``detector``, ``generator``, ``discriminator``,
+            ``denoiser``, ``captioner``, ``transform``); the conformance kit tests it for these.
+        fixed_channels: the number of channels where it can't be chosen (grey images are then repeated), else None.
+        mean, std: the normalisation that its weights were trained with, by channel of images in [0, 1]; None where
+            the data's own is right.
+        example: arguments of a small instance, for tests.
+        licence: of weights that it can load, where it can.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = ("classifier",)
+    fixed_channels: ClassVar[int | None] = None
+    example: ClassVar[dict[str, Any]] = {}
+    licence: ClassVar[str | None] = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @abstractmethod
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's output; see the role's call in the documentation."""
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The layers that a backbone's features come from, finest first.
+
+        Raises:
+            UserError: this network states none.
+        """
+        raise UserError(f"{type(self).__name__} states no stages, so it can't serve as a backbone")
+
+    def features(self, images: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Outputs of the named layers, before any in-place activation behind them; stops after the last one.
+
+        Args:
+            images: as ``forward`` takes them.
+            layers: names as in ``named_modules``; left out, those of ``stages``.
+
+        Raises:
+            UserError: there is no layer of that name.
+        """
+        names = [stage.layer for stage in self.stages] if layers is None else list(layers)
+        known = dict(self.named_modules())
+        if missing := [name for name in names if name not in known]:
+            from zoo.registry import did_you_mean
+
+            raise UserError(f"{type(self).__name__} has no layer {missing[0]}{did_you_mean(missing[0], list(known))}")
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Any:
+            def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+                found[name] = output
+                if len(found) == len(set(names)):
+                    raise _Enough
+
+            return hook
+
+        handles = [known[name].register_forward_hook(keep(name)) for name in dict.fromkeys(names)]
+        try:
+            with _not_in_place(self):
+                self(images)
+        except _Enough:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {name: found[name] for name in names}
+
+
+@contextmanager
+def _not_in_place(network: nn.Module) -> Iterator[None]:
+    changed = [m for m in network.modules() if getattr(m, "inplace", False) is True]
+    for module in changed:
+        module.inplace = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.inplace = True  # type: ignore[assignment]
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of learnt values."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def output_shape(network: nn.Module, *shape: int) -> tuple[int, ...]:
+    """Shape of the output for one input of this shape, without gradients and without touching running statistics."""
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        output = network(torch.zeros(1, *shape))
+    network.train(was_training)
+    return tuple(output.shape)

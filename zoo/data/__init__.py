@@ -1,0 +1,5 @@
+"""Every registered class of this kind, the zoo's and plugins' alike, imported when it is asked for."""
+
+from zoo.registry import attribute_access
+
+__getattr__, __dir__ = attribute_access("data")

@@ -1,0 +1,137 @@
+"""What every data module is: splits, loaders, facts, and the seeding that makes a resumed run exact."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import default_collate
+
+from zoo.data.loading import Loader, key, run_seed, seed_device_generators
+from zoo.errors import UserError
+from zoo.facts import Facts, spec
+
+Split = Literal["train", "val", "test", "predict"]
+
+
+def data_root(root: str | Path | None) -> Path:
+    """Where data sets lie: the argument, else the environment's ``ZOO_DATA``, else ``data`` in this folder."""
+    return Path(root or os.environ.get("ZOO_DATA") or "data")
+
+
+class Data(LightningDataModule, ABC):
+    """Base of every data module.
+
+    A subclass says its ``facts`` and gives the ``samples`` of a split; loaders, sharding by process and seeding are here.
+
+    Args:
+        batch_size: samples a training step, of all processes together, so that a recipe means the same on any number.
+        eval_batch_size: the same for validation, test and prediction; left out, ``batch_size``.
+        num_workers: processes that read samples, where the data is not held in memory.
+        drop_last: leave out a last training batch that is not full.
+
+    Attributes:
+        batch: the form of a batch, one word of the contracts (``classification``, ``detection``, …).
+        example: arguments of a small instance, for tests.
+        licence: of the data, as its authors state it; printed by ``zoo show``.
+        about: one line on classes, images a class and size; printed by ``zoo show``.
+    """
+
+    batch: ClassVar[str] = "classification"
+    example: ClassVar[dict[str, Any]] = {}
+    licence: ClassVar[str] = ""
+    about: ClassVar[str] = ""
+
+    def __init__(
+        self, batch_size: int = 64, eval_batch_size: int | None = None, num_workers: int = 0, drop_last: bool = False
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
+            raise UserError(f"data.batch_size must be at least 1, not {min(batch_size, eval_batch_size or batch_size)}")
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.num_workers, self.drop_last = num_workers, drop_last
+
+    def keep(self) -> None:
+        """Remember the arguments as hyper-parameters; the first line after ``super().__init__()`` of every subclass."""
+        import inspect
+
+        frame = inspect.currentframe()
+        assert frame is not None
+        self.save_hyperparameters(frame=frame.f_back, logger=False)
+
+    @property
+    @abstractmethod
+    def facts(self) -> Facts:
+        """What the data says of itself; complete after ``setup``."""
+
+    @abstractmethod
+    def samples(self, split: Split) -> Any:
+        """The split's ``InMemory`` data or map-style data set; None where there is no such split."""
+
+    @classmethod
+    def write_example(cls, root: Path) -> dict[str, Any]:
+        """Write a few small files in the set's true on-disk format below ``root``; return the arguments that read them.
+
+        A set that comes inside a package needs no files and returns ``example``.
+        """
+        return dict(cls.example)
+
+    def collate(self, samples: list[Any]) -> Any:
+        """A batch of samples; lists stay lists in tasks whose images differ in size."""
+        return default_collate(samples)
+
+    def loader(self, split: Split) -> Loader | list[Any]:
+        """The split's loader, or an empty list where there is no such split."""
+        samples = self.samples(split)
+        if samples is None:
+            return []
+        train = split == "train"
+        size = self.batch_size if train else self.eval_batch_size
+        world = self.trainer.world_size if self.trainer else 1
+        if train and size < world:
+            raise UserError(f"data.batch_size is {size}, fewer than the {world} processes that share it")
+        return Loader(
+            samples,
+            size,
+            self.trainer,
+            train=train,
+            num_workers=self.num_workers,
+            drop_last=self.drop_last and train,
+            collate=self.collate,
+        )
+
+    def train_dataloader(self) -> Any:
+        """Shuffled anew each epoch."""
+        return self.loader("train")
+
+    def val_dataloader(self) -> Any:
+        """In order, each sample once."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> Any:
+        """In order, each sample once."""
+        return self.loader("test")
+
+    def predict_dataloader(self) -> Any:
+        """In order, each sample once."""
+        return self.loader("predict")
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Seed the default generators for this step, so that dropout and augmentation are its pure function."""
+        trainer = self.trainer
+        if trainer is not None and trainer.training:
+            seed_device_generators(key(run_seed(), 1, trainer.fit_loop.total_batch_idx, trainer.global_rank))
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the position follows from the trainer's counters."""
+        return {}
+
+    def plain_hparams(self) -> dict[str, Any]:
+        """The arguments as ``class_path`` and ``init_args``, for a checkpoint."""
+        cls = type(self)
+        values = {k: v for k, v in self.hparams.items() if not k.startswith("_")}
+        return spec({"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": values}, "data")

@@ -1,0 +1,191 @@
+"""Loaders whose order is a pure function of seed, epoch, position and rank, so that a resumed run is exact.
+
+Nothing here keeps a position: where a run stands is read from the trainer's own restored counters when the first
+batch of an epoch is asked for. A loader is a plain iterable around what it loads; worker processes start inside
+its generator, so that they start at the right place.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+_MASK = 2**64 - 1
+
+
+def key(*parts: int) -> int:
+    """A 63-bit key from integers, by SplitMix64's mixing steps (Steele, Lea and Flood 2014): near parts, far keys."""
+    z = 0
+    for part in parts:
+        z = (z + (int(part) & _MASK) + 0x9E3779B97F4A7C15) & _MASK
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+        z ^= z >> 31
+    return z >> 1
+
+
+def run_seed() -> int:
+    """The seed of the run: what ``seed_everything`` was given, else 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED") or 0)
+
+
+def seed_device_generators(value: int) -> None:
+    """Seed the default generators of CPU and device; a hundred times faster than ``torch.manual_seed``."""
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(value)
+
+
+@runtime_checkable
+class InMemory(Protocol):
+    """Data that is fetched a batch at a time."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, indices: Tensor) -> Any:
+        """The batch of these samples."""
+        ...
+
+
+class TensorSource:
+    """Tensors of one length, fetched together: the batch is the tuple of their rows.
+
+    Args:
+        tensors: each (N, ...).
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def fetch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Rows of every tensor."""
+        return tuple(t[indices] for t in self.tensors)
+
+
+class _Keyed(Dataset):
+    """Seeds every generator with the sample's key before it is read, so that augmentation is its function."""
+
+    def __init__(self, samples: Any) -> None:
+        self.samples = samples
+
+    def __getitem__(self, item: tuple[int, int]) -> Any:
+        index, seed = item
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        return self.samples[index]
+
+
+class Loader:
+    """What a data module gives to the trainer.
+
+    Args:
+        samples: ``InMemory`` data, or a map-style data set whose samples are read one by one.
+        batch_size: samples a step of all processes together; each takes its share.
+        trainer: tells epoch, position, rank and number of processes; None iterates once from the start.
+        train: shuffle anew each epoch and go on from the trainer's position; else in order, each sample once.
+        seed: of the order and of the samples' own randomness.
+        num_workers: processes that read samples; in-memory data needs none.
+        drop_last: leave out a last batch that is not full.
+        collate: makes a batch of a list of samples.
+    """
+
+    def __init__(
+        self,
+        samples: Any,
+        batch_size: int,
+        trainer: Trainer | None = None,
+        train: bool = False,
+        seed: int | None = None,
+        num_workers: int = 0,
+        drop_last: bool = False,
+        collate: Any = default_collate,
+    ) -> None:
+        self.samples, self.batch_size, self.trainer, self.train = samples, batch_size, trainer, train
+        self.seed, self.num_workers, self.drop_last, self.collate = seed, num_workers, drop_last, collate
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def _world(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+    def __len__(self) -> int:
+        """Batches of this process. In training every process has the same number."""
+        full, rest = divmod(len(self.samples), self.batch_size)
+        if self.train:
+            return full + (rest >= self._world and not self.drop_last)
+        return full + (rest > self._rank)
+
+    def _position(self) -> tuple[int, int]:
+        if not (self.train and self.trainer):
+            return 0, 0
+        return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
+
+    def indices(self, epoch: int = 0, start: int = 0) -> Iterator[Tensor]:
+        """This process's share of each batch from ``start`` on."""
+        count = len(self.samples)
+        seed = run_seed() if self.seed is None else self.seed
+        order = torch.arange(count)
+        if self.train:
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(key(seed, epoch)))
+        for b in range(start, len(self)):
+            yield order[b * self.batch_size : (b + 1) * self.batch_size][self._rank :: self._world]
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, start = self._position()
+        if isinstance(self.samples, InMemory):
+            for indices in self.indices(epoch, start):
+                yield self.samples.fetch(indices)
+        else:
+            yield from self._from_workers(epoch, start)
+
+    def _from_workers(self, epoch: int, start: int) -> Iterator[Any]:
+        seed = run_seed() if self.seed is None else self.seed
+        batches = [[(int(i), key(seed, epoch, int(i))) for i in share] for share in self.indices(epoch, start)]
+        yield from DataLoader(
+            _Keyed(self.samples),
+            batch_sampler=batches,  # type: ignore[arg-type]
+            num_workers=self.num_workers,
+            collate_fn=self.collate,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(key(seed, epoch)),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the trainer's counters say it all."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+def split_indices(labels: Sequence[int] | Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Stratified split of a labelled set into (kept, held out), a pure function of its arguments.
+
+    Args:
+        labels: class of each sample.
+        fraction: of every class that is held out, rounded to the nearest sample.
+        seed: of the choice.
+    """
+    labels = torch.as_tensor(labels)
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(key(seed))
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        chosen = members[torch.randperm(len(members), generator=generator)[: round(fraction * len(members))]]
+        held[chosen] = True
+    return (~held).nonzero().flatten(), held.nonzero().flatten()

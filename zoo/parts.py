@@ -1,0 +1,5 @@
+"""Every registered part (transform, scheduler, callback, loss, …), imported when it is asked for."""
+
+from zoo.registry import attribute_access
+
+__getattr__, __dir__ = attribute_access("parts")

@@ -1,0 +1,265 @@
+"""What every task is: a training procedure that receives its networks, and all that is common to such procedures."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Required, TypedDict
+
+import torch
+from lightning.pytorch import LightningModule
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from zoo.architectures.base import Architecture
+from zoo.errors import UserError
+from zoo.facts import Facts, build, plain, spec, takes
+
+
+class ParameterGroup(TypedDict, total=False):
+    """Some of a task's parameters, treated apart.
+
+    Args:
+        pattern: regular expression that is searched in the parameter's name; the first group that matches has it.
+        lr: learning rate, instead of the optimiser's.
+        weight_decay: weight decay, instead of the optimiser's.
+        frozen: leave these parameters as they are.
+    """
+
+    pattern: Required[str]
+    lr: float
+    weight_decay: float
+    frozen: bool
+
+
+class Normalize(nn.Module):
+    """Images in [0, 1] as the network wants them: repeated channels where its number is fixed, mean 0 and std 1.
+
+    Args:
+        network: gives its own mean and std where it has them, and its number of channels where that is fixed.
+        facts: give what the network does not.
+
+    Shape:
+        images (B, C, H, W) in [0, 1] -> (B, C', H, W)
+    """
+
+    def __init__(self, network: Architecture, facts: Facts) -> None:
+        super().__init__()
+        channels = facts["in_channels"]
+        fixed = network.fixed_channels
+        if fixed is not None and channels not in (1, fixed):
+            raise UserError(f"{type(network).__name__} takes {fixed} channels, the data has {channels}")
+        self.repeat = fixed if fixed is not None and channels == 1 else 1
+        mean, std = network.mean or facts.get("mean"), network.std or facts.get("std")
+        mean = torch.tensor(mean if mean is not None else [0.0]).view(1, -1, 1, 1)
+        std = torch.tensor(std if std is not None else [1.0]).view(1, -1, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images."""
+        if self.repeat > 1:
+            images = images.expand(-1, self.repeat, -1, -1)
+        return (images - self.mean) / self.std
+
+
+class Task(LightningModule, ABC):
+    """Base of every task.
+
+    A task takes factories and plain numbers, keeps them by ``self.keep(...)``, builds its networks in ``build`` once
+    the data's facts are known, and optimises by one or more groups of parameters.
+
+    Attributes:
+        needs: facts without which it can't be built.
+        monitor: the metric that chooses the best checkpoint, and ``monitor_mode`` whether more is better.
+        batch: the form of a batch, one word of the contracts (``classification``, ``detection``, …).
+        example: arguments of a small instance, for tests.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    monitor: str = "val/loss"
+    monitor_mode: str = "min"
+    batch: ClassVar[str] = "classification"
+    example: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._built = False
+        self.factories: dict[str, Any] = {}
+
+    def keep(self, facts: Facts | None = None, weights: str | None = None, **factories: tuple[Any, type]) -> None:
+        """Remember the arguments: every factory checked at the door, everything as hyper-parameters.
+
+        Args:
+            facts: what a checkpoint or recipe says of the data; the data module adds what is missing.
+            weights: a checkpoint whose tensors are loaded where name and shape agree.
+            factories: each a pair of the factory (or None) and the class that it must be a subclass of.
+        """
+        import inspect
+
+        frame = inspect.currentframe()
+        assert frame is not None and frame.f_back is not None
+        self.save_hyperparameters(frame=frame.f_back, logger=False)
+        self.factories = {k: None if f is None else plain(f, base) for k, (f, base) in factories.items()}
+        for name, factory in self.factories.items():
+            if factory is not None and "_class_path" not in self.hparams:
+                self.hparams[name] = factory
+        self.hparams["facts"] = dict(facts or {})
+        self._weights = weights
+
+    # Building
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make the networks and metrics; ``self.facts`` is complete by now."""
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the data."""
+        return self.hparams["facts"]
+
+    def make(self, name: str, needs: tuple[str, ...] = (), **changes: Any) -> Any:
+        """Build the factory of this name with the facts that it accepts."""
+        known: dict[str, Any] = {**self.facts, **changes}
+        known.setdefault("vocabulary_size", len(known.get("vocabulary") or ()))
+        return build(self.factories[name], needs, **known)
+
+    def configure_model(self) -> None:
+        """Merge the facts, build once, and load ``weights``; called by the trainer, by weight averaging, and by ``load``."""
+        if self._built:
+            return
+        self._merge_facts()
+        self.build()
+        self._built = True
+        if self._weights:
+            from zoo.checkpoints import load_matching
+
+            load_matching(self, self._weights)
+            self._weights = None
+            self.hparams["weights"] = None  # they are in the task now; its checkpoints stand alone
+
+    def _merge_facts(self) -> None:
+        data = self._trainer.datamodule if self._trainer is not None else None  # type: ignore[attr-defined]
+        said = dict(getattr(data, "facts", None) or {})
+        known = dict(self.facts)
+        if known and self._trainer is not None and self._trainer.predicting:
+            said = {}  # a person's own pictures: the data's classes have no say
+        for name in self.needs:
+            if name in said and name in known and said[name] != known[name]:
+                raise UserError(
+                    f"{type(self).__name__} was made for {name} {_short(known[name])}, the data has {_short(said[name])}"
+                )
+        merged = {**said, **known}
+        if missing := [name for name in self.needs if name not in merged]:
+            raise UserError(
+                f"{type(self).__name__} needs {missing[0]}, which the data does not say: give model.facts.{missing[0]}"
+            )
+        self.hparams["facts"] = merged
+
+    # Optimising
+
+    def optimizers_for(
+        self,
+        network: nn.Module,
+        optimizer: str = "optimizer",
+        scheduler: str | None = "scheduler",
+        groups: Sequence[ParameterGroup] = (),
+    ) -> dict[str, Any]:
+        """An optimiser (and scheduler) as Lightning wants them, from the factories of these names.
+
+        A scheduler that takes ``total_steps`` is stepped after every optimiser step, another after every epoch; one
+        that waits for a plateau after every validation, by the task's ``monitor``.
+        """
+        made = self.factories[optimizer](split_parameters(network, groups))
+        factory = self.factories.get(scheduler) if scheduler else None
+        if factory is None:
+            return {"optimizer": made}
+        by_step = takes(factory, "total_steps")
+        schedule = build(partial_first(factory, made), total_steps=self._total_steps() if by_step else 0)
+        config: dict[str, Any] = {"scheduler": schedule, "interval": "step" if by_step else "epoch"}
+        if isinstance(schedule, ReduceLROnPlateau):
+            config |= {"monitor": self.monitor, "reduce_on_plateau": True}
+        return {"optimizer": made, "lr_scheduler": config}
+
+    def _total_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError("this scheduler needs the length of the run: give trainer.max_epochs or trainer.max_steps")
+        return int(steps)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a scheduler; those that wait for a plateau are stepped by a callback at the validation's end instead."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write the hyper-parameters as plain data, so that the file alone rebuilds the task."""
+        cls = type(self)
+        values = {"_class_path": f"{cls.__module__}.{cls.__qualname__}", **self.hparams}
+        values["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
+        checkpoint["hyper_parameters"] = spec(values, cls.__name__)
+
+    # What a task gives back
+
+    def draw(self, images: Any, results: Any, truth: Any = None) -> list[Image.Image]:
+        """Pictures of images (floats in [0, 1]) with their results, for W&B, ``zoo predict`` and the gallery alike."""
+        raise NotImplementedError(f"{type(self).__name__} draws nothing")
+
+    def as_json(self, results: Any) -> list[dict[str, Any]]:
+        """The results of ``predict_step``, one plain dictionary an image."""
+        raise NotImplementedError(f"{type(self).__name__} predicts nothing")
+
+    @property
+    def logs_now(self) -> bool:
+        """Whether this training step's values are wanted; computing them otherwise costs a small network half its speed."""
+        return (self.trainer.fit_loop.total_batch_idx + 1) % max(1, self.trainer.log_every_n_steps) == 0
+
+
+def partial_first(factory: Any, first: Any) -> Any:
+    """The factory with its first argument given by name."""
+    import inspect
+    from functools import partial
+
+    target = factory.func if isinstance(factory, partial) else factory
+    name = next(iter(inspect.signature(target).parameters))
+    return partial(factory, **{name: first})
+
+
+def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) -> list[Any]:
+    """The trainable parameters for an optimiser: a plain list, or one dictionary a group.
+
+    Raises:
+        UserError: a group's pattern matches no parameter.
+    """
+    named = dict(network.named_parameters())
+    if not groups:
+        return list(named.values())
+    rest = dict(named)
+    made: list[dict[str, Any]] = []
+    for group in groups:
+        found = {name: p for name, p in rest.items() if re.search(group["pattern"], name)}
+        if not found and not any(re.search(group["pattern"], name) for name in named):
+            raise UserError(f"parameter_groups: no parameter's name has {group['pattern']!r} in it")
+        rest = {name: p for name, p in rest.items() if name not in found}
+        if group.get("frozen"):
+            for p in found.values():
+                p.requires_grad_(False)
+            continue
+        options = {k: v for k, v in group.items() if k in ("lr", "weight_decay")}
+        made.append({"params": list(found.values()), **options})
+    if rest:
+        made.append({"params": list(rest.values())})
+    return [group for group in made if group["params"]]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
