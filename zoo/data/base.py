@@ -25,7 +25,7 @@ def data_root(root: str | Path | None) -> Path:
 class Data(LightningDataModule, ABC):
     """Base of every data module.
 
-    A subclass says its ``facts`` and gives the ``samples`` of a split; loaders, sharding by process and seeding are here.
+    A subclass says its ``facts`` and gives the ``samples`` of a split; loaders, sharding and seeding are here.
 
     Args:
         batch_size: samples a training step, of all processes together, so that a recipe means the same on any number.

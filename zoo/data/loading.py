@@ -74,6 +74,25 @@ class TensorSource:
         return tuple(t[indices] for t in self.tensors)
 
 
+class Rows:
+    """Some rows of a source, without a copy of its tensors.
+
+    Args:
+        source: whose rows they are.
+        rows: indices into it, (N,).
+    """
+
+    def __init__(self, source: TensorSource, rows: Tensor) -> None:
+        self.source, self.rows = source, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def fetch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Those of these rows."""
+        return self.source.fetch(self.rows[indices])
+
+
 class _Keyed(Dataset):
     """Seeds every generator with the sample's key before it is read, so that augmentation is its function."""
 

@@ -1,0 +1,204 @@
+"""Picture files of any common kind as bytes of one size.
+
+Pillow decodes; what is done here is everything between a file as people have it (turned by its EXIF tag, with
+transparency, 16 bit, animated) and a tensor that fits into a batch.
+"""
+
+from __future__ import annotations
+
+import glob
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from zoo.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".tga")
+_ORIENTATION = 0x0112  # the EXIF tag; values from 5 on swap width and height
+
+Box = tuple[float, float, float, float]
+Region = Callable[[int, int, float], Box]
+
+
+class UnreadableImage(UserError):  # noqa: N818  its base is named so
+    """A file that is no picture, or a damaged one; the text names it."""
+
+
+def central(width: int, height: int, aspect: float = 1.0) -> Box:
+    """The largest central box of an aspect ratio (width to height), as left, top, right and bottom."""
+    w, h = min(width, height * aspect), min(height, width / aspect)
+    left, top = (width - w) / 2, (height - h) / 2
+    return left, top, left + w, top + h
+
+
+def random_resized(width: int, height: int, aspect: float = 1.0) -> Box:
+    """A random box of 8 to 100 % of the area and 3/4 to 4/3 of the aspect ratio.
+
+    Szegedy et al., "Going Deeper with Convolutions", 2014, section 6; ten trials, then the central box, as torchvision
+    has it. Draws from torch's default generator.
+    """
+    for _ in range(10):
+        area, stretch = torch.rand(2).tolist()
+        area = width * height * (0.08 + 0.92 * area)
+        ratio = aspect * math.exp(math.log(4 / 3) * (2 * stretch - 1))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(torch.randint(width - w + 1, ())), int(torch.randint(height - h + 1, ()))
+            return left, top, left + w, top + h
+    return central(width, height, aspect)
+
+
+def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region: Region = central) -> Tensor:
+    """A region of a picture, at a size.
+
+    JPEG files are decoded at a half, quarter or eighth where that is still no smaller than what is wanted.
+
+    Args:
+        path: the file.
+        size: height and width of the result.
+        channels: 1 for grey, 3 for colour.
+        region: chooses the box from width, height and the aspect ratio of ``size``.
+
+    Returns:
+        bytes, (channels, *size)
+
+    Raises:
+        UnreadableImage: the file is missing, damaged, or no picture.
+    """
+    height, width = size
+    try:
+        with Image.open(path) as image:
+            turn = image.getexif().get(_ORIENTATION, 1)
+            full = image.size[::-1] if turn >= 5 else image.size
+            box = region(*full, width / height)
+            reduction = max(1, int(min((box[2] - box[0]) / width, (box[3] - box[1]) / height)))
+            image.draft(None, (image.width // reduction, image.height // reduction))
+            pixels = to_channels(ImageOps.exif_transpose(image) if turn > 1 else image, channels)
+            limits = (*pixels.size, *pixels.size)
+            scaled = [min(edge * limit / f, limit) for edge, limit, f in zip(box, limits, (*full, *full), strict=True)]
+            pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box=tuple(scaled))
+    except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(f"{path} can't be read as a picture: {_reason(error)}") from error
+    return torch.from_numpy(np.array(pixels).reshape(height, width, channels)).permute(2, 0, 1).contiguous()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "it is empty or of an unknown kind"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def to_channels(image: Image.Image, channels: int) -> Image.Image:
+    """The picture in grey or colour: transparency over white, 16 bit scaled to 8, everything else by Pillow.
+
+    Args:
+        image: in any of Pillow's modes.
+        channels: 1 for grey, 3 for colour.
+
+    Raises:
+        ValueError: its values have no fixed range (32-bit floats).
+    """
+    if image.mode == "F":
+        raise ValueError("32-bit floats have no fixed range")
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion cuts off at 255 instead of scaling
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert({1: "L", 3: "RGB"}[channels])
+
+
+def matching_files(patterns: Sequence[str]) -> list[str]:
+    """The files that paths, folders and glob patterns stand for, each once, in their order.
+
+    Args:
+        patterns: a file stands for itself, a folder for the pictures in it, ``**`` for any depth of folders.
+
+    Raises:
+        UserError: one of them stands for nothing.
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_file():
+            matches = [str(path)]
+        elif path.is_dir():
+            matches = [str(p) for p in sorted(path.iterdir()) if is_picture(p)]
+        else:
+            matches = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207
+        if not matches:
+            raise UserError(f"data.files: no picture matches {pattern}")
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name is that of a visible picture file."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+class Pictures(Dataset):
+    """Files as pairs of their pixels and their name; a file that can't be read gives its error in the pixels' place.
+
+    Args:
+        paths: the files.
+        size: height and width that they are brought to.
+        channels: 1 or 3.
+    """
+
+    def __init__(self, paths: Sequence[str], size: Sequence[int], channels: int) -> None:
+        self.paths, self.size, self.channels = list(paths), list(size), channels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor | UnreadableImage, str]:
+        path = self.paths[index]
+        try:
+            return read_image(path, self.size, self.channels), path
+        except UnreadableImage as error:
+            return error, path
+
+
+Collated = tuple[Tensor, list[str], list[tuple[str, str]]]
+
+
+def collate_pictures(samples: Sequence[tuple[Tensor | UnreadableImage, str]]) -> Collated:
+    """A batch of ``Pictures``: pixels and names of those that could be read, and names and messages of the others."""
+    good = [(pixels, name) for pixels, name in samples if isinstance(pixels, Tensor)]
+    bad = [(name, str(error)) for error, name in samples if not isinstance(error, Tensor)]
+    pixels = torch.stack([pixels for pixels, _ in good]) if good else torch.empty(0)
+    return pixels, [name for _, name in good], bad
+
+
+class ReadableOnly:
+    """Batches of ``collate_pictures`` as (pixels, names); unreadable files are told to stderr and remembered.
+
+    Args:
+        batches: an iterable of such batches, with a length.
+        unreadable: the list that their names are added to.
+    """
+
+    def __init__(self, batches: Any, unreadable: list[str]) -> None:
+        self.batches, self.unreadable = batches, unreadable
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, list[str]]]:
+        for pixels, names, bad in self.batches:
+            for name, message in bad:
+                self.unreadable.append(name)
+                print(f"skipped: {message}", file=sys.stderr)
+            if names:
+                yield pixels, names

@@ -1,0 +1,303 @@
+"""Labelled pictures: what every image classification set does alike, held in memory or read from files.
+
+Pixels stay bytes until they are on the device. There, and by whole batches, they become floats in [0, 1] of the
+module's dtype, are brought to size and, in training, augmented.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import Transform
+
+from zoo.data.base import Data, Split
+from zoo.data.files import (
+    Pictures,
+    ReadableOnly,
+    Region,
+    central,
+    collate_pictures,
+    matching_files,
+    read_image,
+)
+from zoo.data.loading import Rows, TensorSource, split_indices
+from zoo.errors import UserError
+from zoo.facts import Facts, TransformFactory, build, plain
+
+Part = Literal["train", "test"]
+
+IMAGENET_MEAN = [0.485, 0.456, 0.406]  # torchvision's and timm's constants for ImageNet, in RGB
+IMAGENET_STD = [0.229, 0.224, 0.225]
+
+
+class ImageClassification(Data):
+    """Base of labelled image sets.
+
+    Args:
+        image_size: side of the square that networks see; left out, the set's own.
+        resize: side of the square that augmentation starts from and that evaluation pictures have, so that a task can
+            take several crops of them; left out, ``image_size``.
+        augment: transforms of training batches, in their order, on the device. What comes out must be ``image_size``
+            wide and high. Those that take ``image_size`` or ``num_classes`` are given them.
+        val_fraction: of each class of the training part that is held out for validation; 0 leaves validation out.
+        split_seed: of the choice of these.
+        files: pictures to predict: files, folders and glob patterns.
+        batch_size: samples a training step, of all processes together.
+        eval_batch_size: the same for validation, test and prediction; left out, ``batch_size``.
+        num_workers: processes that read files.
+        drop_last: leave out a last training batch that is not full.
+
+    Attributes:
+        native_size: side that networks see where nothing is said.
+        in_channels: 1 grey, 3 colour.
+        mirror: whether an image's reflection keeps its label.
+        mean, std: by channel of the training images in [0, 1].
+        class_names: in the order of the labels.
+        class_counts: training images a class, once set up.
+        unreadable: names of those ``files`` that could not be read, once predicted.
+
+    Shape:
+        training: images (B, C, image_size, image_size), labels int64 (B,),
+            or float (B, num_classes) after MixUp or CutMix
+        evaluation: images (B, C, resize, resize), labels int64 (B,)
+        prediction: images as in evaluation but of the task's own size and channels, names
+    """
+
+    native_size: int = 224
+    in_channels: int = 3
+    mirror: bool = True
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    class_names: Sequence[str] = ()
+
+    def __init__(
+        self,
+        image_size: int | None = None,
+        resize: int | None = None,
+        augment: list[TransformFactory] | None = None,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        files: list[str] | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, num_workers, drop_last)
+        self.image_size = image_size or self.native_size
+        self.resize = resize or self.image_size
+        if self.image_size < 1 or self.resize < self.image_size:
+            raise UserError(f"data.resize is {self.resize}, smaller than data.image_size, which is {self.image_size}")
+        if not 0 <= val_fraction < 1:
+            raise UserError(f"data.val_fraction must be at least 0 and below 1, not {val_fraction}")
+        self.augment = [plain(factory, Transform) for factory in augment or ()]
+        self.val_fraction, self.split_seed, self.files = val_fraction, split_seed, files
+        self.class_counts: list[int] | None = None
+        self.unreadable: list[str] = []
+        self._splits: dict[str, tuple[Any, Tensor] | None] = {}
+        self._augment: list[Transform] | None = None
+        self._train_size = self.image_size
+
+    # What the data says of itself
+
+    @property
+    def facts(self) -> Facts:
+        """What is known; all of it after ``setup``."""
+        facts = Facts(in_channels=self.in_channels, image_size=[self.image_size] * 2, mirror=self.mirror)
+        if self.class_names:
+            facts |= {"num_classes": len(self.class_names), "class_names": list(self.class_names)}
+        if self.mean is not None and self.std is not None:
+            facts |= {"mean": list(self.mean), "std": list(self.std)}
+        if self.class_counts is not None:
+            facts |= {"class_counts": self.class_counts}
+        return facts
+
+    # Splits
+
+    @abstractmethod
+    def labelled(self, part: Part) -> tuple[Any, Tensor]:
+        """What ``subset`` takes samples from, and the labels, int64 (N,), of the set's own training or test part."""
+
+    @abstractmethod
+    def subset(self, source: Any, rows: Tensor, split: Split) -> Any:
+        """The samples of these rows, for a loader."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read what the stage needs, hold validation out of training, and build the augmentation."""
+        if stage in (None, "fit", "validate") and "train" not in self._splits:
+            self._hold_out(*self.labelled("train"))
+        if stage in (None, "test") and "test" not in self._splits:
+            source, labels = self.labelled("test")
+            self._splits["test"] = source, torch.arange(len(labels))
+        if stage in (None, "fit") and self._augment is None:
+            self._build_augment()
+
+    def _hold_out(self, source: Any, labels: Tensor) -> None:
+        kept, held = split_indices(labels, self.val_fraction, self.split_seed)
+        if self.val_fraction and not len(held):
+            raise UserError(
+                f"data.val_fraction {self.val_fraction} of {len(labels)} images holds none out; give more, or 0"
+            )
+        self._splits["train"] = source, kept
+        self._splits["val"] = (source, held) if len(held) else None
+        self.class_counts = torch.bincount(labels[kept], minlength=len(self.class_names)).tolist()
+
+    def samples(self, split: Split) -> Any:
+        """The split's samples, None where there is no such split; prediction's are the ``files``.
+
+        Raises:
+            UserError: no file matches.
+        """
+        if split == "predict":
+            return Pictures(matching_files(self.files), *self._predict_shape()) if self.files else None
+        if split not in self._splits:
+            raise RuntimeError(f"call setup before samples({split!r})")
+        found = self._splits[split]
+        return None if found is None else self.subset(*found, split)
+
+    def _predict_shape(self) -> tuple[list[int], int]:
+        """The task's size, enlarged as ``resize`` enlarges ``image_size``, and its channels."""
+        module = self.trainer.lightning_module if self.trainer else None
+        facts = {**self.facts, **(getattr(module, "facts", None) or {})}
+        if facts["in_channels"] not in (1, 3):
+            raise UserError(f"the task wants {facts['in_channels']} channels; picture files have 1 or 3")
+        return [round(n * self.resize / self.image_size) for n in facts["image_size"]], facts["in_channels"]
+
+    def predict_dataloader(self) -> Any:
+        """The pictures of ``files`` that can be read; the others are told to stderr and kept in ``unreadable``.
+
+        Raises:
+            UserError: there are no ``files``, or none matches.
+        """
+        if not self.files:
+            raise UserError("there is nothing to predict: give pictures by --data.files 'photos/*.jpg'")
+        self.unreadable = []
+        loader: Any = self.loader("predict")
+        loader.collate = collate_pictures
+        return ReadableOnly(loader, self.unreadable)
+
+    # Augmentation
+
+    def _build_augment(self) -> None:
+        size = [self.image_size] * 2
+        self._augment = [build(f, image_size=size, num_classes=len(self.class_names)) for f in self.augment]
+        for transform in self._augment:
+            if hasattr(transform, "fit") and getattr(transform, "needs_fit", True):
+                transform.fit(self.some_training_images())
+        self._train_size = self._size_to_augment()
+
+    @abstractmethod
+    def some_training_images(self) -> Tensor:
+        """Bytes, (N, C, H, W): training images from which an augmentation computes what it needs to know."""
+
+    def _size_to_augment(self) -> int:
+        """``resize`` where the augmentation crops from there, else ``image_size``; tried out with two black images."""
+        outcomes = {}
+        for side in dict.fromkeys((self.resize, self.image_size)):
+            images = torch.zeros(2, self.in_channels, side, side)
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    shape = _apply(self._augment or (), images, torch.zeros(2, dtype=torch.int64))[0].shape[-2:]
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise UserError(
+                    f"data.augment fails on images of {side}x{side}: {str(error).splitlines()[0]}"
+                ) from error
+            if list(shape) == [self.image_size] * 2:
+                return side
+            outcomes[side] = f"{shape[0]}x{shape[1]} of {side}x{side}"
+        raise UserError(f"data.augment makes {' and '.join(outcomes.values())}, data.image_size is {self.image_size}")
+
+    # On the device
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Bytes to floats in [0, 1] of the module's dtype, at their size; in training augmented."""
+        images, rest = batch
+        trainer = self.trainer
+        dtype: Any = trainer.lightning_module.dtype if trainer else torch.get_default_dtype()
+        if trainer is None or not trainer.training:
+            size = images.shape[-2:] if isinstance(rest, list) else (self.resize, self.resize)
+            return as_floats(images, size, dtype), rest
+        return self._training_batch(images, rest, dtype)
+
+    def _training_batch(self, images: Tensor, labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        size = torch.Size((self._train_size, self._train_size))
+        transforms = list(self._augment or ())
+        if images.shape[-2:] == size:  # moving bytes costs a quarter of moving floats, and gives the same
+            while transforms and getattr(transforms[0], "moves_only", False):
+                images = transforms.pop(0)(images)
+            size = images.shape[-2:]
+        images = as_floats(images, size, torch.promote_types(dtype, torch.float32))
+        images, labels = _apply(transforms, images, labels)
+        return images.to(dtype), labels.to(dtype) if labels.is_floating_point() else labels
+
+
+def _apply(transforms: Sequence[Transform], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    for transform in transforms:
+        images, labels = transform(images, labels)
+    return images, labels
+
+
+def as_floats(images: Tensor, size: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Bytes as floats in [0, 1], resized (bilinear, antialiased) where the size differs.
+
+    Args:
+        images: bytes, (B, C, H, W).
+        size: height and width.
+        dtype: of the result; halves are computed as floats first.
+    """
+    floats = images.to(torch.promote_types(dtype, torch.float32)).div_(255)
+    if floats.shape[-2:] != tuple(size):
+        floats = interpolate(floats, size=tuple(size), mode="bilinear", antialias=True).clamp_(0, 1)
+    return floats.to(dtype)
+
+
+class InMemoryImages(ImageClassification):
+    """Base of sets that fit in memory: one tensor of bytes, fetched a batch at a time."""
+
+    @abstractmethod
+    def read(self, part: Part) -> tuple[Tensor, Tensor]:
+        """All images of a part as bytes, (N, C, H, W), and their labels, int64 (N,)."""
+
+    def labelled(self, part: Part) -> tuple[TensorSource, Tensor]:
+        """The part's tensors."""
+        images, labels = self.read(part)
+        return TensorSource(images, labels), labels
+
+    def subset(self, source: TensorSource, rows: Tensor, split: Split) -> Rows:
+        """These rows, without a copy."""
+        return Rows(source, rows)
+
+    def some_training_images(self) -> Tensor:
+        """All of them."""
+        train = self.samples("train")
+        return train.fetch(torch.arange(len(train)))[0]
+
+
+class LabelledFiles(Dataset):
+    """Picture files with their labels, decoded one by one.
+
+    Args:
+        paths: the files.
+        labels: of each, int64 (N,).
+        side: of the square that they are brought to.
+        channels: 1 or 3.
+        region: chooses what of a picture is taken.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], labels: Tensor, side: int, channels: int, region: Region = central
+    ) -> None:
+        self.paths, self.labels, self.side, self.channels, self.region = paths, labels, side, channels, region
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = read_image(self.paths[index], [self.side] * 2, self.channels, self.region)
+        return image, int(self.labels[index])

@@ -1,0 +1,210 @@
+"""Augmentations of whole batches that draw anew for every image, on the images' own device.
+
+torchvision's transforms draw once a call, so that a batch given to them is changed in one way throughout. These
+take a batch (or a single image), alone or in front of its labels, and leave labels alone. They draw from the default
+generators of the device and loop over nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import Transform, functional
+
+from zoo.errors import UserError
+
+
+class EachTransform(Transform):
+    """Base of transforms that draw for each image of a batch.
+
+    Attributes:
+        moves_only: whether it only moves pixels, so that it may run on bytes before they become floats.
+    """
+
+    moves_only: ClassVar[bool] = False
+    _transformed_types = (torch.Tensor,)
+
+
+class CropEach(EachTransform):
+    """A random crop of each image, all of one size; every place is equally likely.
+
+    Args:
+        image_size: height and width of the crops, or the side of a square.
+        padding: pixels that are put around the image first, on each side.
+        padding_mode: what they hold: ``constant`` (black), ``edge``, ``reflect`` or ``symmetric``.
+
+    Shape:
+        images (..., C, H, W) -> (..., C, *image_size); a single image or one batch dimension
+
+    Raises:
+        UserError: the padded image is smaller than the crop.
+    """
+
+    moves_only = True
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        padding: int = 0,
+        padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant",
+    ) -> None:
+        super().__init__()
+        self.size = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+        if len(self.size) != 2 or min(self.size) < 1 or padding < 0:
+            raise UserError(f"CropEach: image_size {image_size} and padding {padding} make no crop")
+        self.padding, self.padding_mode = padding, padding_mode
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """The upper left corner of each crop."""
+        images = flat_inputs[0]
+        count, (height, width) = images.shape[:-3].numel(), images.shape[-2:]
+        free = [side + 2 * self.padding - crop for side, crop in zip((height, width), self.size, strict=True)]
+        if min(free) < 0:
+            raise UserError(
+                f"CropEach: images of {height}x{width} with padding {self.padding} are smaller than "
+                f"the crop of {self.size[0]}x{self.size[1]}; give the data a larger resize"
+            )
+        top, left = (torch.randint(n + 1, (count,), device=images.device) for n in free)
+        return {"top": top, "left": left}
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """The crops, gathered by their pixels' places in the flattened image."""
+        if self.padding:
+            inpt = functional.pad(inpt, [self.padding] * 4, padding_mode=self.padding_mode)
+        flat = inpt.reshape(-1, inpt.shape[-3], inpt.shape[-2] * inpt.shape[-1])
+        rows, columns = (torch.arange(n, device=inpt.device) for n in self.size)
+        within = (rows[:, None] * inpt.shape[-1] + columns).flatten()
+        corner = params["top"] * inpt.shape[-1] + params["left"]
+        places = (corner[:, None] + within)[:, None].expand(-1, flat.shape[1], -1)
+        return flat.gather(2, places).view(*inpt.shape[:-2], *self.size)
+
+
+class FlipEach(EachTransform):
+    """Reflect each image, left to right, with a probability.
+
+    Args:
+        p: the probability.
+    """
+
+    moves_only = True
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise UserError(f"FlipEach: p is a probability, not {p}")
+        self.p = p
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Which images are reflected."""
+        images = flat_inputs[0]
+        return {"flip": torch.rand(images.shape[:-3].numel(), device=images.device) < self.p}
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Each image or its reflection."""
+        flip = params["flip"].view(*inpt.shape[:-3], 1, 1, 1)
+        columns = torch.arange(inpt.shape[-1], device=inpt.device)
+        return inpt.gather(-1, torch.where(flip, columns.flip(0), columns).expand(inpt.shape))
+
+
+class PCAColor(EachTransform):
+    """Shift the colour of each image along the principal components of the training set's pixels.
+
+    Krizhevsky, Sutskever and Hinton 2012, section 4.1: to every pixel is added ``P (alpha * lambda)`` with the
+    eigenvectors P and eigenvalues lambda of the covariance of pixel values, and alpha drawn once for each image and
+    component. Deviations: pixels are in [0, 1] (the paper leaves their unit open, and an eigenvalue is in its
+    square), and the result is held there.
+
+    Args:
+        std: standard deviation of alpha.
+        eigenvalues: one a channel, of pixels in [0, 1]; left out, both are computed from the training images.
+        eigenvectors: the matrix P, one eigenvector a column.
+
+    Shape:
+        images: float in [0, 1], (..., C, H, W) -> the same
+    """
+
+    def __init__(
+        self,
+        std: float = 0.1,
+        eigenvalues: list[float] | None = None,
+        eigenvectors: list[list[float]] | None = None,
+    ) -> None:
+        super().__init__()
+        if (eigenvalues is None) != (eigenvectors is None):
+            raise UserError("PCAColor: give eigenvalues and eigenvectors together, or neither")
+        self.std = std
+        self.axes: Tensor | None = None
+        if eigenvalues is not None and eigenvectors is not None:
+            vectors = torch.tensor(eigenvectors)
+            if vectors.shape != (len(eigenvalues),) * 2:
+                raise UserError(f"PCAColor: {len(eigenvalues)} eigenvalues need as many eigenvectors of that length")
+            self.axes = vectors * torch.tensor(eigenvalues)
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether it wants to see the training images first."""
+        return self.axes is None
+
+    def fit(self, images: Tensor) -> None:
+        """Compute the components.
+
+        Args:
+            images: bytes, or floats in [0, 1], (N, C, H, W), of the training set.
+        """
+        eigenvalues, eigenvectors = torch.linalg.eigh(pixel_covariance(images))
+        # A component's sign is the solver's choice; alpha is symmetric, but a resumed run must draw the same shift.
+        signs = eigenvectors.sum(0).sign()
+        self.axes = (eigenvectors * torch.where(signs == 0, 1, signs) * eigenvalues).float()
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """alpha, for each image and component."""
+        images = flat_inputs[0]
+        shape = (*images.shape[:-3], images.shape[-3])
+        return {"alpha": torch.randn(shape, device=images.device, dtype=images.dtype) * self.std}
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Images with their shifts."""
+        if self.axes is None:
+            raise UserError("PCAColor has neither eigenvectors nor seen the training images: call fit first")
+        if len(self.axes) != inpt.shape[-3]:
+            raise UserError(f"PCAColor has {len(self.axes)} components, the images have {inpt.shape[-3]} channels")
+        self.axes = self.axes.to(inpt.device)
+        shift = params["alpha"] @ self.axes.T.to(inpt.dtype)
+        return (inpt + shift[..., None, None]).clamp_(0, 1)
+
+
+def pixel_covariance(images: Tensor, chunk: int = 256) -> Tensor:
+    """Covariance of the channels over all pixels of all images, with values in [0, 1]; float64, (C, C).
+
+    Args:
+        images: bytes, or floats in [0, 1], (N, C, H, W).
+        chunk: images at a time, which bounds the memory.
+    """
+    channels = images.shape[1]
+    total = torch.zeros(channels, dtype=torch.float64)
+    squares = torch.zeros(channels, channels, dtype=torch.float64)
+    scale = 255.0 if images.dtype == torch.uint8 else 1.0
+    for part in images.split(chunk):
+        pixels = part.transpose(0, 1).reshape(channels, -1).double().cpu() / scale
+        total += pixels.sum(1)
+        squares += pixels @ pixels.T
+    count = images.numel() / channels
+    mean = total / count
+    return squares / count - mean[:, None] * mean
+
+
+def mean_and_std(images: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation by channel over all pixels, with values in [0, 1].
+
+    Args:
+        images: bytes, (N, C, H, W).
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    share = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in images.transpose(0, 1)]).double()
+    share /= share.sum(1, keepdim=True)
+    mean = share @ values
+    std = (share @ values.square() - mean.square()).clamp_min(0).sqrt()
+    return [round(v, 4) for v in mean.tolist()], [round(v, 4) for v in std.tolist()]
