@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar, Required, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zoo.architectures.base import Architecture
+from zoo.checkpoints import RUN_KEY
+from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.facts import Facts, build, plain, spec, takes
 
@@ -204,6 +204,10 @@ class Task(LightningModule, ABC):
         values = {"_class_path": f"{cls.__module__}.{cls.__qualname__}", **self.hparams}
         values["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
         checkpoint["hyper_parameters"] = spec(values, cls.__name__)
+        data = self._trainer.datamodule if self._trainer is not None else None  # type: ignore[attr-defined]
+        if isinstance(data, Data):
+            checkpoint.pop("datamodule_hyper_parameters", None)
+            checkpoint[RUN_KEY] = {**checkpoint.get(RUN_KEY, {}), "data": data.plain_hparams()}
 
     # What a task gives back
 
@@ -261,5 +265,3 @@ def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) 
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) < 60 else text[:57] + "..."
-
-

@@ -1,0 +1,424 @@
+"""``zoo fit``, ``validate``, ``test`` and ``predict``: Lightning's command line, with names, runs and checkpoints.
+
+Precedence is defaults < checkpoint < recipes in their order < flags. A checkpoint alone is enough for every command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins import CheckpointIO
+
+from zoo import checkpoints, loggers, registry, runs
+from zoo.callbacks import Pictures, Plateau, RunCheckpoints, Stopped, progress
+from zoo.data.base import Data
+from zoo.errors import UserError
+from zoo.facts import spec
+from zoo.parsing import ZooParser
+from zoo.tasks.base import Task
+
+COMMANDS = ("fit", "validate", "test", "predict")
+# What a resumed run must not change: its optimiser's state or the order of its data would no longer be its own.
+FIXED_ON_RESUME = (
+    "model.init_args.optimizer",
+    "model.init_args.scheduler",
+    "data.init_args.batch_size",
+    "data.init_args.drop_last",
+    "seed_everything",
+)
+
+
+class KeepRecipe(SaveConfigCallback):
+    """Writes the resolved recipe into the run's folder before anything else, and gives it to the loggers once."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, cli: ZooCLI) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.cli = cli
+
+    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Only a fit has a recipe of its own to keep. Runs on rank zero."""
+        if stage != "fit":
+            return
+        path = self.cli.folder / runs.RECIPE
+        if not path.is_file():
+            with checkpoints.whole_file(path) as temporary:
+                temporary.write_text(yaml.safe_dump(self.cli.recipe, sort_keys=False), encoding="utf-8")
+        for logger in trainer.loggers:
+            logger.log_hyperparams({"recipe": self.cli.recipe, "model_summary": _summary(pl_module)})
+
+
+def _summary(task: Any) -> dict[str, Any]:
+    from lightning.pytorch.utilities.model_summary import ModelSummary
+
+    summary = ModelSummary(task, max_depth=2)
+    return {
+        "parameters": summary.total_parameters,
+        "trainable_parameters": summary.trainable_parameters,
+        "layers": str(summary),
+    }
+
+
+class ZooCLI(LightningCLI):
+    """Lightning's command line over tasks and data modules."""
+
+    # Options
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Trainer, model and data; the last two may also come from a checkpoint."""
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{k}": v for k, v in self.trainer_defaults.items()})
+        parser.add_lightning_class_args(Task, "model", subclass_mode=True, required=False)
+        parser.add_lightning_class_args(Data, "data", subclass_mode=True, required=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options of our own."""
+        parser.add_argument("--out", type=str, default=None, help="Folder for what this run writes, instead of runs/…")
+        parser.add_argument("--no_test", "--no-test", action="store_true", help="fit: leave out the test at the end.")
+        parser.add_argument(
+            "--checkpoint_every_n_steps", type=int | None, default=None, help="fit: also keep step=N.ckpt so often."
+        )
+
+    # Parsing
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Defaults < checkpoint < recipes < flags."""
+        argv = list(sys.argv[1:] if args is None else args)
+        self.recipe_names = [v for _, v in _values(argv, "--config", "-c")]
+        argv = _with_recipe_files(argv)
+        self.checkpoint_path, argv = _with_checkpoint_file(argv, self.recipe_names)
+        self.base: dict[str, Any] = {}
+        if self.checkpoint_path:
+            self.checkpoint = checkpoints.read(self.checkpoint_path)
+            self.base = _base_of(self.checkpoint, self.checkpoint_path, argv[0])
+        given = parser.parse_object({argv[0]: self.base}, defaults=False) if self.base else None
+        self.config = parser.parse_args(argv, namespace=given)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let the checkpoint override recipes and flags; ``parse_arguments`` has read it already."""
+
+    # Before anything is built
+
+    def before_instantiate_classes(self) -> None:
+        """Check that all is there, and settle where the run lies and what logs it."""
+        self.save_config_kwargs = {"cli": self}
+        config = self.config[self.subcommand]
+        for key, flag in (("model", "--model NAME"), ("data", "--data NAME")):
+            if config.get(key) is None:
+                raise UserError(f"no {key}: give a recipe (--config FILE), {flag}, or a checkpoint (--ckpt_path FILE)")
+        self.recipe = self._plain_recipe()
+        fitting = self.subcommand == "fit"
+        if fitting and self.checkpoint_path:
+            self._refuse_changes()
+        label = self._label()
+        resumed = self.checkpoint_path if fitting else None
+        self.folder = runs.folder_for(label if fitting else f"{self.subcommand}-{label}", resumed, config.get("out"))
+        self._go_on_after_restart(config)
+        config.trainer.default_root_dir = str(self.folder)
+        self._choose_logger(config.trainer)
+
+    def _plain_recipe(self) -> dict[str, Any]:
+        """The resolved recipe under stable names, without what belongs to this one run."""
+        text = self._parser(self.subcommand).dump(
+            self.config[self.subcommand], format="yaml", skip_none=False, skip_validation=True
+        )
+        found = yaml.safe_load(text)
+        keep = ("seed_everything", "trainer", "model", "data")
+        return spec({k: found[k] for k in keep if k in found}, "recipe")
+
+    def _label(self) -> str:
+        record = checkpoints.run_record(self.checkpoint) if self.checkpoint_path else {}
+        named = [n for n in self.recipe_names if not n.startswith("trainer/") and "/trainer/" not in n]
+        if named:
+            path = Path(named[0].rpartition(":")[2])
+            installed = {r.path.resolve(): r.name for r in registry.recipes()}
+            return installed.get(registry.find_recipe(named[0]).resolve(), path.name.removesuffix(".yaml"))
+        return str(record.get("recipe_name") or self.recipe["model"]["class_path"].rpartition(".")[2])
+
+    def _refuse_changes(self) -> None:
+        before = {"seed_everything": self.base.get("seed_everything"), "model": self.base["model"]}
+        before["data"] = self.base.get("data")
+        for key in FIXED_ON_RESUME:
+            old, new = _get(before, key), _get(self.recipe, key)
+            if old is not None and old != new:
+                raise UserError(
+                    f"{key.replace('.init_args', '')} can't change when a run goes on: {_short(old)} in the checkpoint, "
+                    f"{_short(new)} now (--model.weights {self.checkpoint_path} starts a new run from these weights)"
+                )
+
+    def _go_on_after_restart(self, config: Namespace) -> None:
+        """A job that SLURM or torchrun starts again finds its own last checkpoint."""
+        last = self.folder / "checkpoints" / "last.ckpt"
+        restarted = "SLURM_JOB_ID" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+        if self.subcommand == "fit" and not self.checkpoint_path and restarted and last.is_file():
+            config.ckpt_path = str(last)
+
+    def _choose_logger(self, trainer: Namespace) -> None:
+        if self.subcommand != "fit":
+            trainer.logger = False
+        elif trainer.logger is None or trainer.logger is True:
+            trainer.logger = [Namespace(class_path="lightning.pytorch.loggers.WandbLogger", init_args=Namespace())]
+        if trainer.logger is False:
+            return
+        chosen = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        for logger in chosen:
+            self._place_logger(logger)
+        trainer.logger = chosen
+
+    def _place_logger(self, logger: Namespace) -> None:
+        """Everything that a logger writes lies in the run's folder; W&B goes on with the run of the checkpoint."""
+        args = logger.init_args if "init_args" in logger else Namespace()
+        logger.init_args = args
+        args.save_dir = str(self.folder)
+        if not logger.class_path.endswith(".WandbLogger"):
+            return
+        mode = loggers.settle(self.folder)
+        args.project = args.get("project") if args.get("project") not in (None, "lightning_logs") else "zoo"
+        args.name = args.get("name") or f"{self._label()}-{self.folder.name}"
+        record = checkpoints.run_record(self.checkpoint) if self.checkpoint_path else {}
+        if record.get("wandb_id") and runs.owner_of(Path(self.checkpoint_path)) is not None:
+            args.id = record["wandb_id"]
+        if mode == "offline" and args.get("log_model"):
+            raise UserError("trainer.logger.log_model uploads checkpoints to W&B, but this run is offline")
+
+    # Building
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the checkpoints, pictures, progress and atomic files of every run, where the recipe has not its own."""
+        config = self.config_init[self.subcommand]["trainer"]
+        plugins = config.get("plugins") or []
+        plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+        if not any(isinstance(p, CheckpointIO) for p in plugins):
+            plugins.append(checkpoints.WholeFileIO())
+        own = config.get("callbacks") or []
+        own = list(own) if isinstance(own, list | tuple) else [own]
+        callbacks = [*own, *self._callbacks(config, own)]
+        bar = any(isinstance(c, ProgressBar) for c in callbacks)
+        return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, enable_progress_bar=bar, **kwargs)
+
+    def _callbacks(self, config: Any, own: Sequence[Any]) -> list[Any]:
+        added: list[Any] = [Plateau(), Pictures(self.folder / "pictures")]
+        if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in own):
+            added.append(progress())
+        self.saver: RunCheckpoints | None = None
+        wanted = config.get("enable_checkpointing") is not False and not config.get("fast_dev_run")
+        if self.subcommand == "fit" and wanted and not any(isinstance(c, Checkpoint) for c in own):
+            self.saver = RunCheckpoints(
+                self.folder / "checkpoints",
+                self.model.monitor if self._validates() else None,
+                self.model.monitor_mode,
+                record=self._record,
+                every_n_steps=self.config.fit.get("checkpoint_every_n_steps"),
+            )
+            added.append(self.saver)
+        return added
+
+    def _validates(self) -> bool:
+        """Whether the data holds a validation part."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        return self.datamodule.samples("val") is not None
+
+    def _record(self) -> dict[str, Any]:
+        run = loggers.run_of(self.trainer.loggers) if self.trainer.is_global_zero else None
+        return {
+            "recipe_name": self._label(),
+            "trainer": self.recipe["trainer"],
+            "seed_everything": self.recipe["seed_everything"],
+            "wandb_id": getattr(run, "id", None),
+        }
+
+    # Running
+
+    def after_fit(self) -> None:
+        """Test the chosen checkpoint as a task loaded afresh, then say what there is."""
+        results: dict[str, float] = {}
+        if self.saver is not None and not self.config.fit.no_test and self._tests():
+            self.trainer.strategy.barrier()
+            task = checkpoints.load(self.saver.chosen, "cpu")
+            results = self._test(task, ckpt_path=None)
+        self._report(results, self.saver.chosen if self.saver else None)
+
+    def _tests(self) -> bool:
+        self.datamodule.setup("test")
+        return self.datamodule.samples("test") is not None
+
+    def test(self, model: Task, datamodule: Data, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Test a checkpoint, and write its figures."""
+        if not self._tests():
+            raise UserError(f"{type(datamodule).__name__} has no test part")
+        self._report(self._test(model, ckpt_path), None)
+
+    def _test(self, task: Task, ckpt_path: str | None) -> dict[str, float]:
+        found = self.trainer.test(task, datamodule=self.datamodule, ckpt_path=ckpt_path, verbose=False)
+        return dict(found[0]) if found else {}
+
+    def validate(self, model: Task, datamodule: Data, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Validate a checkpoint, and write its figures."""
+        datamodule.setup("fit")
+        if datamodule.samples("val") is None:
+            raise UserError(f"{type(datamodule).__name__} has no validation part")
+        found = self.trainer.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+        self._report(dict(found[0]) if found else {}, None)
+
+    def predict(self, model: Task, datamodule: Data, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Write pictures and a JSON file of predictions."""
+        from zoo.predicting import PredictionFiles
+
+        files = PredictionFiles(self.folder)
+        self.trainer.callbacks.append(files)
+        self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
+        if self.trainer.is_global_zero:
+            files.report(getattr(datamodule, "unreadable", []))
+        if getattr(datamodule, "unreadable", []):
+            raise SystemExit(1)
+
+    def _report(self, results: dict[str, float], checkpoint: Path | None) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        if results:
+            path = self.folder / "results.json"
+            path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        for name in sorted(results):
+            print(f"{name} {results[name]:.4f}")
+        rows = self._places(checkpoint)
+        width = max(len(name) for name, _ in rows)
+        for name, value in rows:
+            print(f"{name:<{width}}  {value}", flush=True)
+
+    def _places(self, checkpoint: Path | None) -> list[tuple[str, str]]:
+        rows = [("run", str(self.folder))]
+        if checkpoint is not None:
+            rows.append(("checkpoint", str(checkpoint)))
+        if any(getattr(c, "written", None) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+            rows.append(("pictures", str(self.folder / "pictures")))
+        if place := loggers.where(self.trainer.loggers):
+            rows.append(("W&B", place[0]))
+            if place[1]:
+                rows.append(("upload it", place[1]))
+        if checkpoint is not None:
+            rows.append(("next", f"zoo predict --ckpt_path {checkpoint} --data.files 'photos/*.jpg'"))
+        return rows
+
+
+# Arguments that are read before the parser sees them
+
+
+def _values(argv: Sequence[str], *flags: str) -> list[tuple[int, str]]:
+    """Position and value of each use of an option, ``--x v`` and ``--x=v`` alike."""
+    found = []
+    for i, text in enumerate(argv):
+        if text in flags and i + 1 < len(argv):
+            found.append((i + 1, argv[i + 1]))
+        elif text.startswith(tuple(f"{flag}=" for flag in flags if flag.startswith("--"))):
+            found.append((i, text.split("=", 1)[1]))
+    return found
+
+
+def _replaced(argv: list[str], at: int, value: str) -> None:
+    argv[at] = f"{argv[at].split('=', 1)[0]}={value}" if argv[at].startswith("--") else value
+
+
+def _with_recipe_files(argv: list[str]) -> list[str]:
+    """The arguments with every recipe's name replaced by its file."""
+    argv = list(argv)
+    for at, value in _values(argv, "--config", "-c"):
+        _replaced(argv, at, str(registry.find_recipe(value)))
+    return argv
+
+
+def _with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Path | None, list[str]]:
+    """The checkpoint's file, and the arguments with it in place of ``last`` or a run folder."""
+    argv, found = list(argv), None
+    for at, value in _values(argv, "--ckpt_path"):
+        if value == "last":
+            found = checkpoints.find_last(_runs_of(recipe_names))
+        elif argv[0] == "fit" and (last := Path(value) / "checkpoints" / "last.ckpt").is_file():
+            found = last
+        else:
+            found = checkpoints.resolve(value)
+        _replaced(argv, at, str(found))
+    return found, argv
+
+
+def _runs_of(recipe_names: list[str]) -> Path:
+    named = [Path("runs") / n.rpartition(":")[2].removesuffix(".yaml") for n in recipe_names]
+    return next((folder for folder in named if folder.is_dir()), Path("runs"))
+
+
+def _base_of(checkpoint: dict[str, Any], path: Path, command: str) -> dict[str, Any]:
+    """What a checkpoint says for this command: the task always, the data where it is known, the trainer for a fit."""
+    record = checkpoints.run_record(checkpoint)
+    keys = ("seed_everything", "trainer", "data") if command == "fit" else ("data",)
+    return {
+        "model": checkpoints.task_spec(checkpoint, path),
+        **{k: record[k] for k in keys if record.get(k) is not None},
+    }
+
+
+def _get(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 100 else f"{text[:97]}..."
+
+
+def quiet() -> None:
+    """Leave out what the libraries say about themselves; ``--debug`` shows it."""
+    import logging
+
+    if os.environ.get("ZOO_DEBUG"):
+        return
+    warnings.filterwarnings("ignore")
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def run(argv: list[str]) -> int:
+    """Run one of the four commands.
+
+    Args:
+        argv: the command and its arguments.
+
+    Returns:
+        the exit status: 0, or 128 and the signal's number for a run that was asked to stop.
+
+    Raises:
+        UserError: something that the user can put right.
+    """
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    if "LOCAL_RANK" not in os.environ:
+        os.environ.pop(runs.VARIABLE, None)
+    quiet()
+    try:
+        ZooCLI(
+            save_config_callback=KeepRecipe,
+            trainer_defaults={"enable_autolog_hparams": False, "use_distributed_sampler": False},
+            seed_everything_default=0,
+            parser_class=ZooParser,
+            auto_configure_optimizers=False,
+            args=None if argv == sys.argv[1:] else argv,
+        )
+    except Stopped as stopped:
+        print(f"zoo: {stopped}", flush=True)
+        return stopped.status
+    except (MisconfigurationException, FileNotFoundError, PermissionError) as error:
+        if os.environ.get("ZOO_DEBUG"):
+            raise
+        raise UserError(" ".join(str(error).split())) from error
+    return 0

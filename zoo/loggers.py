@@ -1,0 +1,78 @@
+"""W&B without an account, a prompt or a wait: offline unless there is a key and a network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+TIMEOUT = 6.0  # seconds to wait for W&B's server before a run goes on offline
+
+
+def settle(folder: Path) -> str:
+    """Decide on W&B's mode once, before a logger is used, and keep all that it writes inside the run's folder.
+
+    Args:
+        folder: the run's.
+
+    Returns:
+        ``online``, ``offline`` or ``disabled``.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    for variable, name in (("CACHE_DIR", "cache"), ("DATA_DIR", "data"), ("ARTIFACT_DIR", "artifacts")):
+        os.environ.setdefault(f"WANDB_{variable}", str(folder.resolve() / "wandb" / name))
+    import wandb
+
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode
+    if not wandb.login(prompt=False, verify=False):
+        return _offline()
+    server = wandb.setup().settings.base_url
+    if reachable(server):
+        return "online"
+    print(f"W&B: {server} did not answer in {TIMEOUT:.0f} s; this run is kept offline", flush=True)
+    return _offline()
+
+
+def _offline() -> str:
+    import wandb
+
+    os.environ["WANDB_MODE"] = "offline"  # for the processes that Lightning starts
+    wandb.setup(settings=wandb.Settings(mode="offline"))
+    return "offline"
+
+
+def reachable(url: str, timeout: float = TIMEOUT) -> bool:
+    """Whether a server answers, through the environment's proxy where it has one."""
+    from urllib.error import HTTPError
+
+    try:
+        urlopen(url, timeout=timeout).close()
+    except HTTPError:
+        return True  # it answered
+    except (URLError, OSError, ValueError):
+        return False
+    return True
+
+
+def run_of(loggers: list[Any]) -> Any:
+    """W&B's run among these loggers, or None. Only on the process that logs."""
+    for logger in loggers:
+        if type(logger).__name__ == "WandbLogger":
+            return logger.experiment
+    return None
+
+
+def where(loggers: list[Any]) -> tuple[str, str] | None:
+    """Where the run's W&B files or page are, and the command that uploads them (empty when online)."""
+    run = run_of(loggers)
+    if run is None or not getattr(run, "dir", None):
+        return None
+    if getattr(run, "url", None):
+        return str(run.url), ""
+    folder = Path(run.dir).parent
+    shown = os.path.relpath(folder)
+    return shown, f"wandb sync {shown}"

@@ -1,0 +1,210 @@
+"""Recipes as data: the parser that resolves every installed name, and lets a recipe name nothing else.
+
+jsonargparse finds a class by its short name among the subclasses that are imported already. So all that is to be
+done is to import the right module in time: a custom loader (``set_loader``) sees every configuration file and every
+value of the command line, and imports what a text names. The import lists allow the registered classes and the
+listed parts of the libraries; everything else is refused before it is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import get_loader, set_loader, set_parsing_settings
+from lightning.pytorch.cli import LightningArgumentParser
+
+from zoo import registry
+
+LIBRARIES = (
+    "torch.optim",
+    "torch.nn",
+    "timm.optim",
+    "torchvision.transforms.v2",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.strategies",
+    "lightning.pytorch.plugins",
+    "lightning.pytorch.profilers",
+    "lightning.fabric.plugins",
+)
+# These take functions, or run what they are given.
+DENIED = (
+    "lightning.pytorch.callbacks.LambdaCallback",
+    "lightning.pytorch.callbacks.lambda_function",
+    "torchvision.transforms.v2.Lambda",
+    "torchvision.transforms.v2._misc.Lambda",
+)
+
+
+def _entry_paths() -> list[str]:
+    return [path for entry in registry.entries() for path in {entry.full_path, entry.stable_path}]
+
+
+set_parsing_settings(
+    import_path_denylist=["*", *DENIED],
+    import_path_allowlist=[*LIBRARIES, *_entry_paths()],
+    instantiate_subclass_spec_in_any=False,
+)
+
+
+def mention(text: str) -> None:
+    """Import what registers this name or path, and allow the place where the class is defined."""
+    name = text.rpartition(".")[2]
+    found = [e for e in registry.find(name) if text in (name, e.full_path, e.stable_path)]
+    if not found:
+        return
+    registry.import_named(name)
+    if registry.failure(name) is None:
+        homes = {f"{cls.__module__}.{cls.__qualname__}" for cls in (entry.load() for entry in found)}
+        set_parsing_settings(import_path_allowlist=sorted(homes))
+
+
+def _strings(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        for value in node.values():
+            yield from _strings(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _strings(value)
+
+
+_load_yaml = get_loader("yaml")
+
+
+def load_recipe(text: str) -> Any:
+    """Plain YAML; whatever registered class it names is imported."""
+    value = _load_yaml(text)
+    for found in _strings(value):
+        mention(found)
+    return value
+
+
+set_loader("zoo", load_recipe, exceptions=(yaml.YAMLError,))
+
+
+class ZooParser(LightningArgumentParser):
+    """A parser that knows the registered names and ends in one line when something is wrong."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("parser_mode", "zoo")
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:
+        """Parse, after importing what the arguments name."""
+        for text in sys.argv[1:] if args is None else args:
+            mention(text.split("=", 1)[-1])
+        return super().parse_args(args, *rest, **kwargs)
+
+    def parse_object(self, cfg_obj: Any, *rest: Any, **kwargs: Any) -> Any:
+        """Parse plain data, after importing what it names."""
+        for text in _strings(cfg_obj if isinstance(cfg_obj, dict) else cfg_obj.as_dict()):
+            mention(text)
+        return super().parse_object(cfg_obj, *rest, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong in one line and leave with status 2; all of it with ``--debug``."""
+        if self.exit_on_error and not os.environ.get("ZOO_DEBUG"):
+            sys.stderr.write(f"zoo: error: {condense(message)}\n")
+            sys.exit(2)
+        super().error(message, ex)
+        raise AssertionError("unreachable")
+
+
+_KEY = re.compile(r'^(?:- )?(?:Parser key|Problem with|Key) "?([\w.+]+)"?:?$')
+_NOISE = re.compile(
+    r"^(- )?(Does not validate against any of the Union|Subtypes: |Errors:$|Given value|"
+    r"Expected a <class 'NoneType'>|Problem with given class_path '[\w.]+':$|"
+    r"Expected a path but .* not accessible|Not a valid subclass of)"
+)
+
+
+def condense(message: str) -> str:
+    """``model.architecture.width: Expected a float`` out of jsonargparse's nested report; all of it if unsure."""
+    text = re.sub(r"Type \S*Callable\[.*?\] expects a function or a callable class: ", "\n", message)
+    text = re.sub(r"\.? Got value: (Namespace\(|\{).*$", "", text, flags=re.M)
+    keys: list[str] = []
+    found: list[str] = []
+    for line in (raw.strip() for raw in text.splitlines()):
+        if match := _KEY.match(line):
+            keys.append(match[1])
+        elif line and not _NOISE.search(line):
+            found.append(line.removeprefix("- "))
+    if not found:
+        return _one_line(message)
+    said = "; ".join(dict.fromkeys(_best(found)))
+    where = _join(keys)
+    return _one_line(f"{where}: {said}" if where and not said.startswith(where) else said)
+
+
+def _join(keys: list[str]) -> str:
+    path: list[str] = []
+    for key in keys:
+        if not (path and (key == path[-1] or ".".join(path).endswith(f".{key}"))):
+            path.append(key)
+    return ".".join(path)
+
+
+def _best(found: list[str]) -> list[str]:
+    """Of several reports on the alternatives of one type, those that tell most."""
+    for line in found:
+        if match := re.search(r"(?:Expected a dot import path string|Import path|No such class): ?'?([\w.]+)", line):
+            return [_unknown(match[1])]
+        if "not allowed, denied by" in line:
+            name = re.search(r"Importing '([^']+)'", line)
+            return [f"{name[1] if name else 'this path'} may not be named in a recipe (docs: security)"]
+    told = [
+        line for line in found if re.search(r"Expected a|not accepted|required|Multiple subclasses|No such|must", line)
+    ]
+    return told or found
+
+
+def _unknown(name: str) -> str:
+    short = name.rpartition(".")[2]
+    if (reason := registry.failure(short)) is not None:
+        return reason
+    if entries := registry.find(short):
+        return f"{short} is one of the {entries[0].kind}, which does not fit here"
+    return f"nothing called {name} is installed{registry.did_you_mean(short, _known_names())} (`zoo list` shows every name)"
+
+
+def _known_names() -> list[str]:
+    from lightning.pytorch import Callback
+    from lightning.pytorch.loggers import Logger
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    def below(cls: type) -> Iterator[str]:
+        for sub in cls.__subclasses__():
+            yield sub.__name__
+            yield from below(sub)
+
+    known = [name for base in (Callback, Logger, Optimizer, LRScheduler) for name in below(base)]
+    return [*known, *(entry.name for entry in registry.entries())]
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<class '([\w.]+)'>", r"\1", text)).strip()
+
+
+def from_spec(base: type, spec: dict[str, Any]) -> Any:
+    """Build an object from plain data, under the same import lists as a recipe.
+
+    Args:
+        base: what its class must be a subclass of.
+        spec: ``class_path`` and ``init_args``.
+
+    Raises:
+        jsonargparse.ArgumentError: the data names something else, or wrong arguments.
+    """
+    parser = ZooParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "it", fail_untyped=False)
+    parsed = parser.parse_object({"it": spec})
+    return parser.instantiate_classes(parsed)["it"]

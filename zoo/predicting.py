@@ -1,0 +1,66 @@
+"""What ``zoo predict`` writes: a picture for each image, and one JSON file of all results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+
+class PredictionFiles(BasePredictionWriter):
+    """Draws and writes each batch as it comes, so that any number of images fits in memory.
+
+    Args:
+        folder: where ``pictures/`` and ``predictions.json`` go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        self.pictures = 0
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write one batch."""
+        rows = pl_module.as_json(prediction)  # type: ignore[operator]
+        drawn = pl_module.draw(batch[0], prediction)  # type: ignore[operator]
+        (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
+        for row, picture in zip(rows, drawn, strict=True):
+            stem = Path(str(row.get("name", "image"))).stem
+            path = self.folder / "pictures" / f"{trainer.global_rank:02d}-{self.pictures:05d}-{stem}.png"
+            picture.save(path)
+            self.pictures += 1
+            self.rows.append({**row, "picture": str(path.relative_to(self.folder))})
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the JSON file, of all processes' rows together."""
+        if trainer.world_size > 1:
+            parts: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(parts, self.rows)
+            self.rows = [row for part in parts for row in part]
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(self.rows, indent=1, ensure_ascii=False)
+            (self.folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
+
+    def report(self, unreadable: Sequence[str]) -> None:
+        """Say what was written, and what could not be read."""
+        print(f"images       {len(self.rows)}")
+        print(f"pictures     {self.folder / 'pictures'}")
+        print(f"predictions  {self.folder / 'predictions.json'}", flush=True)
+        if unreadable:
+            print(f"unreadable   {len(unreadable)}: {', '.join(unreadable)}", flush=True)

@@ -1,0 +1,82 @@
+"""The folder of a run: each new run has its own, a resumed or restarted one goes on in its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from zoo.errors import UserError
+
+VARIABLE = "ZOO_RUN_DIR"  # tells the processes that Lightning starts
+RECIPE = "recipe.yaml"
+
+
+def new_folder(parent: Path, name: str | None = None) -> Path:
+    """Make ``parent/name`` (default: the time), with a number behind it where it is there already."""
+    stem = name or time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1, 1000):
+        folder = parent / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"the run folder {folder} can't be made: {error.strerror}") from error
+    raise UserError(f"{parent} is full of runs called {stem}")
+
+
+def folder_for(label: str, checkpoint: Path | None = None, out: str | None = None, root: Path = Path("runs")) -> Path:
+    """The folder of this run.
+
+    Args:
+        label: ``alexnet`` for a fit, ``test-alexnet`` for another command.
+        checkpoint: what a fit resumes from: a run folder that it lies in is gone on in.
+        out: what the user says instead.
+        root: above all runs.
+    """
+    if VARIABLE in os.environ:
+        return Path(os.environ[VARIABLE])
+    folder = _chosen(label, checkpoint, out, root)
+    os.environ[VARIABLE] = str(folder)
+    return folder
+
+
+def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path) -> Path:
+    if out:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        return Path(out)
+    if checkpoint is not None and (owner := owner_of(checkpoint)) is not None:
+        return owner
+    if shared := _shared_name():
+        folder = root / label / shared
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    return new_folder(root / label)
+
+
+def owner_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in."""
+    parent = checkpoint.resolve().parent
+    for folder in (parent, parent.parent):
+        if (folder / RECIPE).is_file():
+            return Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
+    return None
+
+
+def _shared_name() -> str | None:
+    """A name on which processes that others started agree: SLURM's job, torchrun's run.
+
+    Raises:
+        UserError: torchrun on several nodes without a run id.
+    """
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return f"slurm-{job}.{os.environ.get('SLURM_STEP_ID', 'batch')}"  # the same again when the job is requeued
+    if (run := os.environ.get("TORCHELASTIC_RUN_ID")) is None:
+        return None
+    if run != "none":
+        return f"torchrun-{run}"
+    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
+        raise UserError("torchrun on several nodes needs a run id, so that all agree on the run folder: --rdzv-id NAME")
+    return f"torchrun-{os.getppid()}"
