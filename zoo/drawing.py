@@ -1,0 +1,124 @@
+"""Pictures made of images and results: enlarging, captions that fit, grids, and the confusion matrix.
+
+Text stands on a strip of its own, never on the image, so that it can be read whatever the image is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+Color = tuple[int, int, int]
+RIGHT: Color = (24, 110, 54)
+WRONG: Color = (176, 32, 38)
+PLAIN: Color = (52, 58, 70)
+WHITE: Color = (255, 255, 255)
+
+
+def to_picture(image: Tensor, side: int = 192) -> Image.Image:
+    """A colour picture of an image, enlarged by whole pixels until its longer side has at least ``side`` pixels.
+
+    Args:
+        image: in [0, 1], (C, H, W): grey for one channel or two, else the first three as red, green and blue.
+    """
+    image = image.detach().float().cpu()
+    image = image[:3] if image.shape[0] >= 3 else image.mean(0, keepdim=True).expand(3, -1, -1)
+    pixels = image.clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    picture = Image.fromarray(pixels)
+    times = max(1, math.ceil(side / max(picture.size)))
+    return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings along: it has the Greek and Cyrillic that Pillow's own lacks."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+def fit_text(text: str, width: int, size: int = 15, smallest: int = 11) -> tuple[str, ImageFont.FreeTypeFont]:
+    """The text in the largest font up to ``size`` in which it fits; below the smallest, its middle is left out."""
+    text = " ".join(text.split())
+    for points in range(size, smallest - 1, -1):
+        if font(points).getlength(text) <= width:
+            return text, font(points)
+    for kept in range(len(text) - 1, 1, -1):
+        short = f"{text[: kept - kept // 2].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}"
+        if font(smallest).getlength(short) <= width:
+            return short, font(smallest)
+    return "…", font(smallest)
+
+
+def captioned(picture: Image.Image, lines: Sequence[str], color: Color = PLAIN) -> Image.Image:
+    """The picture with lines of white text on a strip of this colour below it."""
+    height, margin = 22, 5
+    made = Image.new("RGB", (picture.width, picture.height + height * len(lines) + 2), color)
+    made.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(made)
+    for i, line in enumerate(lines):
+        text, face = fit_text(line, picture.width - 2 * margin)
+        draw.text((margin, picture.height + 1 + height * (i + 0.5)), text, WHITE, face, anchor="lm")
+    return made
+
+
+def grid(pictures: Sequence[Image.Image], columns: int | None = None, gap: int = 6) -> Image.Image:
+    """Pictures side by side on white, in rows; about square unless ``columns`` says otherwise."""
+    columns = min(len(pictures), columns or math.ceil(math.sqrt(len(pictures))))
+    rows = math.ceil(len(pictures) / columns)
+    width, height = max(p.width for p in pictures) + gap, max(p.height for p in pictures) + gap
+    made = Image.new("RGB", (columns * width + gap, rows * height + gap), WHITE)
+    for i, picture in enumerate(pictures):
+        made.paste(picture, (gap + i % columns * width, gap + i // columns * height))
+    return made
+
+
+def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
+    """The confusion matrix: a row for each true class, shaded by its share of the row.
+
+    Up to 30 classes the counts are written into the cells, up to 100 the names stand beside them; beyond, only the
+    matrix is drawn.
+
+    Args:
+        matrix: counts, (K, K), rows are the truth.
+        names: of the K classes.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    classes = len(matrix)
+    share = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
+    inches = min(14.0, max(5.0, 2.5 + 0.45 * classes)) if classes <= 30 else 14.0 if classes <= 100 else 9.0
+    figure = Figure(figsize=(inches, inches * 0.92), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    # The square root lets a confusion of one in a hundred be seen beside a diagonal of one.
+    shown = axes.imshow(share.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    bar = figure.colorbar(shown, ax=axes, shrink=0.8, ticks=[math.sqrt(v) for v in (0, 0.01, 0.05, 0.2, 0.5, 1)])
+    bar.ax.set_yticklabels(["0 %", "1 %", "5 %", "20 %", "50 %", "100 %"])
+    axes.set(xlabel="predicted class", ylabel="true class")
+    if classes <= 100:
+        _name_axes(axes, names)
+    if classes <= 30:
+        _write_counts(axes, matrix, share)
+    canvas.draw()
+    return Image.frombuffer("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
+
+
+def _name_axes(axes: object, names: Sequence[str]) -> None:
+    labels = [name if len(name) <= 20 else f"{name[:19]}…" for name in names]
+    size = 9 if len(names) <= 30 else 5
+    axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=size)  # type: ignore[attr-defined]
+    axes.set_yticks(range(len(names)), labels, fontsize=size)  # type: ignore[attr-defined]
+
+
+def _write_counts(axes: object, matrix: Tensor, share: Tensor) -> None:
+    for i, j in matrix.nonzero().tolist():
+        color = "white" if share[i, j].sqrt() > 0.6 else "black"
+        axes.text(j, i, str(int(matrix[i, j])), ha="center", va="center", color=color, fontsize=7)  # type: ignore[attr-defined]

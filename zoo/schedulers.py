@@ -1,0 +1,62 @@
+"""Learning-rate schedules that torch does not bring in one piece."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from zoo.errors import UserError
+
+
+class WarmupCosine(LRScheduler):
+    """A linear rise to the optimiser's rate, then half a cosine down; stepped after every optimiser step.
+
+    The warm-up of Goyal et al. 2017 ("Accurate, Large Minibatch SGD", section 2.2) before the cosine of Loshchilov and
+    Hutter 2017 ("SGDR", without restarts). Every group's rate is scaled alike.
+
+    Args:
+        optimizer: has the rates at the end of the warm-up.
+        total_steps: optimiser steps of the whole run; the task fills it in.
+        warmup_fraction: part of them that rises.
+        warmup_steps: the same as a number of steps; it takes the place of the fraction.
+        final_fraction: part of the rate that is left at the end.
+
+    Raises:
+        UserError: a fraction is not in [0, 1], or the warm-up is as long as the run.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        warmup_fraction: float = 0.05,
+        warmup_steps: int | None = None,
+        final_fraction: float = 0.0,
+    ) -> None:
+        if not (0 <= warmup_fraction <= 1 and 0 <= final_fraction <= 1):
+            raise UserError("WarmupCosine: warmup_fraction and final_fraction must be from 0 to 1")
+        warmup = round(warmup_fraction * total_steps) if warmup_steps is None else warmup_steps
+        if not 0 <= warmup < total_steps:
+            raise UserError(f"WarmupCosine: a warm-up of {warmup} steps does not fit in a run of {total_steps}")
+        self.total_steps, self.warmup_steps, self.final_fraction = total_steps, warmup, final_fraction
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rates of the coming step, one for each group."""
+        factor = warmup_cosine(self.last_epoch, self.total_steps, self.warmup_steps, self.final_fraction)
+        return [base * factor for base in self.base_lrs]
+
+
+def warmup_cosine(step: int, total_steps: int, warmup_steps: int, final_fraction: float = 0.0) -> float:
+    """Factor on the learning rate: ``(step + 1) / warmup_steps`` at first, ``final_fraction`` in the last step.
+
+    Args:
+        step: counted from 0.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps))
+    return final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,388 @@
+"""Classification with one label an image, hard or soft.
+
+Cross-entropy with label smoothing (Szegedy et al. 2016, section 7). Averaged crops at test as in Krizhevsky et al.
+2012, section 4.1: the softmax of four corners, the centre, and their reflections. Reflections are left out where the
+data says that they change the label: on digits, mirrored crops cost 4 to 6 points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from zoo import drawing
+from zoo.architectures.base import Architecture
+from zoo.errors import UserError
+from zoo.facts import ArchitectureFactory, Facts, OptimizerFactory, SchedulerFactory
+from zoo.tasks.base import Normalize, ParameterGroup, Task
+
+Views = Literal["center", "five", "ten"]
+SHOWN = 16  # pictures kept from a validation or a test
+LISTED = 100  # classes up to which each one's accuracy is a metric of its own
+
+
+@dataclass
+class Guess:
+    """A class and the share of the softmax that it has."""
+
+    label: str
+    confidence: float
+
+
+@dataclass
+class Prediction:
+    """What a classifier says of an image.
+
+    Args:
+        name: the image's file, or its number.
+        label: name of the most probable class.
+        index: its number.
+        confidence: its share of the softmax.
+        top: the most probable classes, at most five, best first.
+    """
+
+    name: str
+    label: str
+    index: int
+    confidence: float
+    top: list[Guess]
+
+
+class Classification(Task):
+    """Trains a network to tell classes apart.
+
+    Args:
+        architecture: the network, from images to logits.
+        optimizer: any of torch's or of a plugin.
+        scheduler: of the learning rate; one that takes ``total_steps`` is stepped after every optimiser step.
+        label_smoothing: part of the target that is spread over all classes.
+        class_weights: factor on each class's loss; ``balanced`` gives every class the same total weight.
+        views: what is averaged at test and in prediction: the centre; four corners and the centre; these and their
+            reflections, unless the data says that a reflection changes the label.
+        parameter_groups: parameters of the architecture that are treated apart.
+        weights: a checkpoint whose tensors are loaded where name and shape agree.
+        facts: what is known of the data; the data module adds what is missing.
+
+    Shape:
+        images (B, C, H, W) in [0, 1] -> logits (B, num_classes). Training images are exactly ``image_size``; those for
+        evaluation may be larger and are cropped. Labels are (B,) or, as shares of the classes, (B, num_classes).
+    """
+
+    needs = ("num_classes", "in_channels", "image_size")
+    monitor = "val/top1"
+    monitor_mode = "max"
+    example: ClassVar[dict[str, Any]] = {"label_smoothing": 0.1}
+    class_weight: Tensor | None
+
+    def __init__(
+        self,
+        architecture: ArchitectureFactory,
+        optimizer: OptimizerFactory = AdamW,
+        scheduler: SchedulerFactory | None = None,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | list[float] | None = None,
+        views: Views = "center",
+        parameter_groups: list[ParameterGroup] | None = None,
+        weights: str | None = None,
+        facts: Facts | None = None,
+    ) -> None:
+        super().__init__()
+        self.keep(
+            facts,
+            weights,
+            architecture=(architecture, Architecture),
+            optimizer=(optimizer, Optimizer),
+            scheduler=(scheduler, LRScheduler),
+        )
+        if not 0 <= label_smoothing <= 1:
+            raise UserError(f"model.label_smoothing must be from 0 to 1, not {label_smoothing}")
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+        self.views, self.parameter_groups = views, parameter_groups or []
+        self._shown: list[_Seen] = []
+        self._mistakes: list[_Seen] = []
+        self._matrix: Tensor | None = None
+
+    # Network
+
+    def build(self) -> None:
+        """The network, its normalisation, the class weights and the metrics."""
+        if self.facts["num_classes"] < 2:
+            raise UserError(f"Classification needs at least two classes, the data has {self.facts['num_classes']}")
+        self.architecture: Architecture = self.make("architecture", needs=("num_classes",))
+        self.normalize = Normalize(self.architecture, self.facts)
+        self.register_buffer("class_weight", self._class_weight(), persistent=False)
+        self._build_metrics(self.facts["num_classes"])
+
+    def _class_weight(self) -> Tensor | None:
+        if self.class_weights is None:
+            return None
+        if self.class_weights == "balanced":
+            if "class_counts" not in self.facts:
+                raise UserError("model.class_weights: balanced needs class_counts, which the data does not say")
+            return balanced_weights(self.facts["class_counts"])
+        if len(self.class_weights) != self.facts["num_classes"]:
+            given, classes = len(self.class_weights), self.facts["num_classes"]
+            raise UserError(f"model.class_weights has {given} values, the data {classes} classes")
+        return torch.tensor(self.class_weights, dtype=torch.float32)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The data's names of the classes, else their numbers."""
+        return list(self.facts.get("class_names") or map(str, range(self.facts["num_classes"])))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images that are exactly ``image_size``."""
+        return self.architecture(self.normalize(images))
+
+    def scores(self, images: Tensor, views: Views = "center") -> Tensor:
+        """Log-probabilities (B, num_classes), the softmax averaged over the views of images as large or larger."""
+        seen = crops(images, self.facts["image_size"], views, self.facts.get("mirror", True))
+        return mean_softmax([self(view) for view in seen])
+
+    # Losses
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of logits or log-probabilities."""
+        return F.cross_entropy(scores, labels, self.class_weight, label_smoothing=self.label_smoothing)
+
+    def loss_weight(self, labels: Tensor) -> Tensor:
+        """What ``loss`` has divided by, so that batches can be averaged."""
+        if self.class_weight is None or labels.is_floating_point():
+            return torch.tensor(float(len(labels)), device=labels.device)
+        return self.class_weight[labels].sum()
+
+    # Metrics
+
+    def _build_metrics(self, classes: int) -> None:
+        options: dict[str, Any] = {"num_classes": classes, "validate_args": False}
+        # Computed at the training steps that are logged only, and there of all processes' samples together.
+        self.train_loss = MeanMetric(dist_sync_on_step=True)
+        self.train_top1 = MulticlassAccuracy(average="micro", dist_sync_on_step=True, **options)
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        accuracy = {"top1": MulticlassAccuracy(average="micro", **options)}
+        if classes > 5:
+            accuracy["top5"] = MulticlassAccuracy(average="micro", top_k=5, **options)
+        averages = {
+            "f1": MulticlassF1Score(average="macro", **options),
+            "precision": MulticlassPrecision(average="macro", **options),
+            "recall": MulticlassRecall(average="macro", **options),
+        }
+        metrics = MetricCollection({**accuracy, **averages}, compute_groups=False)
+        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+        self.confusion = MulticlassConfusionMatrix(**options)
+
+    def _log_training(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        values = {
+            "train/loss": self.train_loss(loss.detach(), self.loss_weight(labels)),
+            "train/top1": self.train_top1(logits.detach(), hard(labels)),
+        }
+        self.log_dict(values, prog_bar=True)
+
+    def _evaluate(self, stage: Literal["val", "test"], scores: Tensor, labels: Tensor) -> None:
+        loss: MeanMetric = getattr(self, f"{stage}_loss")
+        metrics: MetricCollection = getattr(self, f"{stage}_metrics")
+        loss.update(self.loss(scores, labels), self.loss_weight(labels))
+        metrics.update(scores, hard(labels))
+        self.log(f"{stage}/loss", loss)
+        self.log_dict(dict(metrics.items()), prog_bar=False)
+
+    # Steps
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss; figures are computed only at the steps that are logged."""
+        images, labels = batch
+        logits = self(images)
+        loss = self.loss(logits, labels)
+        if self.logs_now:
+            self._log_training(loss, logits, labels)
+        return loss
+
+    def on_validation_start(self) -> None:
+        """Forget the pictures of the last validation."""
+        self._forget()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Figures of the centre view."""
+        images, labels = batch
+        scores = self.scores(images)
+        self._evaluate("val", scores, labels)
+        self._show(batch_idx, images, scores, labels)
+
+    def on_test_start(self) -> None:
+        """Forget the pictures of the last evaluation."""
+        self._forget()
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Figures of the averaged views."""
+        images, labels = batch
+        scores = self.scores(images, self.views)
+        self._evaluate("test", scores, labels)
+        self.confusion.update(scores, hard(labels))
+        self._show(batch_idx, images, scores, labels)
+        self._note_mistakes(images, scores, hard(labels))
+
+    def on_test_epoch_end(self) -> None:
+        """Each class's accuracy, and the confusion matrix for its picture; of all processes together."""
+        matrix = self._matrix = self.confusion.compute().cpu()
+        self.confusion.reset()
+        if len(matrix) > LISTED:
+            return
+        for name, row, right in zip(self.class_names, matrix.sum(1), matrix.diagonal(), strict=True):
+            if row > 0:  # every process has the same values: the largest is each one's own
+                self.log(f"test/top1/{name}", right / row, sync_dist=True, reduce_fx="max")
+
+    def predict_step(self, batch: tuple[Tensor, Sequence[str]], batch_idx: int) -> list[Prediction]:
+        """The most probable classes of each image, by the averaged views."""
+        images, names = batch
+        return self.results(self.scores(images, self.views), names)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, by groups of the architecture's parameters, and the scheduler."""
+        return self.optimizers_for(self.architecture, groups=self.parameter_groups)
+
+    # Results and pictures
+
+    def results(self, scores: Tensor, names: Sequence[str] | None = None) -> list[Prediction]:
+        """Log-probabilities (B, num_classes) as plain results; without names, images are numbered."""
+        confidences, classes = scores.exp().topk(min(5, scores.shape[1]))
+        named = names if names is not None else [str(i) for i in range(len(scores))]
+        made = []
+        for name, confidence, found in zip(named, confidences.tolist(), classes.tolist(), strict=True):
+            top = [Guess(self.class_names[k], c) for k, c in zip(found, confidence, strict=True)]
+            made.append(Prediction(str(name), top[0].label, found[0], top[0].confidence, top))
+        return made
+
+    def as_json(self, results: list[Prediction]) -> list[dict[str, Any]]:
+        """One dictionary an image: ``name``, ``class``, ``confidence`` and the ``top`` five."""
+        return [
+            {
+                "name": r.name,
+                "class": r.label,
+                "confidence": r.confidence,
+                "top": [{"class": g.label, "confidence": g.confidence} for g in r.top],
+            }
+            for r in results
+        ]
+
+    def draw(
+        self, images: Tensor | Sequence[Tensor], results: list[Prediction], truth: Tensor | None = None
+    ) -> list[Image.Image]:
+        """Each image with its class and confidence; with the truth, too, and green or red, where that is known.
+
+        Args:
+            images: in [0, 1], each (C, H, W).
+            truth: labels, (B,) or soft (B, num_classes).
+        """
+        labels = [None] * len(results) if truth is None else hard(truth).tolist()
+        return [self._draw(*one) for one in zip(images, results, labels, strict=True)]
+
+    def _draw(self, image: Tensor, result: Prediction, label: int | None) -> Image.Image:
+        lines, color = [f"{result.label}  {result.confidence:.0%}"], drawing.PLAIN
+        if label is not None:
+            color = drawing.RIGHT if result.index == label else drawing.WRONG
+            lines.append(f"true: {self.class_names[label]}")
+        return drawing.captioned(drawing.to_picture(image), lines, color)
+
+    def pictures(self) -> dict[str, list[Image.Image]]:
+        """Of the last evaluation: its first images; after a test also the confusion matrix and the worst mistakes.
+
+        With several processes, images are those of the first one.
+        """
+        made = {}
+        if self._shown:
+            made["predictions"] = [drawing.grid(self._draw_seen(self._shown))]
+        if self._matrix is not None:
+            made["confusion"] = [drawing.confusion_picture(self._matrix, self.class_names)]
+        if self._mistakes:
+            made["mistakes"] = [drawing.grid(self._draw_seen(self._mistakes))]
+        return made
+
+    def _draw_seen(self, seen: list[_Seen]) -> list[Image.Image]:
+        results = self.results(torch.stack([s.scores for s in seen]))
+        return self.draw([s.image for s in seen], results, torch.stack([s.label for s in seen]))
+
+    def _forget(self) -> None:
+        self._shown, self._mistakes, self._matrix = [], [], None
+
+    def _show(self, batch_idx: int, images: Tensor, scores: Tensor, labels: Tensor) -> None:
+        if batch_idx == 0 and self.trainer.is_global_zero:
+            self._shown = _seen(images[:SHOWN], scores[:SHOWN], hard(labels[:SHOWN]))
+
+    def _note_mistakes(self, images: Tensor, scores: Tensor, labels: Tensor) -> None:
+        """Keep the most confident mistakes so far."""
+        if not self.trainer.is_global_zero:
+            return
+        best, guess = scores.max(1)
+        wrong = (guess != labels).nonzero().flatten()
+        worst = wrong[best[wrong].argsort(descending=True)[:SHOWN]]
+        self._mistakes += _seen(images[worst], scores[worst], labels[worst])
+        self._mistakes = sorted(self._mistakes, key=lambda s: -float(s.scores.max()))[:SHOWN]
+
+
+class _Seen(NamedTuple):
+    """An image (C, H, W) with its log-probabilities (K,) and label (), on the CPU."""
+
+    image: Tensor
+    scores: Tensor
+    label: Tensor
+
+
+def _seen(images: Tensor, scores: Tensor, labels: Tensor) -> list[_Seen]:
+    # Copies: a row of a batch would keep the whole batch.
+    return [_Seen(*(t.detach().cpu().clone() for t in one)) for one in zip(images, scores, labels, strict=True)]
+
+
+def hard(labels: Tensor) -> Tensor:
+    """Class numbers (B,) of labels that may be soft (B, K)."""
+    return labels.argmax(1) if labels.dim() == 2 else labels
+
+
+def balanced_weights(counts: Sequence[int]) -> Tensor:
+    """Factors that give every class the same total weight, with a mean of one over the samples."""
+    amount = torch.tensor(counts, dtype=torch.float32)
+    return amount.sum() / (len(amount) * amount.clamp(min=1))
+
+
+def mean_softmax(logits: Sequence[Tensor]) -> Tensor:
+    """Logarithm of the mean of several softmaxes (B, K), computed in float32 without leaving the logarithm."""
+    each = torch.stack([one.float().log_softmax(1) for one in logits])
+    return each.logsumexp(0) - math.log(len(logits))
+
+
+def crops(images: Tensor, size: Sequence[int], views: Views = "center", mirror: bool = True) -> list[Tensor]:
+    """The views of a batch: windows of ``size`` at the centre, the four corners, and their reflections.
+
+    Args:
+        images: (B, C, H, W).
+        size: height and width of a window; images of exactly this size have only one.
+        mirror: leave the reflections of ``ten`` out where False.
+
+    Raises:
+        UserError: the images are smaller than the windows.
+    """
+    (height, width), (h, w) = images.shape[-2:], size
+    down, right = height - h, width - w
+    if down < 0 or right < 0:
+        raise UserError(f"images are {height}×{width}, smaller than the {h}×{w} that the network was made for")
+    places = [(down // 2, right // 2)]
+    if views != "center" and down + right > 0:
+        places += [(0, 0), (0, right), (down, 0), (down, right)]
+    seen = [images[..., y : y + h, x : x + w] for y, x in places]
+    return seen + [view.flip(-1) for view in seen] if views == "ten" and mirror else seen
