@@ -1,27 +1,26 @@
 """Names to classes and recipes, from entry points. Standard library only, so that a listing never imports torch.
 
 An entry's name is its class's name. Nothing is imported before it is named; a failed import is remembered and
-told only if the name turns out to be needed.
+told only if the name turns out to be needed. Start-up time counts here: named tuples instead of dataclasses
+(which import ``inspect``), one pass over the installed distributions, and modules located without their parents.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.machinery import ModuleSpec
+from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zoo.errors import UserError
 
 KINDS = ("architectures", "tasks", "data", "parts")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One class that a distribution registers.
 
     Args:
@@ -38,9 +37,14 @@ class Entry:
         return self.point.name
 
     @property
+    def module(self) -> str:
+        """The module that it is imported from."""
+        return self.point.value.partition(":")[0].strip()
+
+    @property
     def full_path(self) -> str:
         """Where the class is defined: ``package.module.Class``."""
-        return f"{self.point.module}.{self.point.attr}"
+        return self.point.value.partition("[")[0].strip().replace(":", ".")
 
     @property
     def stable_path(self) -> str:
@@ -48,35 +52,89 @@ class Entry:
         return f"zoo.{self.kind}.{self.name}" if len(find(self.name, self.kind)) == 1 else self.full_path
 
     @property
+    def package(self) -> str:
+        """The installed distribution's name."""
+        return _identity(self.point.dist)[0] if self.point.dist else "unknown distribution"
+
+    @property
     def distribution(self) -> str:
         """The installed distribution, as ``name version``."""
-        return f"{self.point.dist.name} {self.point.dist.version}" if self.point.dist else "unknown distribution"
+        return " ".join(_identity(self.point.dist)) if self.point.dist else "unknown distribution"
 
     def load(self) -> type:
         """Import the class.
 
         Raises:
-            UserError: it cannot be imported, or is called otherwise than its entry.
+            UserError: it cannot be imported, is no class, or is called otherwise than its entry.
         """
         try:
             found = self.point.load()
-        except Exception as error:  # whatever a plugin raises, it must be named
+        except (Exception, SystemExit) as error:  # whatever a plugin raises, it must be named
             raise UserError(
                 f"{self.name} is registered by {self.distribution} as {self.point.value}, "
                 f"which can't be imported: {type(error).__name__}: {error}"
             ) from error
-        if getattr(found, "__name__", None) != self.name:
-            raise UserError(f"{self.distribution} registers {self.name} but its class is {found!r}: the names must agree")
+        if not isinstance(found, type) or found.__name__ != self.name:
+            raise UserError(
+                f"{self.distribution} registers {self.name} as {self.point.value}, which is {found!r}: "
+                f"it must be a class called {self.name}"
+            )
         return found
 
 
 @cache
+def _identity(dist: Distribution) -> tuple[str, str]:
+    """Name and version, read as plain lines: the standard library's parse of the whole file costs ten times as much."""
+    headers = {"Name": "unknown distribution", "Version": ""}
+    for line in (dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "").splitlines():
+        key, _, value = line.partition(":")
+        if key in headers:
+            headers[key] = value.strip()
+        if not line:
+            break
+    return headers["Name"], headers["Version"]
+
+
+class _Scan(NamedTuple):
+    points: tuple[EntryPoint, ...]
+    unreadable: tuple[str, ...]
+
+
+@cache
+def _scan() -> _Scan:
+    """Entry points of our groups. Of a distribution that lies on the path twice the first counts, as in imports."""
+    points: dict[str, list[EntryPoint]] = {}
+    unreadable = []
+    for dist in distributions():
+        text = dist.read_text("entry_points.txt") or ""
+        if "[zoo." not in text:
+            continue
+        name = _identity(dist)[0].lower().replace("_", "-").replace(".", "-")
+        try:
+            points.setdefault(name, [point for point in dist.entry_points if point.group.startswith("zoo.")])
+        except Exception as error:  # a malformed file must not hide the other distributions
+            unreadable.append(f"{' '.join(_identity(dist))}: its entry_points.txt can't be read: {error}")
+    return _Scan(tuple(point for found in points.values() for point in found), tuple(unreadable))
+
+
+def unreadable() -> tuple[str, ...]:
+    """The distributions whose entry points are malformed, each with the reason."""
+    return _scan().unreadable
+
+
+@cache
 def entries() -> tuple[Entry, ...]:
-    """Every registered class, by kind and name; a distribution that lies on the path twice counts once."""
-    found = {
-        (kind, point.name, point.value): Entry(kind, point) for kind in KINDS for point in entry_points(group=f"zoo.{kind}")
-    }
-    return tuple(sorted(found.values(), key=lambda e: (KINDS.index(e.kind), e.name.lower(), e.full_path)))
+    """Every registered class, by kind and name."""
+    found = {Entry(kind, point) for kind in KINDS for point in _scan().points if point.group == f"zoo.{kind}"}
+    return tuple(sorted(found, key=lambda e: (KINDS.index(e.kind), e.name.lower(), e.full_path)))
+
+
+def clear() -> None:
+    """Forget what is installed, so that the next question reads it anew (after an installation in this process)."""
+    for function in (_identity, _scan, entries, _by_name, recipes, locate):
+        function.cache_clear()
+    _failures.clear()
+    _imported.clear()
 
 
 @cache
@@ -92,13 +150,24 @@ def find(name: str, kind: str | None = None) -> tuple[Entry, ...]:
     return tuple(e for e in _by_name().get(name, ()) if kind in (None, e.kind))
 
 
-def suggest(name: str, names: Iterator[str] | list[str] | None = None) -> list[str]:
+def clash(name: str, kind: str | None = None) -> str | None:
+    """Who claims this name, where several classes of one kind do; the end of an error, else None."""
+    for candidate in KINDS if kind is None else (kind,):
+        found = find(name, candidate)
+        if len(found) > 1:
+            return f"{name} is claimed by {' and '.join(e.full_path for e in found)}; use one of these paths"
+    return None
+
+
+def suggest(name: str, names: Iterable[str] | None = None) -> list[str]:
     """At most three registered names (or of ``names``) that look like this one, closest first."""
+    import difflib
+
     lower = {known.lower(): known for known in (_by_name() if names is None else names)}
     return [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
 
 
-def did_you_mean(name: str, names: Iterator[str] | list[str] | None = None) -> str:
+def did_you_mean(name: str, names: Iterable[str] | None = None) -> str:
     """The suggestions as the end of a sentence; empty where nothing is close."""
     close = suggest(name, names)
     return f"; did you mean {' or '.join(close)}?" if close else ""
@@ -141,37 +210,81 @@ def attribute_access(kind: str) -> tuple[Callable[[str], Any], Callable[[], list
         if len(found) == 1:
             return found[0].load()
         if found:
-            paths = " and ".join(e.full_path for e in found)
-            raise AttributeError(f"{name} is claimed by {paths}; use one of these paths")
+            raise AttributeError(clash(name, kind))
         raise AttributeError(f"zoo.{kind} has nothing called {name}{did_you_mean(name)}")
 
     return get, lambda: sorted({e.name for e in entries() if e.kind == kind})
 
 
-@dataclass(frozen=True)
-class Recipe:
+@cache
+def locate(module: str) -> ModuleSpec | None:
+    """Where a module lies, found without importing it or its parents; None where there is no such module."""
+    loaded = sys.modules.get(module)
+    if loaded is not None and loaded.__spec__ is not None:
+        return loaded.__spec__
+    parent, _, tail = module.rpartition(".")
+    places: list[str] | None = None
+    if parent:
+        above = locate(parent)
+        if above is None or above.submodule_search_locations is None:
+            return None
+        places = list(above.submodule_search_locations)
+    for finder in (finder for finder in sys.meta_path if hasattr(finder, "find_spec")):
+        try:
+            spec = finder.find_spec(module, places)
+        except KeyError:  # a folder without __init__.py: Python's own finder wants the parent to be imported
+            spec = _folder(module, [str(Path(place, tail)) for place in places or ()])
+        if spec is not None:
+            return spec
+    return None
+
+
+def _folder(module: str, places: list[str]) -> ModuleSpec | None:
+    spec = ModuleSpec(module, None, is_package=True)
+    spec.submodule_search_locations = [place for place in places if Path(place).is_dir()]
+    return spec if spec.submodule_search_locations else None
+
+
+class Recipe(NamedTuple):
     """A YAML file that a distribution brings: its name is its path without ``.yaml``."""
 
     name: str
     package: str
     path: Path
 
+    @property
+    def qualified(self) -> str:
+        """The name with its package, which is never claimed twice: ``package:name``."""
+        return f"{self.package}:{self.name}"
+
+
+def recipe_packages() -> tuple[EntryPoint, ...]:
+    """The entry points that name packages of recipes."""
+    return tuple(point for point in _scan().points if point.group == "zoo.recipes")
+
+
+def recipe_folders(point: EntryPoint) -> list[Path]:
+    """Where the recipes of an entry point lie; empty where its package can't be found, which ``zoo doctor`` tells."""
+    spec = locate(point.value.strip())
+    return [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+
 
 @cache
 def recipes() -> tuple[Recipe, ...]:
-    """Every installed recipe, the zoo's first, then by package and name. Broken recipe packages are left out."""
-    found: list[Recipe] = []
-    for point in entry_points(group="zoo.recipes"):
-        try:
-            spec = importlib.util.find_spec(point.value)
-        except Exception:  # noqa: S112  a plugin's parent package that can't be imported; `zoo doctor` tells
-            continue
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            root = Path(folder)
-            for path in sorted(root.rglob("*.yaml")):
-                found.append(Recipe(path.relative_to(root).with_suffix("").as_posix(), point.name, path))
-    unique = {(recipe.name, recipe.package): recipe for recipe in found}
-    return tuple(sorted(unique.values(), key=lambda r: (r.package != "lightning-zoo", r.package, r.name)))
+    """Every installed recipe, the zoo's first, then by package and name."""
+    found = {
+        Recipe(path.relative_to(folder).with_suffix("").as_posix(), point.name, path)
+        for point in recipe_packages()
+        for folder in recipe_folders(point)
+        for path in folder.rglob("*.yaml")
+    }
+    return tuple(sorted(found, key=lambda r: (r.package != "lightning-zoo", r.package, r.name, r.path)))
+
+
+def named_recipes(text: str) -> list[Recipe]:
+    """The installed recipes of that name or ``package:name``, with or without ``.yaml``."""
+    package, _, name = text.rpartition(":")
+    return [r for r in recipes() if r.name == name.removesuffix(".yaml") and package in ("", r.package)]
 
 
 def find_recipe(text: str) -> Path:
@@ -182,14 +295,14 @@ def find_recipe(text: str) -> Path:
     """
     if Path(text).is_file():
         return Path(text)
-    package, _, name = text.rpartition(":")
-    name = name.removesuffix(".yaml")
-    found = [r for r in recipes() if r.name == name and package in ("", r.package)]
+    found = named_recipes(text)
     if len(found) == 1:
         return found[0].path
     if found:
-        choices = " or ".join(f"{r.package}:{r.name}" for r in found)
-        raise UserError(f"several packages have a recipe {name}: say {choices}")
+        packages = {r.package for r in found}
+        choices = [r.qualified if len(packages) == len(found) else str(r.path) for r in found]
+        raise UserError(f"several packages have a recipe {found[0].name}: say {' or '.join(choices)}")
+    name = text.rpartition(":")[2].removesuffix(".yaml").removeprefix("recipes/")
     raise UserError(
         f"no recipe {text}: neither a file nor an installed recipe{did_you_mean(name, [r.name for r in recipes()])}"
         " (`zoo list recipes` shows them)"

@@ -1,0 +1,374 @@
+"""``zoo list`` and ``zoo show``: what is installed, and one entry of it in full.
+
+Listing reads sources and imports none of them. Showing imports what it shows; what can't be imported is shown as its
+source has it, with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zoo import registry
+from zoo.errors import UserError
+from zoo.registry import KINDS, Entry, Recipe
+from zoo.source import Parameter, SourceError, definition, module_tree, parameters, summary
+
+SECTIONS = (*KINDS, "recipes")
+OURS = "lightning-zoo"
+
+LIST_HELP = """\
+usage: zoo list [architectures|tasks|data|parts|recipes] [WORD…]
+
+Everything that is installed, with the first line of what it says of itself. WORDs leave only what has all of them in
+its name, that line or its package; case does not matter. A name in [brackets] is the plugin's that brings it.
+"""
+
+SHOW_HELP = """\
+usage: zoo show NAME
+
+A class (AlexNet, zoo.data.MNIST5k) with its package, paper, arguments and the recipes that use it; or a recipe
+(alexnet, package:name) with its file.
+"""
+
+
+class _Row(NamedTuple):
+    name: str
+    text: str
+    package: str
+
+    def has(self, words: list[str]) -> bool:
+        everything = " ".join(self).lower()
+        return all(word.lower() in everything for word in words)
+
+
+# List
+
+
+def list_(argv: list[str]) -> int:
+    """Print what is installed.
+
+    Args:
+        argv: at most one section, then words to filter by.
+
+    Raises:
+        UserError: nothing has these words, or an option is given.
+    """
+    if _wants_help(argv):
+        print(LIST_HELP, end="")
+        return 0
+    sections, words = (argv[:1], argv[1:]) if argv and argv[0] in SECTIONS else (list(SECTIONS), argv)
+    _refuse_options("list", words)
+    found = {section: [row for row in _rows(section) if row.has(words)] for section in sections}
+    if words and not any(found.values()):
+        raise UserError(
+            f"nothing installed has {' and '.join(words)} in its name, summary or package"
+            f"{registry.did_you_mean(words[0], _names())} (`zoo list` shows all)"
+        )
+    _allow_any_terminal()
+    shown = {section: rows for section, rows in found.items() if rows or not words}
+    print("\n\n".join(_table(section, rows) for section, rows in shown.items()))
+    return 0
+
+
+def _rows(section: str) -> list[_Row]:
+    if section == "recipes":
+        return [_Row(_recipe_name(r), (_comment(r.path) or [""])[0], r.package) for r in registry.recipes()]
+    return [_Row(e.name, _summary(e), e.package) for e in registry.entries() if e.kind == section]
+
+
+def _recipe_name(recipe: Recipe) -> str:
+    return recipe.name if len(registry.named_recipes(recipe.name)) == 1 else recipe.qualified
+
+
+def _summary(entry: Entry) -> str:
+    try:
+        return summary(entry)
+    except SourceError as error:
+        return f"({error})"
+
+
+def _comment(path: Path) -> list[str]:
+    """The lines of a file's leading comment, without their signs."""
+    lines = []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if not line.startswith("#"):
+                break
+            lines.append(line.lstrip("#").strip())
+    return lines
+
+
+def _table(section: str, rows: list[_Row]) -> str:
+    width = shutil.get_terminal_size((80, 24)).columns
+    column = min(max((len(row.name) for row in rows), default=0), 32)
+    return "\n".join([f"{section} ({len(rows)})", *(_line(row, column, width) for row in rows)])
+
+
+def _line(row: _Row, column: int, width: int) -> str:
+    package = "" if row.package == OURS else f"  [{row.package}]"
+    room = width - 4 - max(column, len(row.name)) - len(package)
+    text = row.text if len(row.text) <= room else _cut(row.text, room)
+    return f"  {row.name:<{column}}  {text}{package}".rstrip()
+
+
+def _cut(text: str, room: int) -> str:
+    """The words that fit, and a sign that there were more."""
+    return text[: max(room - 1, 0)].rpartition(" ")[0].rstrip(" ,;:.") + " …"
+
+
+# Show
+
+
+def show(argv: list[str]) -> int:
+    """Print one class or recipe in full; every one of them where the name is claimed twice.
+
+    Args:
+        argv: one name, or the full path of a class, or ``package:name`` of a recipe.
+
+    Raises:
+        UserError: nothing has this name.
+    """
+    if _wants_help(argv):
+        print(SHOW_HELP, end="")
+        return 0
+    _refuse_options("show", argv)
+    if len(argv) != 1:
+        raise UserError("zoo show takes one name (`zoo list` shows them all)")
+    entries, recipes = _entries_of(argv[0]), registry.named_recipes(argv[0])
+    if not entries and not recipes:
+        raise UserError(
+            f"nothing called {argv[0]} is installed{registry.did_you_mean(argv[0], _names())} (`zoo list` shows all)"
+        )
+    _allow_any_terminal()
+    pages = [*map(_class_page, entries), *map(_recipe_page, recipes)]
+    if (claim := registry.clash(argv[0])) is not None:
+        pages.insert(0, claim)
+    print(("\n\n" + "-" * 80 + "\n\n").join(pages))
+    return 0
+
+
+def _entries_of(text: str) -> list[Entry]:
+    name = text.rpartition(".")[2]
+    return [e for e in registry.find(name) if text in (e.name, e.full_path, e.stable_path, f"zoo.{e.kind}.{e.name}")]
+
+
+def _names() -> list[str]:
+    return [*(e.name for e in registry.entries()), *(r.name for r in registry.recipes())]
+
+
+class _View(NamedTuple):
+    """What a page says of a class, from the class itself or from its source."""
+
+    docs: list[str]
+    arguments: list[Parameter]
+    meanings: dict[str, str]
+    notes: dict[str, str]
+
+
+def _class_page(entry: Entry) -> str:
+    try:
+        view, problem = _view_of_class(entry.load()), ""
+    except UserError as error:
+        view, problem = _view_of_source(entry), str(error)
+    uses = [_recipe_name(r) for r in registry.recipes() if _uses(r, entry)]
+    facts = {
+        "kind": {"architectures": "architecture", "tasks": "task", "parts": "part"}.get(entry.kind, entry.kind),
+        "package": entry.distribution,
+        "path": entry.stable_path,
+        "defined in": entry.full_path,
+        **view.notes,
+        "recipes": ", ".join(uses) or "none",
+    }
+    parts = [
+        f"{entry.name}\n" + _aligned(facts),
+        f"It can't be used: {problem}" if problem else "",
+        *map(_fitted, view.docs),
+        _argument_list(entry, view),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _aligned(facts: dict[str, str]) -> str:
+    column = max(map(len, facts))
+    return "\n".join(
+        _wrapped(value, f"  {key:<{column}}  ", " " * (column + 4)) for key, value in facts.items() if value
+    )
+
+
+def _wrapped(text: str, first: str, rest: str) -> str:
+    import textwrap
+
+    return textwrap.fill(
+        text, 80, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _fitted(doc: str) -> str:
+    """A docstring for 80 columns: paragraphs and list items that are wider are wrapped anew."""
+    blocks: list[list[str]] = []
+    hang = -1
+    for line in doc.splitlines():
+        item = re.match(r" *(?:[-*]|\d+\.) +", line)
+        indent = len(line) - len(line.lstrip())
+        if item or indent != hang or not line.strip():
+            blocks.append([])
+            hang = len(item[0]) if item else indent if line.strip() else -1
+        blocks[-1].append(line)
+    return "\n".join(_fitted_block(lines) for lines in blocks)
+
+
+def _fitted_block(lines: list[str]) -> str:
+    if max(map(len, lines)) <= 80:
+        return "\n".join(lines)
+    start = re.match(r" *(?:(?:[-*]|\d+\.) +)?", lines[0])
+    first = start[0] if start else ""
+    return _wrapped(" ".join(" ".join(lines)[len(first) :].split()), first, " " * len(first))
+
+
+def _view_of_class(cls: type) -> _View:
+    import inspect
+
+    module = inspect.getdoc(sys.modules[cls.__module__])
+    own = inspect.cleandoc(cls.__doc__ or "")
+    docs = [getattr(c, "__doc__", None) for c in cls.__mro__] + [c.__init__.__doc__ for c in cls.__mro__]  # type: ignore[misc]
+    meanings: dict[str, str] = {}
+    for doc in docs:
+        meanings = {**_meanings(inspect.cleandoc(doc or "")), **meanings}
+    return _View([_without_arguments(own), module or ""], _signature(cls), meanings, _notes(cls))
+
+
+def _signature(cls: type) -> list[Parameter]:
+    """Arguments of the class; where it hands ``**`` arguments on, those of the classes above it, too."""
+    import inspect
+
+    found: dict[str, Parameter] = {}
+    for above in cls.__mro__:
+        function = above.__dict__.get("__init__")
+        if function is None:
+            continue
+        arguments = list(inspect.signature(function).parameters.values())[1:]
+        for a in arguments:
+            if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD):
+                found.setdefault(a.name, _parameter(a, sys.modules[above.__module__]))
+        if all(a.kind != a.VAR_KEYWORD for a in arguments):
+            break
+    return list(found.values())
+
+
+def _parameter(argument: Any, module: Any) -> Parameter:
+    import inspect
+
+    kind = argument.annotation
+    written = "" if kind is argument.empty else kind if isinstance(kind, str) else inspect.formatannotation(kind)
+    written = re.sub(r"(?<![\w.'\"])\w+\b", lambda word: _choices(getattr(module, word[0], None)) or word[0], written)
+    default = argument.default
+    shown = default.__name__ if isinstance(default, type) else repr(default)
+    return Parameter(argument.name, written, None if default is argument.empty else shown)
+
+
+def _choices(alias: Any) -> str | None:
+    """A ``Literal`` that has a name of its own, spelt out."""
+    import typing
+
+    return str(alias).replace("typing.", "") if typing.get_origin(alias) is typing.Literal else None
+
+
+def _notes(cls: type) -> dict[str, str]:
+    """What the class states beside its arguments, as far as it does."""
+    channels = getattr(cls, "fixed_channels", None)
+    return {
+        "roles": ", ".join(getattr(cls, "roles", ())),
+        "about": getattr(cls, "about", "") or "",
+        "licence": getattr(cls, "licence", "") or "",
+        "channels": f"{channels}, fixed" if channels else "",
+    }
+
+
+def _view_of_source(entry: Entry) -> _View:
+    import ast
+
+    name = entry.full_path.rpartition(".")[2]
+    try:
+        module, node = definition(entry.module, name)
+        own = ast.get_docstring(node) or ""
+        docs = [_without_arguments(own), ast.get_docstring(module_tree(module)) or ""]
+        return _View(docs, parameters(module, name), _meanings(own), {})
+    except SourceError as error:
+        return _View([f"Nor can its source be shown: {error}."], [], {}, {})
+
+
+# A section of a docstring, its title at the margin and the rest indented.
+_ARGUMENTS = re.compile(r"^(?:Args|Arguments|Parameters):\n((?:[ \t]+.*(?:\n|\Z)|\n)*)", re.MULTILINE)
+
+
+def _without_arguments(doc: str) -> str:
+    return re.sub(r"\n{3,}", "\n\n", _ARGUMENTS.sub("\n", doc)).strip()
+
+
+def _meanings(doc: str) -> dict[str, str]:
+    """What a docstring's list of arguments says of each."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    section = _ARGUMENTS.search(doc)
+    for line in (section[1] if section else "").splitlines():
+        item = re.match(r" {4}(\*{0,2}\w[\w, *]*?)(?: \([^)]*\))?:(.*)", line)
+        names = [name.strip(" *") for name in item[1].split(",")] if item else names
+        for name in names:
+            found[name] = f"{found.get(name, '')} {item[2] if item else line}".strip()
+    return {name: " ".join(text.split()) for name, text in found.items()}
+
+
+def _argument_list(entry: Entry, view: _View) -> str:
+    from_data = ("num_classes", "in_channels", "image_size", "vocabulary_size") if entry.kind == "architectures" else ()
+    lines = []
+    for name, annotation, default in view.arguments:
+        kind = f": {annotation}" if annotation else ""
+        value = "(required)" if default is None else f"= {default}"
+        lines.append(_wrapped(f"{name}{kind} {'(from the data)' if name in from_data else value}", "  ", "      "))
+        if meaning := view.meanings.get(name):
+            lines.append(_wrapped(meaning, "      ", "      "))
+    return "\n".join(["Arguments", *lines]) if lines else ""
+
+
+def _uses(recipe: Recipe, entry: Entry) -> bool:
+    """Whether a recipe has the class as a value."""
+    paths = "|".join(re.escape(path) for path in {entry.name, entry.stable_path, entry.full_path})
+    text = re.sub(r"(?:^|(?<=\s))#.*", "", recipe.path.read_text(encoding="utf-8", errors="replace"))
+    return re.search(rf"(?:[:,-]\s+|\[\s*)[\"']?(?:{paths})[\"']?\s*(?:$|[,}}\]])", text, re.MULTILINE) is not None
+
+
+def _recipe_page(recipe: Recipe) -> str:
+    text = recipe.path.read_text(encoding="utf-8", errors="replace")
+    comment = _comment(recipe.path)
+    body = "\n".join(text.splitlines()[len(comment) :]).strip()
+    facts = {
+        "kind": "recipe",
+        "package": recipe.package,
+        "path": str(recipe.path),
+        "run it": f"zoo fit --config {_recipe_name(recipe)}",
+    }
+    return "\n\n".join(part for part in (f"{recipe.name}\n" + _aligned(facts), "\n".join(comment), body) if part)
+
+
+# Common
+
+
+def _wants_help(argv: list[str]) -> bool:
+    return any(word in ("-h", "--help") for word in argv)
+
+
+def _refuse_options(command: str, words: list[str]) -> None:
+    for word in words:
+        if word.startswith("-"):
+            raise UserError(f"zoo {command} has no option {word} (`zoo {command} --help`)")
+
+
+def _allow_any_terminal() -> None:
+    """A terminal that lacks a sign shows a question mark instead of ending the command."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")

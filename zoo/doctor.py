@@ -1,0 +1,288 @@
+"""``zoo doctor``: versions, devices, plugins, W&B and data on this machine, and what of it is broken.
+
+``--quick`` imports no library and no plugin: it looks whether modules are there, not whether they can be imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from zoo import __version__, registry
+from zoo.errors import UserError
+from zoo.registry import Entry
+from zoo.source import mentions
+
+LIBRARIES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "jsonargparse", "wandb")
+WIDTH = 14  # of the column of names
+
+HELP = """\
+usage: zoo doctor [--quick]
+
+Versions, devices, plugins, recipes, W&B and data on this machine. What is broken is marked with `!`, and makes the
+exit status 1. --quick imports nothing: no devices, and plugins are only looked up.
+"""
+
+
+class Report:
+    """Lines that are printed as they come, and a count of those that tell of something broken."""
+
+    def __init__(self) -> None:
+        self.broken = 0
+
+    def section(self, title: str) -> None:
+        """Start a section."""
+        print(f"\n{title}")
+
+    def say(self, name: str, text: str) -> None:
+        """Tell a fact."""
+        print(f"  {name:<{WIDTH}}  {text}", flush=True)
+
+    def fail(self, name: str, text: str) -> None:
+        """Tell of something broken."""
+        self.broken += 1
+        print(f"! {name:<{WIDTH}}  {text}", flush=True)
+
+
+def main(argv: list[str]) -> int:
+    """Print the report.
+
+    Args:
+        argv: ``--quick`` or nothing.
+
+    Returns:
+        1 if something is broken, else 0.
+
+    Raises:
+        UserError: another word is given.
+    """
+    if any(word in ("-h", "--help") for word in argv):
+        print(HELP, end="")
+        return 0
+    for word in argv:
+        if word != "--quick":
+            raise UserError(f"zoo doctor does not know {word}; it takes --quick or nothing")
+    quick, report = "--quick" in argv, Report()
+    _machine(report)
+    _versions(report)
+    if not quick:
+        _devices(report)
+    _plugins(report, quick)
+    _recipes(report)
+    _wandb(report)
+    _data(report)
+    print(f"\n{report.broken or 'nothing'} broken" + (" (looked up, not imported)" if quick else ""))
+    return 1 if report.broken else 0
+
+
+def _machine(report: Report) -> None:
+    print(f"zoo {__version__}")
+    report.section("machine")
+    report.say("Python", f"{sys.version.split()[0]}, {sys.executable}")
+    report.say("platform", _platform())
+    report.say("CPU", f"{_usable_cpus()} usable of {os.cpu_count()}")
+    report.say("memory", _memory())
+
+
+def _platform() -> str:
+    if not hasattr(os, "uname"):
+        return sys.platform
+    system = os.uname()  # the module ``platform`` costs a fifth of this command's time
+    return f"{system.sysname} {system.release} {system.machine}"
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> str:
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names or "SC_PAGE_SIZE" not in names:
+        return "not told by this system"
+    return _gib(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+# Libraries
+
+
+def _versions(report: Report) -> None:
+    report.section("versions")
+    ranges = _ranges()
+    for name in LIBRARIES:
+        wanted = ranges.get(name, "")
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            report.fail(name, f"not installed (wanted: {wanted or 'any'})")
+            continue
+        if _fits(found, wanted):
+            report.say(name, found)
+        else:
+            report.fail(name, f"{found}, outside of the range {wanted}")
+
+
+def _ranges() -> dict[str, str]:
+    """The version ranges that the zoo's own metadata asks for."""
+    import re
+
+    try:
+        lines = requires("lightning-zoo") or []
+    except PackageNotFoundError:  # run from a folder that is not installed
+        return {}
+    plain = (line.partition(";") for line in lines)
+    found = (re.match(r"([\w.-]+)(?:\[[^\]]*\])?\s*\(?([^)]*)\)?", text) for text, _, marker in plain if not marker)
+    return {match[1].lower(): match[2].strip() for match in found if match}
+
+
+def _fits(found: str, wanted: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(wanted).contains(found, prereleases=True)
+
+
+def _devices(report: Report) -> None:
+    report.section("devices")
+    try:
+        import torch
+    except Exception as error:  # a broken installation raises anything, from OSError to AttributeError
+        report.fail("torch", f"can't be imported: {type(error).__name__}: {error}")
+        return
+    report.say("cpu", f"{torch.get_num_threads()} threads")
+    for i in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(i)
+        report.say(f"cuda:{i}", f"{about.name}, {_gib(about.total_memory)}, CUDA {torch.version.cuda}")
+    if not torch.cuda.is_available():
+        report.say(
+            "cuda", f"none (torch is built for {'CUDA ' + torch.version.cuda if torch.version.cuda else 'the CPU'})"
+        )
+    if torch.backends.mps.is_available():
+        report.say("mps", "Apple GPU")
+
+
+# Plugins
+
+
+def _plugins(report: Report, quick: bool) -> None:
+    report.section("classes")
+    for message in registry.unreadable():
+        report.fail("distribution", message)
+    counts: dict[str, int] = defaultdict(int)
+    for entry in registry.entries():
+        counts[entry.distribution] += 1
+        problem = _lookup_problem(entry) if quick else _import_problem(entry)
+        if problem:
+            report.fail(entry.name, problem)
+    for distribution, count in counts.items():
+        report.say(distribution, f"{count} registered")
+    for name in dict.fromkeys(entry.name for entry in registry.entries()):
+        if (claim := registry.clash(name)) is not None:
+            report.say(name, claim.partition(" ")[2])
+
+
+def _lookup_problem(entry: Entry) -> str | None:
+    spec = registry.locate(entry.module)
+    if spec is None:
+        return f"registered by {entry.distribution} as {entry.point.value}: there is no module {entry.module}"
+    name = entry.full_path.rpartition(".")[2]
+    if not mentions(entry.module, name):
+        return f"registered by {entry.distribution} as {entry.point.value}: {entry.module} has no {name}"
+    return None
+
+
+def _import_problem(entry: Entry) -> str | None:
+    try:
+        found = entry.load()
+    except UserError as error:
+        return str(error).removeprefix(f"{entry.name} is ")
+    base = _base(entry.kind)
+    if base is not None and not issubclass(found, base):
+        return f"registered by {entry.distribution} among the {entry.kind}, but is no {base.__name__}"
+    return None
+
+
+def _base(kind: str) -> type | None:
+    """What every class of a kind must be; parts may be anything."""
+    from importlib import import_module
+
+    name = {"architectures": "Architecture", "tasks": "Task", "data": "Data"}.get(kind)
+    return getattr(import_module(f"zoo.{kind}.base"), name) if name else None
+
+
+def _recipes(report: Report) -> None:
+    report.section("recipes")
+    for point in registry.recipe_packages():
+        folders = registry.recipe_folders(point)
+        count = sum(1 for folder in folders for _ in folder.rglob("*.yaml"))
+        if folders:
+            report.say(point.name, f"{count} in {', '.join(map(str, folders))}")
+        else:
+            report.fail(point.name, f"there is no package {point.value}")
+    owners = defaultdict(list)
+    for recipe in registry.recipes():
+        owners[recipe.name].append(recipe)
+    for name, claims in owners.items():
+        if len({recipe.package for recipe in claims}) < len(claims):
+            report.fail(name, f"brought twice under one package name: {' and '.join(str(r.path) for r in claims)}")
+        elif len(claims) > 1:
+            report.say(name, f"claimed twice; say {' or '.join(r.qualified for r in claims)}")
+
+
+# W&B and data
+
+
+def _wandb(report: Report) -> None:
+    report.section("W&B")
+    mode, key = os.environ.get("WANDB_MODE", ""), _key_source()
+    report.say("WANDB_MODE", mode or "not set")
+    report.say("API key", key or "none (`wandb login` keeps one)")
+    if mode == "online" and key is None:
+        report.fail("runs", "can't be kept: WANDB_MODE asks for online, and there is no key")
+    elif mode in ("disabled", "offline", "dryrun") or key is None:
+        report.say("runs", "not kept" if mode == "disabled" else "kept offline; `wandb sync` sends them later")
+    else:
+        report.say("runs", "kept online; offline where there is no network")
+
+
+def _key_source() -> str | None:
+    """Where a key for W&B is found. Never the key."""
+    if os.environ.get("WANDB_API_KEY"):
+        return "in WANDB_API_KEY"
+    import netrc
+    from urllib.parse import urlsplit
+
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
+    for path in _netrc_files():
+        try:
+            if host in netrc.netrc(path).hosts:
+                return f"in {path}"
+        except (OSError, netrc.NetrcParseError):  # not there, or for other programs to complain about
+            continue
+    return None
+
+
+def _netrc_files() -> Iterator[str]:
+    if os.environ.get("NETRC"):
+        yield os.environ["NETRC"]
+    else:
+        yield from (str(Path.home() / name) for name in (".netrc", "_netrc"))
+
+
+def _data(report: Report) -> None:
+    report.section("data")
+    root = Path(os.environ.get("ZOO_DATA") or "data")
+    report.say(
+        "root", f"{root.absolute()} ({'from ZOO_DATA' if os.environ.get('ZOO_DATA') else 'ZOO_DATA is not set'})"
+    )
+    if not root.is_dir():
+        report.say("there", "nothing: the folder does not exist")
+        return
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+    report.say("there", ", ".join(folders) or "nothing")
