@@ -129,7 +129,7 @@ class RunCheckpoints(Checkpoint):
     ) -> None:
         """A quiet point, unless gradients are still gathered or a validation or the epoch's end follows."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        due = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
+        due = trainer.enable_validation and (batch_idx + 1) % (trainer.val_check_batch or 1) == 0
         if stepped and not due and not trainer.is_last_batch:
             self._quiet(trainer)
 
@@ -243,7 +243,7 @@ class Pictures(Callback):
                 import numpy as np
 
                 for i, picture in enumerate(pictures):
-                    logger.experiment.add_image(
+                    logger.experiment.add_image(  # type: ignore[attr-defined]
                         f"{key}/{i}", np.asarray(picture.convert("RGB")), trainer.global_step, dataformats="HWC"
                     )
 

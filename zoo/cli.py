@@ -19,6 +19,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities.model_summary import ModelSummary
 
 from zoo import checkpoints, loggers, registry, runs
 from zoo.callbacks import Pictures, Plateau, RunCheckpoints, Stopped, progress
@@ -54,19 +55,17 @@ class KeepRecipe(SaveConfigCallback):
         if not path.is_file():
             with checkpoints.whole_file(path) as temporary:
                 temporary.write_text(yaml.safe_dump(self.cli.recipe, sort_keys=False), encoding="utf-8")
+        summary = ModelSummary(pl_module, max_depth=2)
+        (self.cli.folder / "model.txt").write_text(f"{summary}\n", encoding="utf-8")
+        data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
+        print(
+            f"{type(pl_module).__name__} with {summary.trainable_parameters:,} parameters to train, on {data}, "
+            f"{trainer.world_size} × {trainer.strategy.root_device.type}; all of it goes to {self.cli.folder}",
+            flush=True,
+        )
+        said = {"parameters": summary.total_parameters, "layers": str(summary)}
         for logger in trainer.loggers:
-            logger.log_hyperparams({"recipe": self.cli.recipe, "model_summary": _summary(pl_module)})
-
-
-def _summary(task: Any) -> dict[str, Any]:
-    from lightning.pytorch.utilities.model_summary import ModelSummary
-
-    summary = ModelSummary(task, max_depth=2)
-    return {
-        "parameters": summary.total_parameters,
-        "trainable_parameters": summary.trainable_parameters,
-        "layers": str(summary),
-    }
+            logger.log_hyperparams({"recipe": self.cli.recipe, "model_summary": said})
 
 
 class ZooCLI(LightningCLI):
@@ -152,8 +151,8 @@ class ZooCLI(LightningCLI):
             old, new = _get(before, key), _get(self.recipe, key)
             if old is not None and old != new:
                 raise UserError(
-                    f"{key.replace('.init_args', '')} can't change when a run goes on: {_short(old)} in the checkpoint, "
-                    f"{_short(new)} now (--model.weights {self.checkpoint_path} starts a new run from these weights)"
+                    f"{key.replace('.init_args', '')} can't change when a run goes on: "
+                    f"{_short(old)} in the checkpoint, {_short(new)} now (--model.weights {self.checkpoint_path} starts a new run from these weights)"
                 )
 
     def _go_on_after_restart(self, config: Namespace) -> None:
@@ -186,7 +185,7 @@ class ZooCLI(LightningCLI):
         args.project = args.get("project") if args.get("project") not in (None, "lightning_logs") else "zoo"
         args.name = args.get("name") or f"{self._label()}-{self.folder.name}"
         record = checkpoints.run_record(self.checkpoint) if self.checkpoint_path else {}
-        if record.get("wandb_id") and runs.owner_of(Path(self.checkpoint_path)) is not None:
+        if record.get("wandb_id") and self.checkpoint_path and runs.owner_of(self.checkpoint_path) is not None:
             args.id = record["wandb_id"]
         if mode == "offline" and args.get("log_model"):
             raise UserError("trainer.logger.log_model uploads checkpoints to W&B, but this run is offline")
@@ -243,11 +242,20 @@ class ZooCLI(LightningCLI):
     def after_fit(self) -> None:
         """Test the chosen checkpoint as a task loaded afresh, then say what there is."""
         results: dict[str, float] = {}
-        if self.saver is not None and not self.config.fit.no_test and self._tests():
-            self.trainer.strategy.barrier()
-            task = checkpoints.load(self.saver.chosen, "cpu")
-            results = self._test(task, ckpt_path=None)
-        self._report(results, self.saver.chosen if self.saver else None)
+        chosen = self._chosen()
+        if chosen is not None and not self.config.fit.no_test and self._tests():
+            results = self._test(checkpoints.load(chosen), ckpt_path=None)
+        self._report(results, chosen)
+
+    def _chosen(self) -> Path | None:
+        """The checkpoint to test: the run's best, else its last, else the complete one that it was to go on from."""
+        if self.saver is None:
+            return None
+        self.trainer.strategy.barrier()
+        if self.saver.chosen.is_file() or self.checkpoint_path is None:
+            return self.saver.chosen
+        print(f"zoo: {self.checkpoint_path} is the end of its run already; trainer.max_epochs goes on", flush=True)
+        return self.checkpoint_path
 
     def _tests(self) -> bool:
         self.datamodule.setup("test")
@@ -408,7 +416,11 @@ def run(argv: list[str]) -> int:
     try:
         ZooCLI(
             save_config_callback=KeepRecipe,
-            trainer_defaults={"enable_autolog_hparams": False, "use_distributed_sampler": False},
+            trainer_defaults={
+                "enable_autolog_hparams": False,
+                "use_distributed_sampler": False,
+                "enable_model_summary": False,
+            },
             seed_everything_default=0,
             parser_class=ZooParser,
             auto_configure_optimizers=False,

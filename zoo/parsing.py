@@ -172,7 +172,8 @@ def _unknown(name: str) -> str:
         return reason
     if entries := registry.find(short):
         return f"{short} is one of the {entries[0].kind}, which does not fit here"
-    return f"nothing called {name} is installed{registry.did_you_mean(short, _known_names())} (`zoo list` shows every name)"
+    close = registry.did_you_mean(short, _known_names())
+    return f"nothing called {name} is installed{close} (`zoo list` shows every name)"
 
 
 def _known_names() -> list[str]:

@@ -102,7 +102,7 @@ class Task(LightningModule, ABC):
         import inspect
 
         frame = inspect.currentframe()
-        assert frame is not None and frame.f_back is not None
+        assert frame is not None
         self.save_hyperparameters(frame=frame.f_back, logger=False)
         self.factories = {k: None if f is None else plain(f, base) for k, (f, base) in factories.items()}
         for name, factory in self.factories.items():
@@ -129,7 +129,7 @@ class Task(LightningModule, ABC):
         return build(self.factories[name], needs, **known)
 
     def configure_model(self) -> None:
-        """Merge the facts, build once, and load ``weights``; called by the trainer, by weight averaging, and by ``load``."""
+        """Merge the facts, build once, and load ``weights``; the trainer, weight averaging and ``load`` call it."""
         if self._built:
             return
         self._merge_facts()
@@ -151,7 +151,8 @@ class Task(LightningModule, ABC):
         for name in self.needs:
             if name in said and name in known and said[name] != known[name]:
                 raise UserError(
-                    f"{type(self).__name__} was made for {name} {_short(known[name])}, the data has {_short(said[name])}"
+                    f"{type(self).__name__} was made for {name} {_short(known[name])}, "
+                    f"the data has {_short(said[name])}"
                 )
         merged = {**said, **known}
         if missing := [name for name in self.needs if name not in merged]:
@@ -221,8 +222,9 @@ class Task(LightningModule, ABC):
 
     @property
     def logs_now(self) -> bool:
-        """Whether this training step's values are wanted; computing them otherwise costs a small network half its speed."""
-        return (self.trainer.fit_loop.total_batch_idx + 1) % max(1, self.trainer.log_every_n_steps) == 0
+        """Whether this training step's values are wanted; at every step they would cost a small network half its speed."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return (self.trainer.fit_loop.total_batch_idx + 1) % max(1, every) == 0
 
 
 def partial_first(factory: Any, first: Any) -> Any:

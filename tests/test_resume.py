@@ -1,0 +1,69 @@
+"""A run that was stopped at any step and resumed by its checkpoint alone ends with identical bits."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import different, folder_of, state, write_recipe, zoo
+
+SGD = {"class_path": "SGD", "init_args": {"lr": 0.05, "momentum": 0.9}}
+CLASSIFY = {"class_path": "ToyClassification", "init_args": {"architecture": "ToyNet", "optimizer": SGD}}
+
+
+def classify(scheduler: dict[str, Any]) -> dict[str, Any]:
+    return {"class_path": "ToyClassification", "init_args": {**CLASSIFY["init_args"], "scheduler": scheduler}}
+
+
+EMA = {"class_path": "EMAWeightAveraging", "init_args": {"decay": 0.5}}
+ONE_CYCLE = classify({"class_path": "OneCycleLR", "init_args": {"max_lr": 0.1}})
+PLATEAU = classify({"class_path": "torch.optim.lr_scheduler.ReduceLROnPlateau", "init_args": {"patience": 0, "threshold": 0.5}})
+GAN = {"class_path": "ToyGAN", "init_args": {"generator": "ToyGenerator"}}
+CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "in memory": (CLASSIFY, "ToyTensors", {}),
+    "workers": (CLASSIFY, {"class_path": "ToySamples", "init_args": {"num_workers": 2}}, {"max_epochs": 1, "max_steps": 5}),
+    "no workers": (CLASSIFY, "ToySamples", {}),
+    "no validation": (CLASSIFY, {"class_path": "ToyTensors", "init_args": {"validation": False}}, {}),
+    "accumulation": (CLASSIFY, "ToyTensors", {"accumulate_grad_batches": 4}),
+    "accumulation, validation in mid-epoch": (ONE_CYCLE, "ToyTensors", {"accumulate_grad_batches": 2, "val_check_interval": 2}),
+    "one-cycle": (ONE_CYCLE, "ToyTensors", {}),
+    "plateau": (PLATEAU, "ToyTensors", {"max_epochs": 3}),
+    "weight averaging": (ONE_CYCLE, "ToyTensors", {"callbacks": [EMA]}),
+    "ends in mid-epoch": (CLASSIFY, "ToyTensors", {"max_epochs": -1, "max_steps": 9}),
+    "half precision": (CLASSIFY, "ToyTensors", {"precision": "bf16-mixed"}),
+    "lists": ("ToyDetection", "ToyBoxes", {}),
+    "two optimisers": (GAN, "ToyTensors", {}),
+    "image as parameter": ("ToyImage", "ToyPicture", {"max_epochs": 3}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_resumes_exactly_from_every_step(name: str, tmp_path: Path, workspace: Path) -> None:
+    model, data, trainer = CASES[name]
+    model = model if isinstance(model, dict) else {"class_path": model}
+    data = data if isinstance(data, dict) else {"class_path": data}
+    recipe = write_recipe(tmp_path / "case.yaml", model, data, **trainer)
+    assert zoo("fit", "--config", str(recipe), "--no_test", "--checkpoint_every_n_steps", "1") == 0
+    whole = folder_of("case") / "checkpoints"
+    wanted = state(whole / "last.ckpt")
+    end = wanted["global_step"]
+    steps = [f for f in whole.glob("step=*.ckpt") if int(f.stem.partition("=")[2]) < end]
+    assert len(steps) >= 2
+    for step in steps:
+        alone = tmp_path / "elsewhere" / step.name
+        alone.parent.mkdir(exist_ok=True)
+        shutil.copy(step, alone)
+        assert zoo("fit", "--ckpt_path", str(alone), "--no_test") == 0
+        found = different(wanted, state(folder_of("case") / "checkpoints" / "last.ckpt"))
+        assert not found, f"{name}: resumed at {step.stem}, these differ: {found[:5]}"
+
+
+def test_the_seed_matters(tmp_path: Path, workspace: Path) -> None:
+    """Guards the comparison itself: another seed gives other weights."""
+    recipe = write_recipe(tmp_path / "case.yaml", CLASSIFY, {"class_path": "ToyTensors"})
+    ends = []
+    for seed in ("1", "1", "2"):
+        assert zoo("fit", "--config", str(recipe), "--no_test", "--seed_everything", seed) == 0
+        ends.append(state(folder_of("case") / "checkpoints" / "last.ckpt"))
+    assert not different(ends[0], ends[1])
+    assert different(ends[0], ends[2])
