@@ -82,9 +82,10 @@ def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region:
             reduction = max(1, int(min((box[2] - box[0]) / width, (box[3] - box[1]) / height)))
             image.draft(None, (image.width // reduction, image.height // reduction))
             pixels = to_channels(ImageOps.exif_transpose(image) if turn > 1 else image, channels)
-            limits = (*pixels.size, *pixels.size)
-            scaled = [min(edge * limit / f, limit) for edge, limit, f in zip(box, limits, (*full, *full), strict=True)]
-            pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box=tuple(scaled))
+            sx, sy = pixels.width / full[0], pixels.height / full[1]
+            right, bottom = min(box[2] * sx, pixels.width), min(box[3] * sy, pixels.height)
+            scaled = (box[0] * sx, box[1] * sy, right, bottom)
+            pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box=scaled)
     except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, Image.DecompressionBombError) as error:
         raise UnreadableImage(f"{path} can't be read as a picture: {_reason(error)}") from error
     return torch.from_numpy(np.array(pixels).reshape(height, width, channels)).permute(2, 0, 1).contiguous()

@@ -24,13 +24,14 @@ from zoo.data.files import (
     central,
     collate_pictures,
     matching_files,
+    random_resized,
     read_image,
 )
 from zoo.data.loading import Rows, TensorSource, split_indices
 from zoo.errors import UserError
 from zoo.facts import Facts, TransformFactory, build, plain
 
-Part = Literal["train", "test"]
+Part = Literal["train", "val", "test"]
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]  # torchvision's and timm's constants for ImageNet, in RGB
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -102,7 +103,7 @@ class ImageClassification(Data):
         self.unreadable: list[str] = []
         self._splits: dict[str, tuple[Any, Tensor] | None] = {}
         self._augment: list[Transform] | None = None
-        self._train_size = self.image_size
+        self._augment_from, self._train_size = self.resize, self.image_size
 
     # What the data says of itself
 
@@ -121,8 +122,11 @@ class ImageClassification(Data):
     # Splits
 
     @abstractmethod
-    def labelled(self, part: Part) -> tuple[Any, Tensor]:
-        """What ``subset`` takes samples from, and the labels, int64 (N,), of the set's own training or test part."""
+    def labelled(self, part: Part) -> tuple[Any, Tensor] | None:
+        """What ``subset`` takes samples from, and the labels, int64 (N,); None where the set has no such part.
+
+        Without a validation part, one is held out of training.
+        """
 
     @abstractmethod
     def subset(self, source: Any, rows: Tensor, split: Split) -> Any:
@@ -131,22 +135,27 @@ class ImageClassification(Data):
     def setup(self, stage: str | None = None) -> None:
         """Read what the stage needs, hold validation out of training, and build the augmentation."""
         if stage in (None, "fit", "validate") and "train" not in self._splits:
-            self._hold_out(*self.labelled("train"))
+            self._setup_training()
         if stage in (None, "test") and "test" not in self._splits:
-            source, labels = self.labelled("test")
-            self._splits["test"] = source, torch.arange(len(labels))
+            self._splits["test"] = _all_rows(self.labelled("test"))
         if stage in (None, "fit") and self._augment is None:
             self._build_augment()
 
-    def _hold_out(self, source: Any, labels: Tensor) -> None:
-        kept, held = split_indices(labels, self.val_fraction, self.split_seed)
-        if self.val_fraction and not len(held):
-            raise UserError(
-                f"data.val_fraction {self.val_fraction} of {len(labels)} images holds none out; give more, or 0"
-            )
-        self._splits["train"] = source, kept
-        self._splits["val"] = (source, held) if len(held) else None
-        self.class_counts = torch.bincount(labels[kept], minlength=len(self.class_names)).tolist()
+    def _setup_training(self) -> None:
+        train = self.labelled("train")
+        assert train is not None, f"{type(self).__name__} has no training part"
+        source, labels = train
+        self._splits["train"], self._splits["val"] = _all_rows(train), _all_rows(self.labelled("val"))
+        if self._splits["val"] is None and self.val_fraction:
+            kept, held = split_indices(labels, self.val_fraction, self.split_seed)
+            if not len(held):
+                count = f"{self.val_fraction} of {len(labels)} images"
+                raise UserError(
+                    f"data.val_fraction: {count} in {len(self.class_names)} classes is none; give more, or 0"
+                )
+            self._splits["train"], self._splits["val"] = (source, kept), (source, held)
+            labels = labels[kept]
+        self.class_counts = torch.bincount(labels, minlength=len(self.class_names)).tolist()
 
     def samples(self, split: Split) -> Any:
         """The split's samples, None where there is no such split; prediction's are the ``files``.
@@ -182,6 +191,11 @@ class ImageClassification(Data):
         loader.collate = collate_pictures
         return ReadableOnly(loader, self.unreadable)
 
+    @property
+    def predicting(self) -> bool:
+        """Whether the run needs no labelled images at all."""
+        return self.trainer is not None and bool(self.trainer.predicting)
+
     # Augmentation
 
     def _build_augment(self) -> None:
@@ -199,7 +213,7 @@ class ImageClassification(Data):
     def _size_to_augment(self) -> int:
         """``resize`` where the augmentation crops from there, else ``image_size``; tried out with two black images."""
         outcomes = {}
-        for side in dict.fromkeys((self.resize, self.image_size)):
+        for side in dict.fromkeys((self._augment_from, self.image_size)):
             images = torch.zeros(2, self.in_channels, side, side)
             try:
                 with torch.random.fork_rng(devices=[]):
@@ -237,6 +251,10 @@ class ImageClassification(Data):
         return images.to(dtype), labels.to(dtype) if labels.is_floating_point() else labels
 
 
+def _all_rows(part: tuple[Any, Tensor] | None) -> tuple[Any, Tensor] | None:
+    return None if part is None else (part[0], torch.arange(len(part[1])))
+
+
 def _apply(transforms: Sequence[Transform], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     for transform in transforms:
         images, labels = transform(images, labels)
@@ -262,10 +280,12 @@ class InMemoryImages(ImageClassification):
 
     @abstractmethod
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
-        """All images of a part as bytes, (N, C, H, W), and their labels, int64 (N,)."""
+        """All images of the training or test part as bytes, (N, C, H, W), and their labels, int64 (N,)."""
 
-    def labelled(self, part: Part) -> tuple[TensorSource, Tensor]:
-        """The part's tensors."""
+    def labelled(self, part: Part) -> tuple[TensorSource, Tensor] | None:
+        """The part's tensors; validation is always held out of training."""
+        if part == "val":
+            return None
         images, labels = self.read(part)
         return TensorSource(images, labels), labels
 
@@ -277,6 +297,25 @@ class InMemoryImages(ImageClassification):
         """All of them."""
         train = self.samples("train")
         return train.fetch(torch.arange(len(train)))[0]
+
+
+def example_images(labels: Tensor, side: int, channels: int) -> Tensor:
+    """Small images that can be told apart: noise, and a white bar whose place is the class.
+
+    Args:
+        labels: (N,).
+        side: of the squares.
+        channels: of the result.
+
+    Returns:
+        bytes, (N, channels, side, side)
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 64, (len(labels), channels, side, side), generator=generator, dtype=torch.uint8)
+    rows = torch.arange(side)
+    bar = rows == (labels[:, None] * side // (int(labels.max()) + 1))
+    images[bar[:, None, :, None].expand_as(images)] = 255
+    return images
 
 
 class LabelledFiles(Dataset):
@@ -301,3 +340,41 @@ class LabelledFiles(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = read_image(self.paths[index], [self.side] * 2, self.channels, self.region)
         return image, int(self.labels[index])
+
+
+class ImageFiles(ImageClassification):
+    """Base of sets of picture files: decoded, resized and cropped one by one, by ``num_workers`` processes.
+
+    Args:
+        crop: what training takes of a picture: ``center``, the central square, as ``resize`` pixels where an
+            augmentation crops from there (Krizhevsky et al. 2012), or ``random_resized``, a random box as
+            ``image_size`` pixels (Szegedy et al. 2014).
+        kwargs: as for every labelled image set.
+    """
+
+    some = 1000  # training images that are read for an augmentation that wants to see them
+
+    def __init__(self, crop: Literal["center", "random_resized"] = "center", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.crop = crop
+        if crop == "random_resized":
+            self._augment_from = self.image_size
+
+    def subset(self, source: Sequence[str], rows: Tensor, split: Split) -> LabelledFiles:
+        """These files; those of training at the size that augmentation starts from."""
+        train = split == "train"
+        region = random_resized if train and self.crop == "random_resized" else central
+        return self._files(source, rows, self._train_size if train else self.resize, region)
+
+    def _files(self, source: Any, rows: Tensor, side: int, region: Region) -> LabelledFiles:
+        paths, labels = source
+        return LabelledFiles([paths[row] for row in rows.tolist()], labels[rows], side, self.in_channels, region)
+
+    def some_training_images(self) -> Tensor:
+        """A thousand, evenly spaced, as central squares."""
+        found = self._splits["train"]
+        assert found is not None
+        source, rows = found
+        step = max(1, len(rows) // self.some)
+        files = self._files(source, rows[::step][: self.some], self.image_size, central)
+        return torch.stack([files[i][0] for i in range(len(files))])

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
+
+from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -93,6 +97,13 @@ class Rows:
         return self.source.fetch(self.rows[indices])
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """A user's mistake that a worker met: raised there, its line would arrive wrapped in a traceback."""
+
+    message: str
+
+
 class _Keyed(Dataset):
     """Seeds every generator with the sample's key before it is read, so that augmentation is its function."""
 
@@ -103,7 +114,33 @@ class _Keyed(Dataset):
         index, seed = item
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
-        return self.samples[index]
+        np.random.seed(seed % 2**32)
+        try:
+            return self.samples[index]
+        except UserError as error:
+            return _Failure(str(error))
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """The data's own ``collate``, or the first failure among the samples."""
+
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, samples: list[Any]) -> Any:
+        failures = [sample for sample in samples if isinstance(sample, _Failure)]
+        return failures[0] if failures else self.collate(samples)
+
+
+class _KeyedBatches:
+    """Batches of (index, key), made while they are asked for: a million keys at once take seconds."""
+
+    def __init__(self, shares: Iterator[Tensor], *parts: int) -> None:
+        self.shares, self.parts = shares, parts
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for share in self.shares:
+            yield [(index, key(*self.parts, index)) for index in share.tolist()]
 
 
 class Loader:
@@ -174,15 +211,18 @@ class Loader:
 
     def _from_workers(self, epoch: int, start: int) -> Iterator[Any]:
         seed = run_seed() if self.seed is None else self.seed
-        batches = [[(int(i), key(seed, epoch, int(i))) for i in share] for share in self.indices(epoch, start)]
-        yield from DataLoader(
+        batches: Any = DataLoader(
             _Keyed(self.samples),
-            batch_sampler=batches,  # type: ignore[arg-type]
+            batch_sampler=_KeyedBatches(self.indices(epoch, start), seed, epoch),
             num_workers=self.num_workers,
-            collate_fn=self.collate,
+            collate_fn=_Collate(self.collate),
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(key(seed, epoch)),
         )
+        for batch in batches:
+            if isinstance(batch, _Failure):
+                raise UserError(batch.message)
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the trainer's counters say it all."""

@@ -1,0 +1,152 @@
+"""A person's own photographs: a folder a class."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from zoo.data.base import data_root
+from zoo.data.files import SUFFIXES
+from zoo.data.images import IMAGENET_MEAN, IMAGENET_STD, ImageFiles, Part, example_images
+from zoo.data.loading import split_indices
+from zoo.errors import UserError
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, Pillow's weights of red, green and blue in grey
+
+
+class ImageFolder(ImageFiles):
+    """Pictures in a folder a class, whose name is the class's.
+
+    Where ``root`` has a folder ``train``, the class folders are in it, and in ``val`` and ``test`` beside it where there
+    are these. Else ``test_fraction`` of each class is held out for the test, always the same pictures. Without a ``val``
+    folder, ``val_fraction`` of the training pictures is held out. Files that are no pictures are left out.
+
+    Mean and deviation are ImageNet's, which spares reading every file before the first step.
+
+    Args:
+        root: the folder; left out, the environment's ``ZOO_DATA``, else ``data``.
+        test_fraction: of each class, where there is no ``train`` folder; 0 leaves the test out.
+        mirror: whether a picture's reflection keeps its label.
+        in_channels: 3 for colour, 1 for grey.
+        kwargs: as for every set of picture files.
+    """
+
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    licence: ClassVar[str] = "your own"
+    about: ClassVar[str] = "a folder a class, of any number of pictures of any size"
+    example: ClassVar[dict[str, Any]] = {"batch_size": 4, "image_size": 16, "resize": 20}
+
+    def __init__(
+        self,
+        root: str | None = None,
+        test_fraction: float = 0.2,
+        mirror: bool = True,
+        in_channels: Literal[1, 3] = 3,
+        image_size: int | None = 224,
+        resize: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_size=image_size, resize=resize, **kwargs)
+        self.keep()
+        if not 0 <= test_fraction < 1:
+            raise UserError(f"data.test_fraction must be at least 0 and below 1, not {test_fraction}")
+        self.root, self.test_fraction = data_root(root), test_fraction
+        self.mirror, self.in_channels = mirror, in_channels
+        if in_channels == 1:  # the deviation is between the channels' (all alike) and a little less
+            self.mean = [sum(w * m for w, m in zip(LUMA, IMAGENET_MEAN, strict=True))]
+            self.std = [sum(w * s for w, s in zip(LUMA, IMAGENET_STD, strict=True))]
+
+    @property
+    def ready(self) -> bool:
+        """Whether the folder is split already."""
+        return bool(class_folders(self.root / "train"))
+
+    def labelled(self, part: Part) -> tuple[Any, Tensor] | None:
+        """The part's files: a ready split's, or one held out of all."""
+        names = class_folders(self.root / "train" if self.ready else self.root)
+        if len(names) < 2:
+            raise UserError(
+                f"{self.root} holds {len(names)} folders with pictures: a folder a class is wanted, two at least"
+            )
+        self.class_names = names
+        return self._ready_part(part) if self.ready else self._part_of_all(part)
+
+    def _ready_part(self, part: Part) -> tuple[Any, Tensor] | None:
+        folder = self.root / part
+        if not folder.is_dir():
+            return None
+        source = labelled_files(folder, self.class_names)
+        return source, source[1]
+
+    def _part_of_all(self, part: Part) -> tuple[Any, Tensor] | None:
+        if part == "val" or (part == "test" and not self.test_fraction):
+            return None
+        paths, labels = labelled_files(self.root, self.class_names)
+        rows = split_indices(labels, self.test_fraction, seed=0)[part == "test"]
+        if not len(rows):
+            raise UserError(
+                f"data.test_fraction: {self.test_fraction} of {len(labels)} images is none; give more, or 0"
+            )
+        return ([paths[row] for row in rows.tolist()], labels[rows]), labels[rows]
+
+    @classmethod
+    def write_example(cls, root: Path) -> dict[str, Any]:
+        """Ten pictures of each of two classes, of several sizes."""
+        for label, name in enumerate(("circle", "square")):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            for number in range(10):
+                picture = example_images(torch.tensor([label, 1]), 24 + number, 3)[0]
+                (root / name / f"{number}.png").write_bytes(encoded(picture, "PNG"))
+        return {**cls.example, "root": str(root)}
+
+
+def encoded(pixels: Tensor, kind: str) -> bytes:
+    """Bytes, (3, H, W), as the content of a picture file of a kind that Pillow knows."""
+    content = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(content, kind)
+    return content.getvalue()
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted; hidden ones left out."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def labelled_files(folder: Path, names: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Every picture below the folder's class folders, and its class's place among ``names``.
+
+    Raises:
+        UserError: a class has no pictures, or there is one that is not among ``names``.
+    """
+    if unknown := sorted(set(class_folders(folder)) - set(names)):
+        raise UserError(f"{folder / unknown[0]} is a class that the training part does not have")
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        found = pictures_below(folder / name)
+        if not found:
+            raise UserError(f"{folder / name} holds no pictures: every class needs some in every part")
+        paths += found
+        labels += [label] * len(found)
+    return paths, torch.tensor(labels)
+
+
+def pictures_below(folder: Path) -> list[str]:
+    """Paths of the pictures at any depth, sorted; told by their names alone, since a million files are not opened."""
+    found = [
+        str(Path(place) / name)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    ]
+    return sorted(found)
