@@ -299,18 +299,19 @@ class InMemoryImages(ImageClassification):
         return train.fetch(torch.arange(len(train)))[0]
 
 
-def example_images(labels: Tensor, side: int, channels: int) -> Tensor:
+def example_images(labels: Tensor, side: int, channels: int, seed: int = 0) -> Tensor:
     """Small images that can be told apart: noise, and a white bar whose place is the class.
 
     Args:
         labels: (N,).
         side: of the squares.
         channels: of the result.
+        seed: of the noise, so that no two files of an example hold the same image.
 
     Returns:
         bytes, (N, channels, side, side)
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 64, (len(labels), channels, side, side), generator=generator, dtype=torch.uint8)
     rows = torch.arange(side)
     bar = rows == (labels[:, None] * side // (int(labels.max()) + 1))

@@ -132,7 +132,7 @@ class MNIST(PublishedImages):
         folder.mkdir(parents=True, exist_ok=True)
         for prefix, count in (("train", 40), ("t10k", 20)):
             labels = torch.arange(count) % 10
-            write_idx(folder / f"{prefix}-images-idx3-ubyte", example_images(labels, 28, 1)[:, 0])
+            write_idx(folder / f"{prefix}-images-idx3-ubyte", example_images(labels, 28, 1, seed=count)[:, 0])
             write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels.to(torch.uint8))
         return {**cls.example, "root": str(root), "check": False, "val_fraction": 0.25}
 
