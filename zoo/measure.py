@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo import registry, runs
+from zoo.commands import Parser
 from zoo.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm")
@@ -76,19 +77,9 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:at], argv[at + 1 :]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise UserError(f"zoo measure: {message} (`zoo measure --help`)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="zoo measure",
-        description="Train recipes with several seeds, and write a row of results for each.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("measure", "Train recipes with several seeds, and write a row of results for each.")
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="names or files of recipes")
     parser.add_argument("--all", action="store_true", help="every installed recipe that is no overlay")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="a run each (0 1 2)")

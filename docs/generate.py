@@ -1,0 +1,279 @@
+"""Writes the pages that are made and not typed: the catalogue, from the registry and docstrings, and the results.
+
+Only files whose text changed are written, so that a second build is quick.
+"""
+
+import json
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo import catalogue, measure, registry
+from zoo.registry import Entry, Recipe
+
+TITLES = {
+    "architectures": ("Architectures", "Networks: layers, initialisation, and where features come out."),
+    "tasks": ("Tasks", "Training procedures: loss, metrics, optimisers, prediction, drawing."),
+    "data": ("Data", "Files, splits, transforms, and what the data says of itself."),
+    "parts": ("Parts", "Optimisers, schedulers, callbacks, losses and transforms that a recipe may name."),
+    "recipes": (
+        "Recipes",
+        "Which of the above, with which numbers. Each runs as it stands; those in `trainer/` are overlays.",
+    ),
+}
+SECTION = re.compile(r"^([A-Z][a-z]+):\n((?:[ \t]+.*(?:\n|\Z)|\n)+)", re.MULTILINE)
+
+
+def write_all(target: Path, results: Path) -> None:
+    """Write all generated pages.
+
+    Args:
+        target: folder of the pages; what else is in it is removed.
+        results: folder of the rows that ``zoo measure`` and the benchmarks wrote.
+    """
+    rows = measure.rows(results)
+    pages = {"index.md": _catalogue_index()}
+    for kind in registry.KINDS:
+        pages |= _kind_pages(kind, rows)
+    pages |= _recipe_pages(rows)
+    pages["_measured.md"] = measured_table(rows)
+    pages["_benchmarks.md"] = benchmark_tables(results / "benchmarks")
+    _write(target, pages)
+
+
+def _write(target: Path, pages: Mapping[str, str]) -> None:
+    wanted = {target / name for name in pages}
+    for old in target.rglob("*.md") if target.is_dir() else ():
+        if old not in wanted:
+            old.unlink()
+    for name, text in pages.items():
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    for folder in target.iterdir():
+        if folder.is_dir() and not any(folder.rglob("*.md")):
+            shutil.rmtree(folder)
+
+
+# Catalogue
+
+
+def page_of(entry: Entry) -> str:
+    """Where a class's page lies below the catalogue."""
+    return f"{entry.kind}/{_slug(entry.name if not registry.clash(entry.name, entry.kind) else entry.full_path)}.md"
+
+
+def page_of_recipe(recipe: Recipe) -> str:
+    """Where a recipe's page lies below the catalogue."""
+    return f"recipes/{_slug(measure.name_of(recipe))}.md"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def _catalogue_index() -> str:
+    lines = ["# Catalogue", "", "Made from the registry: everything that is installed where this site was built.", ""]
+    lines += [f"- [{title}]({kind}.md): {about}" for kind, (title, about) in TITLES.items()]
+    return "\n".join([*lines, "", *_toctree(f"{kind}" for kind in TITLES)])
+
+
+def _toctree(names: Iterable[str]) -> list[str]:
+    return ["```{toctree}", ":hidden:", "", *names, "```", ""]
+
+
+def _kind_pages(kind: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    entries = [e for e in registry.entries() if e.kind == kind]
+    pages = {page_of(entry): class_page(entry, rows) for entry in entries}
+    links = [(f"[{e.name}]({page_of(e)})", catalogue.summary(e), e.package) for e in entries]
+    pages[f"{kind}.md"] = _index_page(kind, links, [page_of(e) for e in entries])
+    return pages
+
+
+def _recipe_pages(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    recipes = registry.recipes()
+    pages = {page_of_recipe(recipe): recipe_page(recipe, rows) for recipe in recipes}
+    links = [(f"[{measure.name_of(r)}]({page_of_recipe(r)})", _comment(r)[:1], r.package) for r in recipes]
+    shown = [(link, text[0] if text else "", package) for link, text, package in links]
+    pages["recipes.md"] = _index_page("recipes", shown, [page_of_recipe(r) for r in recipes])
+    return pages
+
+
+def _index_page(kind: str, links: Sequence[tuple[str, str, str]], pages: Sequence[str]) -> str:
+    title, about = TITLES[kind]
+    rows = [(link, escaped(text), package) for link, text, package in links]
+    body = table(("name", "what it is", "package"), rows) if rows else ["None is installed."]
+    return "\n".join([f"# {title}", "", about, "", *body, "", *(_toctree(pages) if pages else [])])
+
+
+def class_page(entry: Entry, rows: Sequence[Mapping[str, Any]]) -> str:
+    """A class: where it is from, what it says, its arguments, the recipes that use it and what they reached."""
+    view = catalogue._view_of_class(entry.load())
+    used = [r for r in registry.recipes() if catalogue._uses(r, entry)]
+    facts = {
+        "package": entry.distribution,
+        "in a recipe": f"`{entry.name}`",
+        "path": f"`{entry.stable_path}`",
+        **view.notes,
+    }
+    lines = [f"# {entry.name}", "", *_fact_list(facts)]
+    lines += [line for doc in view.docs for line in (markdown(doc), "")]
+    if view.arguments:
+        lines += ["## Arguments", "", *_argument_table(entry, view), ""]
+    if used:
+        lines += ["## Recipes that use it", ""]
+        lines += [f"- [{measure.name_of(r)}](../{page_of_recipe(r)})" for r in used] + [""]
+    return "\n".join([*lines, *_measured_section(used, rows)])
+
+
+def _fact_list(facts: Mapping[str, str]) -> list[str]:
+    return [*(f"- {key}: {text}" for key, text in facts.items() if text), ""]
+
+
+def _argument_table(entry: Entry, view: Any) -> list[str]:
+    from_data = ("num_classes", "in_channels", "image_size", "vocabulary_size") if entry.kind == "architectures" else ()
+    rows = []
+    for name, annotation, default in view.arguments:
+        value = "from the data" if name in from_data else "required" if default is None else code(default)
+        rows.append((code(name), code(annotation) if annotation else "", value, markdown(view.meanings.get(name, ""))))
+    return table(("argument", "type", "default", "meaning"), rows)
+
+
+def recipe_page(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> str:
+    """A recipe: what it says of itself, the command, the file, the classes in it and what it reached."""
+    name, overlay = measure.name_of(recipe), recipe.name.startswith("trainer/")
+    command = f"zoo fit --config {'RECIPE --config ' if overlay else ''}{name}"
+    used = [e for e in registry.entries() if catalogue._uses(recipe, e)]
+    lines = [f"# {name}", "", " ".join(map(escaped, _comment(recipe))), ""]
+    lines += ["```sh", command.replace("RECIPE", "alexnet"), "```", ""]
+    if used:
+        lines += ["Uses " + ", ".join(f"[{e.name}](../{page_of(e)})" for e in used) + ".", ""]
+    lines += ["```yaml", recipe.path.read_text(encoding="utf-8").rstrip(), "```", ""]
+    return "\n".join([*lines, *_measured_section([recipe], rows)])
+
+
+def _comment(recipe: Recipe) -> list[str]:
+    return catalogue._comment(recipe.path)
+
+
+def _measured_section(recipes: Sequence[Recipe], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = {measure.name_of(r) for r in recipes}
+    found = [row for row in rows if row["recipe"] in names]
+    return ["## Measured", "", measured_table(found)] if found else []
+
+
+# Results
+
+
+def measured_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line a figure of each row: mean and standard deviation over the seeds, and what it was measured with."""
+    if not rows:
+        return "Nothing has been measured yet.\n"
+    lines = []
+    for row in rows:
+        times, seeds = measure.clock(row["duration"]["mean"]), ", ".join(map(str, row["seeds"]))
+        where, what = measure.machine(row), f"{row['commit'] or row['versions']['zoo']}, {row['date']}"
+        for figure, value in measure.main_figures(row).items():
+            lines.append((code(row["command"]), code(figure), measure.shown(value), seeds, times, where, what))
+    title = ("command", "figure", "mean ± standard deviation", "seeds", "time a run", "on", "code")
+    return "\n".join([*table(title, lines), "", _versions(rows), ""])
+
+
+def _versions(rows: Sequence[Mapping[str, Any]]) -> str:
+    found = dict.fromkeys(", ".join(f"{k} {v}" for k, v in row["versions"].items()) for row in rows)
+    return f"Versions: {'; '.join(found)}."
+
+
+def benchmark_tables(folder: Path) -> str:
+    """A section a benchmark, in the columns that its rows have."""
+    parts = []
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        columns = list(dict.fromkeys(key for row in found["rows"] for key in row))
+        lines = [[escaped(_number(row.get(column, ""))) for column in columns] for row in found["rows"]]
+        parts += [
+            f"## {found['title']}",
+            "",
+            escaped(found["about"]),
+            "",
+            *table(columns, lines),
+            "",
+            _conditions(found),
+            "",
+        ]
+    return "\n".join(parts) or "Nothing has been measured yet.\n"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:,.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def _conditions(found: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    return (
+        f"{measure.machine(found)}; {versions}; {found['commit'] or ''} {found['date']}. Again: `{found['command']}`."
+    )
+
+
+# Markdown
+
+
+def code(text: str) -> str:
+    """A code span that survives in a table."""
+    return f"`{text.replace('|', chr(92) + '|')}`"
+
+
+def escaped(text: str) -> str:
+    """Plain text of a docstring as Markdown, its ``code`` kept."""
+    parts = re.split(r"(``[^`]+``|`[^`]+`)", text)
+    plain: Callable[[str], str] = lambda part: re.sub(r"([*<\[\]|])", r"\\\1", part)  # noqa: E731
+    return "".join(part.replace("|", "\\|") if part.startswith("`") else plain(part) for part in parts)
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return [f"| {' | '.join(' '.join(cell.split()) for cell in row)} |" for row in lines]
+
+
+def markdown(doc: str) -> str:
+    """A docstring in Google's style as Markdown: sections under bold titles, shapes as they are written."""
+    parts, at = [], 0
+    for section in SECTION.finditer(doc):
+        parts += [_paragraphs(doc[at : section.start()]), f"**{section[1]}**", "", _section(section[1], section[2]), ""]
+        at = section.end()
+    return "\n".join([*parts, _paragraphs(doc[at:])]).strip()
+
+
+def _section(title: str, body: str) -> str:
+    text = textwrap.dedent(body.expandtabs()).strip()
+    if title == "Shape":
+        return f"```text\n{text}\n```"
+    items = re.split(r"\n(?=\S)", text)
+    return "\n".join(f"- {_item(' '.join(item.split()))}" for item in items)
+
+
+def _item(text: str) -> str:
+    name, colon, rest = text.partition(": ")
+    return f"`{name}`: {escaped(rest)}" if colon and re.fullmatch(r"[\w., *]+", name) else escaped(text)
+
+
+def _paragraphs(text: str) -> str:
+    """Paragraphs as they are; what is indented below one is shown as written."""
+    blocks = []
+    for block in re.split(r"\n\s*\n", text.strip("\n")):
+        indented = block.strip() and all(line.startswith("    ") for line in block.splitlines() if line.strip())
+        blocks.append(f"```text\n{textwrap.dedent(block)}\n```" if indented else escaped(block))
+    return "\n\n".join(blocks) + "\n"
