@@ -8,7 +8,7 @@ recipe repeats it. ``spec`` writes a factory as plain data (``class_path``, ``in
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
@@ -56,25 +56,33 @@ class ArchitectureFactory(Protocol):
 
     def __call__(
         self, *, num_classes: int, in_channels: int, image_size: list[int], vocabulary_size: int
-    ) -> Architecture: ...
+    ) -> Architecture:
+        """The network."""
+        ...
 
 
 class OptimizerFactory(Protocol):
     """An optimiser yet to be given its parameters."""
 
-    def __call__(self, params: Iterable[Tensor]) -> Optimizer: ...
+    def __call__(self, params: Iterable[Tensor]) -> Optimizer:
+        """The optimiser."""
+        ...
 
 
 class SchedulerFactory(Protocol):
     """A learning-rate scheduler yet to be given its optimiser; ``total_steps`` is the run's optimiser steps."""
 
-    def __call__(self, optimizer: Optimizer, *, total_steps: int) -> LRScheduler: ...
+    def __call__(self, optimizer: Optimizer, *, total_steps: int) -> LRScheduler:
+        """The scheduler."""
+        ...
 
 
 class TransformFactory(Protocol):
     """A transform of batches yet to be built."""
 
-    def __call__(self, *, num_classes: int, image_size: list[int]) -> Transform: ...
+    def __call__(self, *, num_classes: int, image_size: list[int]) -> Transform:
+        """The transform."""
+        ...
 
 
 def plain(factory: Any, base: type) -> Any:
@@ -129,9 +137,14 @@ def build(factory: Any, needs: tuple[str, ...] = (), **facts: Any) -> Any:
     return factory(**{k: v for k, v in facts.items() if k in accepted and k not in given})
 
 
+def class_of(factory: Any) -> Any:
+    """The class that a factory builds."""
+    return _parts_of(factory)[0]
+
+
 def takes(factory: Any, name: str) -> bool:
     """Whether the factory's class has an argument of this name."""
-    return name in inspect.signature(_parts_of(factory)[0]).parameters
+    return name in inspect.signature(class_of(factory)).parameters
 
 
 def spec(value: Any, where: str = "") -> Any:
@@ -157,5 +170,3 @@ def spec(value: Any, where: str = "") -> Any:
             path = registry.stable(f"{target.__module__}.{target.__qualname__}")
             return {"class_path": path, "init_args": {k: spec(v, f"{where}.{k}") for k, v in keywords.items()}}
     raise UserError(f"{where or 'a value'} is a {type(value).__name__}, which a checkpoint can't hold as plain data")
-
-

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -66,14 +65,17 @@ class Architecture(LightningModule, ABC):
         raise UserError(f"{type(self).__name__} states no stages, so it can't serve as a backbone")
 
     def features(self, images: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Outputs of the named layers, before any in-place activation behind them; stops after the last one.
+        """Outputs of the named layers, in this order, as each was when its layer had run; stops after the last one.
+
+        What comes behind a layer may write into its output (an in-place activation, a residual sum): the outputs that
+        are given back are copies, and are not changed by it.
 
         Args:
             images: as ``forward`` takes them.
             layers: names as in ``named_modules``; left out, those of ``stages``.
 
         Raises:
-            UserError: there is no layer of that name.
+            UserError: there is no layer of that name, or ``forward`` does not call it.
         """
         names = [stage.layer for stage in self.stages] if layers is None else list(layers)
         known = dict(self.named_modules())
@@ -83,36 +85,24 @@ class Architecture(LightningModule, ABC):
             raise UserError(f"{type(self).__name__} has no layer {missing[0]}{did_you_mean(missing[0], list(known))}")
         found: dict[str, Tensor] = {}
 
-        def keep(name: str) -> Any:
-            def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+        def hook(name: str, output: Tensor) -> None:
+            if len(found | {name: output}) < len(set(names)):
+                found[name] = output.clone()
+            else:
                 found[name] = output
-                if len(found) == len(set(names)):
-                    raise _Enough
+                raise _Enough
 
-            return hook
-
-        handles = [known[name].register_forward_hook(keep(name)) for name in dict.fromkeys(names)]
+        handles = [known[n].register_forward_hook(lambda _m, _a, out, n=n: hook(n, out)) for n in dict.fromkeys(names)]
         try:
-            with _not_in_place(self):
-                self(images)
+            self(images)
         except _Enough:
             pass
         finally:
             for handle in handles:
                 handle.remove()
+        if missing := [name for name in names if name not in found]:
+            raise UserError(f"{type(self).__name__} has a layer {missing[0]}, but its forward does not call it")
         return {name: found[name] for name in names}
-
-
-@contextmanager
-def _not_in_place(network: nn.Module) -> Iterator[None]:
-    changed = [m for m in network.modules() if getattr(m, "inplace", False) is True]
-    for module in changed:
-        module.inplace = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for module in changed:
-            module.inplace = True  # type: ignore[assignment]
 
 
 def parameter_count(network: nn.Module) -> int:

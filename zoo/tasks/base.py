@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Required, TypedDict
 
 import torch
@@ -17,7 +19,7 @@ from zoo.architectures.base import Architecture
 from zoo.checkpoints import RUN_KEY
 from zoo.data.base import Data
 from zoo.errors import UserError
-from zoo.facts import Facts, build, plain, spec, takes
+from zoo.facts import Facts, build, class_of, plain, spec, takes
 
 
 class ParameterGroup(TypedDict, total=False):
@@ -47,6 +49,9 @@ class Normalize(nn.Module):
         images (B, C, H, W) in [0, 1] -> (B, C', H, W)
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: Architecture, facts: Facts) -> None:
         super().__init__()
         channels = facts["in_channels"]
@@ -54,11 +59,11 @@ class Normalize(nn.Module):
         if fixed is not None and channels not in (1, fixed):
             raise UserError(f"{type(network).__name__} takes {fixed} channels, the data has {channels}")
         self.repeat = fixed if fixed is not None and channels == 1 else 1
-        mean, std = network.mean or facts.get("mean"), network.std or facts.get("std")
-        mean = torch.tensor(mean if mean is not None else [0.0]).view(1, -1, 1, 1)
-        std = torch.tensor(std if std is not None else [1.0]).view(1, -1, 1, 1)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        for name, default in (("mean", 0.0), ("std", 1.0)):
+            values: Sequence[float] = getattr(network, name) or facts.get(name) or [default]  # type: ignore[assignment]
+            if len(values) not in (1, channels * self.repeat):
+                raise UserError(f"the {name} has {len(values)} channels, the images have {channels * self.repeat}")
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images."""
@@ -99,8 +104,6 @@ class Task(LightningModule, ABC):
             weights: a checkpoint whose tensors are loaded where name and shape agree.
             factories: each a pair of the factory (or None) and the class that it must be a subclass of.
         """
-        import inspect
-
         frame = inspect.currentframe()
         assert frame is not None
         self.save_hyperparameters(frame=frame.f_back, logger=False)
@@ -173,17 +176,18 @@ class Task(LightningModule, ABC):
         """An optimiser (and scheduler) as Lightning wants them, from the factories of these names.
 
         A scheduler that takes ``total_steps`` is stepped after every optimiser step, another after every epoch; one
-        that waits for a plateau after every validation, by the task's ``monitor``.
+        that waits for a plateau after every validation, by the task's ``monitor`` and its mode.
         """
         made = self.factories[optimizer](split_parameters(network, groups))
         factory = self.factories.get(scheduler) if scheduler else None
         if factory is None:
             return {"optimizer": made}
-        by_step = takes(factory, "total_steps")
+        by_step, plateau = takes(factory, "total_steps"), class_of(factory) is ReduceLROnPlateau
+        factory = partial(factory, mode=self.monitor_mode) if plateau else factory
         schedule = build(partial_first(factory, made), total_steps=self._total_steps() if by_step else 0)
         config: dict[str, Any] = {"scheduler": schedule, "interval": "step" if by_step else "epoch"}
-        if isinstance(schedule, ReduceLROnPlateau):
-            config |= {"monitor": self.monitor, "reduce_on_plateau": True}
+        if plateau:  # not for Lightning to step, nor to ask for the monitor where no validation was due
+            config |= {"monitor": self.monitor, "reduce_on_plateau": False}
         return {"optimizer": made, "lr_scheduler": config}
 
     def _total_steps(self) -> int:
@@ -222,18 +226,14 @@ class Task(LightningModule, ABC):
 
     @property
     def logs_now(self) -> bool:
-        """Whether this training step's values are wanted; at every step they would cost a small network half its speed."""
+        """Whether this step's values are wanted; at every step they would cost a small network half its speed."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return (self.trainer.fit_loop.total_batch_idx + 1) % max(1, every) == 0
 
 
 def partial_first(factory: Any, first: Any) -> Any:
     """The factory with its first argument given by name."""
-    import inspect
-    from functools import partial
-
-    target = factory.func if isinstance(factory, partial) else factory
-    name = next(iter(inspect.signature(target).parameters))
+    name = next(iter(inspect.signature(class_of(factory)).parameters))
     return partial(factory, **{name: first})
 
 
@@ -241,7 +241,7 @@ def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) 
     """The trainable parameters for an optimiser: a plain list, or one dictionary a group.
 
     Raises:
-        UserError: a group's pattern matches no parameter.
+        UserError: a group's pattern matches no parameter, or every parameter is frozen.
     """
     named = dict(network.named_parameters())
     if not groups:
@@ -261,7 +261,10 @@ def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) 
         made.append({"params": list(found.values()), **options})
     if rest:
         made.append({"params": list(rest.values())})
-    return [group for group in made if group["params"]]
+    made = [group for group in made if group["params"]]
+    if not made:
+        raise UserError("parameter_groups freezes every parameter: nothing is left to train")
+    return made
 
 
 def _short(value: Any) -> str:

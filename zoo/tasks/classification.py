@@ -223,7 +223,7 @@ class Classification(Task):
         images, labels = batch
         scores = self.scores(images)
         self._evaluate("val", scores, labels)
-        self._show(batch_idx, images, scores, labels)
+        self._show(batch_idx, self.trainer.num_val_batches, images, scores, labels)
 
     def on_test_start(self) -> None:
         """Forget the pictures of the last evaluation."""
@@ -235,7 +235,7 @@ class Classification(Task):
         scores = self.scores(images, self.views)
         self._evaluate("test", scores, labels)
         self.confusion.update(scores, hard(labels))
-        self._show(batch_idx, images, scores, labels)
+        self._show(batch_idx, self.trainer.num_test_batches, images, scores, labels)
         self._note_mistakes(images, scores, hard(labels))
 
     def on_test_epoch_end(self) -> None:
@@ -294,14 +294,14 @@ class Classification(Task):
         return [self._draw(*one) for one in zip(images, results, labels, strict=True)]
 
     def _draw(self, image: Tensor, result: Prediction, label: int | None) -> Image.Image:
-        lines, color = [f"{result.label}  {result.confidence:.0%}"], drawing.PLAIN
+        lines, color = [f"{result.label} · {result.confidence:.0%}"], drawing.PLAIN
         if label is not None:
             color = drawing.RIGHT if result.index == label else drawing.WRONG
             lines.append(f"true: {self.class_names[label]}")
         return drawing.captioned(drawing.to_picture(image), lines, color)
 
     def pictures(self) -> dict[str, list[Image.Image]]:
-        """Of the last evaluation: its first images; after a test also the confusion matrix and the worst mistakes.
+        """Of the last evaluation: some of its images; after a test also the confusion matrix and the worst mistakes.
 
         With several processes, images are those of the first one.
         """
@@ -321,9 +321,11 @@ class Classification(Task):
     def _forget(self) -> None:
         self._shown, self._mistakes, self._matrix = [], [], None
 
-    def _show(self, batch_idx: int, images: Tensor, scores: Tensor, labels: Tensor) -> None:
-        if batch_idx == 0 and self.trainer.is_global_zero:
-            self._shown = _seen(images[:SHOWN], scores[:SHOWN], hard(labels[:SHOWN]))
+    def _show(self, batch_idx: int, batches: Sequence[float], images: Tensor, scores: Tensor, labels: Tensor) -> None:
+        """Keep this batch's share of the pictures; they are spread evenly, since many sets are sorted by class."""
+        if self.trainer.is_global_zero:
+            rows = shown_rows(batch_idx, batches[0], len(images))
+            self._shown += _seen(images[rows], scores[rows], hard(labels)[rows])
 
     def _note_mistakes(self, images: Tensor, scores: Tensor, labels: Tensor) -> None:
         """Keep the most confident mistakes so far."""
@@ -347,6 +349,13 @@ class _Seen(NamedTuple):
 def _seen(images: Tensor, scores: Tensor, labels: Tensor) -> list[_Seen]:
     # Copies: a row of a batch would keep the whole batch.
     return [_Seen(*(t.detach().cpu().clone() for t in one)) for one in zip(images, scores, labels, strict=True)]
+
+
+def shown_rows(batch_idx: int, batches: float, size: int) -> list[int]:
+    """Rows of this batch that are shown, of ``SHOWN`` that lie evenly in all batches; in the first of endless ones."""
+    every = batches / SHOWN if math.isfinite(batches) else 1 / SHOWN
+    places = [(k + 0.5) * every for k in range(SHOWN)]
+    return sorted({int((place - batch_idx) * size) for place in places if int(place) == batch_idx})
 
 
 def hard(labels: Tensor) -> Tensor:

@@ -1,0 +1,163 @@
+"""LeNet-5. LeCun, Bottou, Bengio and Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998, II.B.
+
+Layers C1, S2, C3, S4, C5 and F6 as in the paper, with its connection table, its trainable subsampling and its scaled
+tanh: 60,000 parameters. Weights start as appendix A says, uniform within 2.4 / fan-in.
+
+Deviations: the output is a linear layer of logits, for the cross-entropy, not the paper's ten fixed bitmaps with their
+distances (850 parameters more at ten classes). Subsampling is squashed by the same scaled tanh as the other layers;
+the paper says a sigmoid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.architectures.base import Architecture, Stage
+from zoo.errors import UserError
+
+# Table I: the maps of S2 that each of C3's 16 maps sees.
+TABLE = (
+    (0, 1, 2),
+    (1, 2, 3),
+    (2, 3, 4),
+    (3, 4, 5),
+    (0, 4, 5),
+    (0, 1, 5),
+    (0, 1, 2, 3),
+    (1, 2, 3, 4),
+    (2, 3, 4, 5),
+    (0, 3, 4, 5),
+    (0, 1, 4, 5),
+    (0, 1, 2, 5),
+    (0, 1, 3, 4),
+    (1, 2, 4, 5),
+    (0, 2, 3, 5),
+    (0, 1, 2, 3, 4, 5),
+)
+
+
+class LeNet(Architecture):
+    """LeNet-5: two convolutions with subsampling, a third over the whole map, two linear layers.
+
+    Args:
+        num_classes: length of the output; 0 leaves C5 and what follows out, for a backbone.
+        in_channels: channels of the images.
+        image_size: height and width of the images; the paper's 28×28 digits stand in the middle of 32×32.
+
+    Shape:
+        images (B, C, H, W), normalised -> logits (B, num_classes), or the maps of S4 (B, 16, H', W') without classes
+
+    Raises:
+        UserError: the image is smaller than 16×16, or a number is out of range.
+    """
+
+    example: ClassVar[dict[str, Any]] = {"num_classes": 4, "in_channels": 1, "image_size": [32, 32]}
+
+    def __init__(self, num_classes: int = 10, in_channels: int = 1, image_size: Sequence[int] = (32, 32)) -> None:
+        super().__init__()
+        if len(image_size) != 2 or min(image_size) < 16:
+            raise UserError(f"LeNet needs an image_size of at least 16×16 pixels, not {list(image_size)}")
+        if num_classes < 0 or in_channels < 1:
+            raise UserError("LeNet: num_classes must be at least 0 and in_channels at least 1")
+        # Two times: 4 pixels less by a 5×5 filter, then half.
+        height, width = (((n - 4) // 2 - 4) // 2 for n in image_size)
+        self.c1 = nn.Sequential(nn.Conv2d(in_channels, 6, 5), ScaledTanh())
+        self.s2 = Subsampling(6)
+        self.c3 = nn.Sequential(TableConv2d(6, TABLE, 5), ScaledTanh())
+        self.s4 = Subsampling(16)
+        self.map_size = (height, width)
+        self.classifier = _head(self.map_size, num_classes) if num_classes else None
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                _initialise(module.weight, module.weight[0].numel(), module.bias)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Each convolution's and each subsampling's last layer, by resolution."""
+        return [Stage("c1", 6, 1), Stage("c3", 16, 2), Stage("s4", 16, 4)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, or the maps of S4 where there are no classes."""
+        maps = self.s4(self.c3(self.s2(self.c1(images))))
+        if self.classifier is None:
+            return maps
+        if maps.shape[-2:] != self.map_size:
+            height, width = images.shape[-2:]
+            raise UserError(f"images are {height}×{width}, which is not the image_size that this LeNet was built for")
+        return self.classifier(maps)
+
+
+def _head(size: tuple[int, int], num_classes: int) -> nn.Sequential:
+    c5, f6 = nn.Conv2d(16, 120, size), nn.Linear(120, 84)
+    return nn.Sequential(c5, ScaledTanh(), nn.Flatten(), f6, ScaledTanh(), nn.Linear(84, num_classes))
+
+
+class ScaledTanh(nn.Module):
+    """``A tanh(S a)`` with A = 1.7159 and S = 2/3, so that 1 maps to 1 and -1 to -1 (equation 6, appendix A)."""
+
+    def forward(self, a: Tensor) -> Tensor:
+        """Values of the same shape."""
+        return 1.7159 * torch.tanh(2 / 3 * a)
+
+
+class Subsampling(nn.Module):
+    """The sum over windows of 2×2, times a trainable coefficient, plus a trainable bias, squashed.
+
+    Shape:
+        maps (B, C, H, W) -> (B, C, H // 2, W // 2)
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.coefficient = nn.Parameter(torch.empty(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.squash = ScaledTanh()
+        _initialise(self.coefficient, 4)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps of half the size."""
+        total = 4 * F.avg_pool2d(maps, 2)
+        return self.squash(total * self.coefficient.view(-1, 1, 1) + self.bias.view(-1, 1, 1))
+
+
+class TableConv2d(nn.Module):
+    """A convolution in which each output map sees some of the input maps; only connected filters are parameters.
+
+    Args:
+        in_channels: number of input maps.
+        table: for each output map, the input maps that it sees.
+        kernel: side of the filters.
+
+    Shape:
+        maps (B, in_channels, H, W) -> (B, len(table), H - kernel + 1, W - kernel + 1)
+    """
+
+    places: Tensor
+
+    def __init__(self, in_channels: int, table: Sequence[Sequence[int]], kernel: int) -> None:
+        super().__init__()
+        self.shape = (len(table), in_channels, kernel, kernel)
+        places = torch.tensor([out * in_channels + one for out, seen in enumerate(table) for one in seen])
+        self.register_buffer("places", places, persistent=False)
+        self.weight = nn.Parameter(torch.empty(len(places), kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(len(table)))
+        fan_in = torch.tensor([len(seen) * kernel**2 for seen in table for _ in seen]).view(-1, 1, 1)
+        _initialise(self.weight, fan_in)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The filters put at their places among zeros, then an ordinary convolution."""
+        out, into, kernel, _ = self.shape
+        dense = self.weight.new_zeros(out * into, kernel, kernel).index_copy(0, self.places, self.weight)
+        return F.conv2d(maps, dense.view(self.shape), self.bias)
+
+
+def _initialise(weight: Tensor, fan_in: int | Tensor, bias: Tensor | None = None) -> None:
+    with torch.no_grad():
+        weight.uniform_(-1, 1).mul_(2.4 / fan_in)
+        if bias is not None:
+            bias.zero_()
