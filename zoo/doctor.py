@@ -220,7 +220,7 @@ def _recipes(report: Report) -> None:
     report.section("recipes")
     for point in registry.recipe_packages():
         folders = registry.recipe_folders(point)
-        count = sum(1 for folder in folders for _ in folder.rglob("*.yaml"))
+        count = sum(len(registry.yaml_files(folder)) for folder in folders)
         if folders:
             report.say(point.name, f"{count} in {', '.join(map(str, folders))}")
         else:
