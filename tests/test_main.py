@@ -129,6 +129,20 @@ def test_interruption_ends_with_130(module, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_terminal_without_the_signs_gets_question_marks(zoo_process):
+    left = zoo_process("list", "--help", PYTHONIOENCODING="ascii")
+    assert left.returncode == 0
+    assert "[WORD?]" in left.stdout
+
+
+@pytest.mark.parametrize("command", ["list", "show", "doctor", "completion"])
+def test_light_commands_help_fits_80_columns(capsys, command):
+    assert entrance.main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: zoo {command}")
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_closed_pipe_is_quiet():
     command = [sys.executable, "-m", "zoo", "list"]
     reader, writer = os.pipe()

@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status: 2 for what the user can put right, 130 after Ctrl-C.
     """
-    given = sys.argv[1:] if argv is None else argv
-    words = _take_debug(given)
+    words = _take_debug(sys.argv[1:] if argv is None else argv)
+    _allow_any_terminal()
     if argv is None:
         sys.argv[1:] = words  # Lightning starts its other processes with these; ZOO_DEBUG they inherit
     try:
@@ -91,6 +91,14 @@ def _take_debug(argv: list[str]) -> list[str]:
         return list(argv)  # what is completed there may be this very option
     os.environ["ZOO_DEBUG"] = "1"
     return [word for word in argv if word != "--debug"]
+
+
+def _allow_any_terminal() -> None:
+    """A terminal that lacks a sign shows a question mark, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -23,15 +23,16 @@ OURS = "lightning-zoo"
 LIST_HELP = """\
 usage: zoo list [architectures|tasks|data|parts|recipes] [WORD…]
 
-Everything that is installed, with the first line of what it says of itself. WORDs leave only what has all of them in
-its name, that line or its package; case does not matter. A name in [brackets] is the plugin's that brings it.
+Everything that is installed, with the first line of what it says of itself.
+WORDs leave only what has all of them in its name, that line or its package;
+case does not matter. A name in [brackets] is the plugin's that brings it.
 """
 
 SHOW_HELP = """\
 usage: zoo show NAME
 
-A class (AlexNet, zoo.data.MNIST5k) with its package, paper, arguments and the recipes that use it; or a recipe
-(alexnet, package:name) with its file.
+A class (AlexNet, zoo.data.MNIST5k) with its package, paper, arguments and the
+recipes that use it; or a recipe (alexnet, package:name) with its file.
 """
 
 
@@ -68,7 +69,6 @@ def list_(argv: list[str]) -> int:
             f"nothing installed has {' and '.join(words)} in its name, summary or package"
             f"{registry.did_you_mean(words[0], _names())} (`zoo list` shows all)"
         )
-    _allow_any_terminal()
     shown = {section: rows for section, rows in found.items() if rows or not words}
     print("\n\n".join(_table(section, rows) for section, rows in shown.items()))
     return 0
@@ -94,7 +94,7 @@ def _summary(entry: Entry) -> str:
 def _comment(path: Path) -> list[str]:
     """The lines of a file's leading comment, without their signs."""
     lines = []
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             if not line.startswith("#"):
                 break
@@ -143,7 +143,6 @@ def show(argv: list[str]) -> int:
         raise UserError(
             f"nothing called {argv[0]} is installed{registry.did_you_mean(argv[0], _names())} (`zoo list` shows all)"
         )
-    _allow_any_terminal()
     pages = [*map(_class_page, entries), *map(_recipe_page, recipes)]
     if (claim := registry.clash(argv[0])) is not None:
         pages.insert(0, claim)
@@ -365,10 +364,3 @@ def _refuse_options(command: str, words: list[str]) -> None:
     for word in words:
         if word.startswith("-"):
             raise UserError(f"zoo {command} has no option {word} (`zoo {command} --help`)")
-
-
-def _allow_any_terminal() -> None:
-    """A terminal that lacks a sign shows a question mark instead of ending the command."""
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="replace")

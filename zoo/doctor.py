@@ -23,8 +23,9 @@ WIDTH = 14  # of the column of names
 HELP = """\
 usage: zoo doctor [--quick]
 
-Versions, devices, plugins, recipes, W&B and data on this machine. What is broken is marked with `!`, and makes the
-exit status 1. --quick imports nothing: no devices, and plugins are only looked up.
+Versions, devices, plugins, recipes, W&B and data on this machine. What is
+broken is marked with `!`, and makes the exit status 1. --quick imports nothing:
+it tells no devices, and plugins are only looked up.
 """
 
 

@@ -271,7 +271,7 @@ def recipe_folders(point: EntryPoint) -> list[Path]:
 
 
 def yaml_files(folder: Path) -> list[Path]:
-    """The YAML files at every depth; a quarter of the time of ``Path.rglob``."""
+    """The YAML files at every depth; in a quarter of the time of ``Path.rglob``."""
     return [Path(place, name) for place, _, names in os.walk(folder) for name in names if name.endswith(".yaml")]
 
 
@@ -279,7 +279,7 @@ def yaml_files(folder: Path) -> list[Path]:
 def recipes() -> tuple[Recipe, ...]:
     """Every installed recipe, the zoo's first, then by package and name."""
     found = {
-        Recipe(path.relative_to(folder).with_suffix("").as_posix(), point.name, path)
+        Recipe(str(path)[len(str(folder)) + 1 : -len(".yaml")].replace(os.sep, "/"), point.name, path)
         for point in recipe_packages()
         for folder in recipe_folders(point)
         for path in yaml_files(folder)

@@ -36,7 +36,7 @@ def summary(entry: Entry) -> str:
     name = entry.full_path.rpartition(".")[2]
     doc = _quick_docstring(text, name)
     if doc is None:
-        doc = ast.get_docstring(definition(entry.module, name)[1])
+        doc = ast.get_docstring(definition(entry.module, name)[1], clean=False)  # cleaning imports ``inspect``
     return (doc or "").strip().partition("\n")[0]
 
 
@@ -54,7 +54,7 @@ def _quick_docstring(text: str, name: str) -> str | None:
         node = _parse(found[0]).body[0]
     except SyntaxError:
         return None
-    return ast.get_docstring(node) if isinstance(node, ast.ClassDef) else None
+    return ast.get_docstring(node, clean=False) if isinstance(node, ast.ClassDef) else None
 
 
 def mentions(module: str, name: str) -> bool:
