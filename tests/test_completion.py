@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from zoo import registry
 from zoo.__main__ import COMMANDS
-from zoo.completion import SCRIPTS, candidates, main
+from zoo.completion import FIT_OPTIONS, SCRIPTS, SMALL_OPTIONS, candidates, main
 
 
 def offered(line: str) -> list[str]:
@@ -42,6 +43,8 @@ def test_commands():
         ("zoo show acm", ["AcmeNet"]),
         ("zoo check Acm", ["AcmeNet"]),
         ("zoo show fish", ["fish/small"]),
+        ("zoo check AlexNet Acm", ["AcmeNet"]),
+        ("zoo show AlexNet Acm", []),
         ("zoo list arch", ["architectures"]),
         ("zoo fit --config fi", ["fish/small"]),
         ("zoo fit -c fi", ["fish/small"]),
@@ -71,6 +74,22 @@ def test_trainers_options_are_those_of_the_installed_lightning():
     from lightning.pytorch import Trainer
 
     assert offered("zoo fit --trainer.") == [f"--trainer.{name}" for name in inspect.signature(Trainer).parameters]
+
+
+@pytest.mark.parametrize("command", SMALL_OPTIONS)
+def test_options_of_other_commands_are_theirs(command):
+    module = COMMANDS[command].partition(":")[0]
+    text = module_text(module)
+    assert [option for option in SMALL_OPTIONS[command] if f'"{option}"' not in text] == []
+
+
+def test_options_of_fit_are_its():
+    text = module_text("zoo.cli")
+    assert [option for option in ("--out", *FIT_OPTIONS) if f'"{option}"' not in text] == []
+
+
+def module_text(module: str) -> str:
+    return Path(registry.locate(module).origin).read_text(encoding="utf-8")
 
 
 def test_recipe_that_two_packages_bring_is_offered_qualified_and_in_bashs_pieces(acme, fake_plugin):

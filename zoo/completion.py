@@ -66,16 +66,14 @@ Print a script that completes commands, options, classes and recipes:
 """
 
 TRAINING = ("fit", "validate", "test", "predict")
-OPTIONS = (
-    "--config",
-    "--model",
-    "--data",
-    "--ckpt_path",
-    "--trainer.",
-    "--seed_everything",
-    "--print_config",
-    "--help",
-)
+OPTIONS = ("--config", "--model", "--data", "--ckpt_path", "--out", "--trainer.", "--seed_everything", "--print_config")
+FIT_OPTIONS = ("--no-test", "--checkpoint_every_n_steps")
+SMALL_OPTIONS = {
+    "doctor": ("--quick",),
+    "export": ("--ckpt_path", "--format", "--out"),
+    "measure": ("--all", "--seeds", "--name", "--results", "--table"),
+}
+SEVERAL = ("check", "measure")  # these take any number of names
 TRAINER = ("lightning.pytorch.trainer.trainer", "Trainer")
 
 
@@ -149,10 +147,10 @@ def _offers(before: list[str], word: str) -> list[str]:
         return [*COMMANDS, "--help", "--version"]
     command, last = before[1], before[-1]
     if word.startswith("-"):
-        return _options(before, word) if command in TRAINING else _small_options(command)
+        return _options(before, word) if command in TRAINING else [*SMALL_OPTIONS.get(command, ()), "--help"]
     if command in TRAINING:
         return _values(last, before)
-    return _arguments(command) if len(before) == 2 else []
+    return _arguments(command) if len(before) == 2 or command in SEVERAL else []
 
 
 def _arguments(command: str) -> list[str]:
@@ -162,10 +160,6 @@ def _arguments(command: str) -> list[str]:
         return list(SCRIPTS)
     classes = list(dict.fromkeys(entry.name for entry in registry.entries()))
     return {"show": [*classes, *_recipes()], "check": classes, "measure": _recipes()}.get(command, [])
-
-
-def _small_options(command: str) -> list[str]:
-    return {"doctor": ["--quick", "--help"], "export": ["--ckpt_path", "--help"]}.get(command, ["--help"])
 
 
 def _values(option: str, before: list[str]) -> list[str]:
@@ -194,7 +188,7 @@ def _options(before: list[str], word: str) -> list[str]:
     owner, dot, _ = word.rpartition(".")
     if not dot:
         given = [f"{name}." for name in ("--model", "--data") if _given(name, before)]
-        return [*OPTIONS, *given, *(["--no-test"] if before[1] == "fit" else [])]
+        return [*OPTIONS, *given, *(FIT_OPTIONS if before[1] == "fit" else ()), "--help"]
     return [f"{owner}.{parameter.name}" for parameter in _parameters(owner, before)]
 
 
