@@ -35,6 +35,15 @@ def _own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.delenv("ZOO_DEBUG")
 
 
+@pytest.fixture
+def workspace(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's empty folder, without what an earlier run in this process left in the environment."""
+    for name in ("ZOO_RUN_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR", "PL_GLOBAL_SEED"):
+        monkeypatch.setenv(name, "")  # so that what the test sets is taken back
+        monkeypatch.delenv(name)
+    return Path.cwd()
+
+
 def write_distribution(
     site: Path,
     name: str = "acme-zoo",

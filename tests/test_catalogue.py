@@ -159,6 +159,13 @@ def test_list_survives_a_source_that_is_no_text(fake_plugin, said):
     assert "can't be read" in said("list", "parts", "acme")
 
 
+def test_list_survives_a_recipe_that_is_not_there(acme, said):
+    site = acme()
+    (site / "acme" / "recipes" / "lost.yaml").symlink_to(site / "nowhere.yaml")
+    assert "(can't be read: No such file or directory)" in said("list", "recipes", "lost")
+    assert "sea/net" in said("show", "Net")
+
+
 def test_recipe_names_that_two_packages_claim_are_listed_qualified(acme, said):
     acme()
     acme("other-zoo", "other")

@@ -44,6 +44,7 @@ def test_commands():
         ("zoo check Acm", ["AcmeNet"]),
         ("zoo show fish", ["fish/small"]),
         ("zoo check AlexNet Acm", ["AcmeNet"]),
+        ("zoo check acme-", ["acme-zoo"]),
         ("zoo show AlexNet Acm", []),
         ("zoo list arch", ["architectures"]),
         ("zoo fit --config fi", ["fish/small"]),

@@ -183,6 +183,14 @@ def test_key_is_found_and_never_printed(account, said, monkeypatch, where):
     assert secret not in "".join(lines)
 
 
+def test_malformed_file_of_keys_is_told_without_its_text(account, said):
+    account.write_text("machine api.wandb.ai\n  login user\n  pasword 0123456789abcdef\n")
+    text = "\n".join(said("--quick", status=1))
+    assert f"! netrc {account} is malformed in line" in text
+    assert "0123456789abcdef" not in text
+    assert "pasword" not in text
+
+
 def test_key_for_another_server_does_not_count(account, said):
     account.write_text("machine example.org\n  login user\n  password x\n")
     assert "API key none (`wandb login` keeps one)" in said("--quick")

@@ -138,6 +138,7 @@ def test_malformed_entry_points_do_not_hide_other_plugins(fake_plugin, text):
 def test_close_matches_are_found_whatever_the_case():
     assert registry.suggest("alexnet")[0] == "AlexNet"
     assert registry.suggest("Clasification")[0] == "Classification"
+    assert registry.suggest("AlexNat", ["AlexNet", "alexnet", "x"]) == ["AlexNet", "alexnet"]
     assert registry.did_you_mean("qqqqqq") == ""
     assert registry.did_you_mean("colour", ["color", "x"]) == "; did you mean color?"
 

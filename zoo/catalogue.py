@@ -94,12 +94,20 @@ def _summary(entry: Entry) -> str:
 def _comment(path: Path) -> list[str]:
     """The lines of a file's leading comment, without their signs."""
     lines = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if not line.startswith("#"):
-                break
-            lines.append(line.lstrip("#").strip())
+    for line in _text(path).splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("#").strip())
     return lines
+
+
+def _text(path: Path) -> str:
+    """The file's text; the reason as a comment where it can't be read, so that one file ends no listing."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError as error:
+        return f"# (can't be read: {error.strerror})\n"
 
 
 def _table(section: str, rows: list[_Row]) -> str:
@@ -231,7 +239,8 @@ def _fitted_block(lines: list[str]) -> str:
 def _view_of_class(cls: type) -> _View:
     import inspect
 
-    module = inspect.getdoc(sys.modules[cls.__module__])
+    home = inspect.getmodule(cls)
+    module = inspect.getdoc(home) if home else None
     own = inspect.cleandoc(cls.__doc__ or "")
     docs = [getattr(c, "__doc__", None) for c in cls.__mro__] + [c.__init__.__doc__ for c in cls.__mro__]  # type: ignore[misc]
     meanings: dict[str, str] = {}
@@ -252,7 +261,7 @@ def _signature(cls: type) -> list[Parameter]:
         arguments = list(inspect.signature(function).parameters.values())[1:]
         for a in arguments:
             if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD):
-                found.setdefault(a.name, _parameter(a, sys.modules[above.__module__]))
+                found.setdefault(a.name, _parameter(a, sys.modules.get(above.__module__)))
         if all(a.kind != a.VAR_KEYWORD for a in arguments):
             break
     return list(found.values())
@@ -336,12 +345,12 @@ def _argument_list(entry: Entry, view: _View) -> str:
 def _uses(recipe: Recipe, entry: Entry) -> bool:
     """Whether a recipe has the class as a value."""
     paths = "|".join(re.escape(path) for path in {entry.name, entry.stable_path, entry.full_path})
-    text = re.sub(r"(?:^|(?<=\s))#.*", "", recipe.path.read_text(encoding="utf-8", errors="replace"))
+    text = re.sub(r"(?:^|(?<=\s))#.*", "", _text(recipe.path))
     return re.search(rf"(?:[:,-]\s+|\[\s*)[\"']?(?:{paths})[\"']?\s*(?:$|[,}}\]])", text, re.MULTILINE) is not None
 
 
 def _recipe_page(recipe: Recipe) -> str:
-    text = recipe.path.read_text(encoding="utf-8", errors="replace")
+    text = _text(recipe.path)
     comment = _comment(recipe.path)
     body = "\n".join(text.splitlines()[len(comment) :]).strip()
     facts = {

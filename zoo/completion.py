@@ -159,7 +159,8 @@ def _arguments(command: str) -> list[str]:
     if command == "completion":
         return list(SCRIPTS)
     classes = list(dict.fromkeys(entry.name for entry in registry.entries()))
-    return {"show": [*classes, *_recipes()], "check": classes, "measure": _recipes()}.get(command, [])
+    packages = list(dict.fromkeys(entry.package for entry in registry.entries()))
+    return {"show": [*classes, *_recipes()], "check": [*classes, *packages], "measure": _recipes()}.get(command, [])
 
 
 def _values(option: str, before: list[str]) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -241,7 +240,7 @@ def _recipes(report: Report) -> None:
 
 def _wandb(report: Report) -> None:
     report.section("W&B")
-    mode, key = os.environ.get("WANDB_MODE", ""), _key_source()
+    mode, key = os.environ.get("WANDB_MODE", ""), _key_source(report)
     report.say("WANDB_MODE", mode or "not set")
     report.say("API key", key or "none (`wandb login` keeps one)")
     if mode == "online" and key is None:
@@ -252,28 +251,33 @@ def _wandb(report: Report) -> None:
         report.say("runs", "kept online; offline where there is no network")
 
 
-def _key_source() -> str | None:
+def _key_source(report: Report) -> str | None:
     """Where a key for W&B is found. Never the key."""
-    if os.environ.get("WANDB_API_KEY"):
-        return "in WANDB_API_KEY"
+    for variable in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        if os.environ.get(variable):
+            return f"in {variable}"
     import netrc
     from urllib.parse import urlsplit
 
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
-    for path in _netrc_files():
-        try:
-            if host in netrc.netrc(path).hosts:
-                return f"in {path}"
-        except (OSError, netrc.NetrcParseError):  # not there, or for other programs to complain about
-            continue
+    server = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
+    path = _netrc_file()
+    try:
+        return f"in {path}" if netrc.netrc(path).authenticators(server) else None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        report.fail("netrc", f"{path} can't be read: {error.strerror}")
+    except netrc.NetrcParseError as error:  # whose text may quote a key
+        report.fail("netrc", f"{path} is malformed in line {error.lineno}")
     return None
 
 
-def _netrc_files() -> Iterator[str]:
+def _netrc_file() -> Path:
+    """The file that wandb looks into."""
     if os.environ.get("NETRC"):
-        yield os.environ["NETRC"]
-    else:
-        yield from (str(Path.home() / name) for name in (".netrc", "_netrc"))
+        return Path(os.environ["NETRC"]).expanduser()
+    found = (Path.home() / name for name in (".netrc", "_netrc"))
+    return next((path for path in found if path.exists()), Path.home() / ".netrc")
 
 
 def _data(report: Report) -> None:

@@ -164,8 +164,11 @@ def suggest(name: str, names: Iterable[str] | None = None) -> list[str]:
     """At most three registered names (or of ``names``) that look like this one, closest first."""
     import difflib
 
-    lower = {known.lower(): known for known in (_by_name() if names is None else names)}
-    return [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
+    spellings: dict[str, list[str]] = {}
+    for known in dict.fromkeys(_by_name() if names is None else names):
+        spellings.setdefault(known.lower(), []).append(known)
+    close = difflib.get_close_matches(name.lower(), spellings, n=3, cutoff=0.6)
+    return [known for match in close for known in spellings[match]][:3]
 
 
 def did_you_mean(name: str, names: Iterable[str] | None = None) -> str:
