@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.download import PublishedImages, Remote, fetch, unpack, verify
+from zoo.data.download import PublishedImages, Remote, fetch, unpack
 from zoo.data.images import Part, example_images
 from zoo.errors import UserError
 
@@ -80,7 +80,7 @@ class CIFAR10(PublishedImages):
         (remote,) = self.remotes
         archive = self.folder.parent / remote.name
         if archive.is_file():
-            verify(archive, remote.md5)
+            self.verified(archive, remote.md5)
         elif self.download:
             fetch(remote, archive.parent, type(self).__name__, self.licence)
         if archive.is_file() and not self.folder.exists():

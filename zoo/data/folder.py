@@ -24,9 +24,9 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, Pillow's weights of red, green and 
 class ImageFolder(ImageFiles):
     """Pictures in a folder a class, whose name is the class's.
 
-    Where ``root`` has a folder ``train``, the class folders are in it, and in ``val`` and ``test`` beside it where there
-    are these. Else ``test_fraction`` of each class is held out for the test, always the same pictures. Without a ``val``
-    folder, ``val_fraction`` of the training pictures is held out. Files that are no pictures are left out.
+    Where ``root`` has a folder ``train``, the class folders are in it, and in ``val`` and ``test`` beside it where
+    there are these. Else ``test_fraction`` of each class is held out for the test, always the same pictures. Without
+    a ``val`` folder, ``val_fraction`` of the training pictures is held out. Files that are no pictures are left out.
 
     Mean and deviation are ImageNet's, which spares reading every file before the first step.
 

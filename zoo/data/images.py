@@ -91,9 +91,11 @@ class ImageClassification(Data):
         drop_last: bool = False,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, drop_last)
-        self.image_size = image_size or self.native_size
-        self.resize = resize or self.image_size
-        if self.image_size < 1 or self.resize < self.image_size:
+        self.image_size = self.native_size if image_size is None else image_size
+        self.resize = self.image_size if resize is None else resize
+        if self.image_size < 1:
+            raise UserError(f"data.image_size must be at least 1, not {self.image_size}")
+        if self.resize < self.image_size:
             raise UserError(f"data.resize is {self.resize}, smaller than data.image_size, which is {self.image_size}")
         if not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction must be at least 0 and below 1, not {val_fraction}")
@@ -217,14 +219,13 @@ class ImageClassification(Data):
             images = torch.zeros(2, self.in_channels, side, side)
             try:
                 with torch.random.fork_rng(devices=[]):
-                    shape = _apply(self._augment or (), images, torch.zeros(2, dtype=torch.int64))[0].shape[-2:]
+                    shape = _apply(self._augment or (), images, torch.zeros(2, dtype=torch.int64))[0].shape[1:]
             except (RuntimeError, ValueError, TypeError) as error:
-                raise UserError(
-                    f"data.augment fails on images of {side}x{side}: {str(error).splitlines()[0]}"
-                ) from error
-            if list(shape) == [self.image_size] * 2:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"data.augment fails on images of {side}x{side}: {reason}") from error
+            if shape == (self.in_channels, self.image_size, self.image_size):
                 return side
-            outcomes[side] = f"{shape[0]}x{shape[1]} of {side}x{side}"
+            outcomes[side] = f"{'x'.join(map(str, shape))} of {side}x{side}"
         raise UserError(f"data.augment makes {' and '.join(outcomes.values())}, data.image_size is {self.image_size}")
 
     # On the device
@@ -237,9 +238,16 @@ class ImageClassification(Data):
         if trainer is None or not trainer.training:
             size = images.shape[-2:] if isinstance(rest, list) else (self.resize, self.resize)
             return as_floats(images, size, dtype), rest
-        return self._training_batch(images, rest, dtype)
+        return self.augmented(images, rest, dtype)
 
-    def _training_batch(self, images: Tensor, labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def augmented(self, images: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """A training batch as a task sees it.
+
+        Args:
+            images: bytes, (B, C, H, W).
+            labels: int64, (B,).
+            dtype: of the result.
+        """
         size = torch.Size((self._train_size, self._train_size))
         transforms = list(self._augment or ())
         if images.shape[-2:] == size:  # moving bytes costs a quarter of moving floats, and gives the same

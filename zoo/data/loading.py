@@ -75,7 +75,7 @@ class TensorSource:
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, ...]:
         """Rows of every tensor."""
-        return tuple(t[indices] for t in self.tensors)
+        return tuple(t.index_select(0, indices) for t in self.tensors)  # several times as fast as t[indices]
 
 
 class Rows:

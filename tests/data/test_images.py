@@ -1,0 +1,235 @@
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from zoo.data import MNIST, Digits, ImageFolder
+from zoo.data.images import as_floats
+from zoo.errors import UserError
+from zoo.transforms import CropEach, FlipEach, PCAColor
+
+
+class Watcher(LightningModule):
+    """Keeps the batches that reach a task."""
+
+    def __init__(self, facts=None):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = {"train": [], "val": [], "test": [], "predict": []}
+        self.facts = facts
+
+    def training_step(self, batch, batch_idx):
+        self.seen["train"].append(batch)
+        return self.weight * batch[0].mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.seen["val"].append(batch)
+
+    def test_step(self, batch, batch_idx):
+        self.seen["test"].append(batch)
+
+    def predict_step(self, batch, batch_idx):
+        self.seen["predict"].append(batch)
+        return 0
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def trainer(**arguments):
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(accelerator="cpu", devices=1, max_epochs=1, **quiet, **arguments)
+
+
+def seen(data, command="fit", **arguments):
+    watcher = Watcher()
+    getattr(trainer(**arguments), command)(watcher, datamodule=data)
+    return watcher.seen
+
+
+def rows(data, split):
+    samples = data.samples(split)
+    return samples.fetch(torch.arange(len(samples)))
+
+
+def test_batches_keep_the_contract():
+    data = Digits(image_size=12, resize=16, augment=[CropEach, PCAColor], batch_size=100)
+    found = seen(data, num_sanity_val_steps=0)
+    images, labels = found["train"][0]
+    assert images.shape == (100, 1, 12, 12)
+    assert labels.shape == (100,)
+    assert labels.dtype == torch.int64
+    assert sum(len(labels) for _, labels in found["train"]) == 1295
+    images, labels = found["val"][0]
+    assert images.shape == (100, 1, 16, 16)
+    for images, _ in found["train"] + found["val"]:
+        assert images.dtype == torch.float32
+        assert 0 <= images.min() < images.max() <= 1
+    expected, truth = rows(data, "val")
+    assert torch.equal(torch.cat([labels for _, labels in found["val"]]), truth)
+    resized = functional.resize(expected / 255.0, [16, 16], antialias=True)
+    assert torch.allclose(torch.cat([images for images, _ in found["val"]]), resized, atol=1e-6)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-true", torch.bfloat16), ("64-true", torch.float64)])
+def test_images_have_the_modules_dtype(precision, dtype):
+    data = Digits(augment=[FlipEach, partial(v2.MixUp, alpha=1.0)], batch_size=400)
+    found = seen(data, precision=precision, limit_train_batches=1)
+    assert found["train"][0][0].dtype == found["train"][0][1].dtype == found["val"][0][0].dtype == dtype
+
+
+@pytest.mark.parametrize("mix", [v2.MixUp, v2.CutMix])
+def test_mixing_makes_soft_labels(mix):
+    found = seen(Digits(augment=[partial(mix, alpha=1.0)], batch_size=1295), limit_val_batches=0)
+    labels = found["train"][0][1]
+    assert labels.shape == (1295, 10)
+    assert torch.allclose(labels.sum(1), torch.ones(1295))
+    assert ((labels > 0).sum(1) == 2).any()
+
+
+def test_training_without_crops_is_resized_directly():
+    data = Digits(image_size=10, resize=16, augment=[partial(FlipEach, p=0.0)])
+    data.setup()
+    images, labels = rows(data, "train")
+    assert torch.equal(data.augmented(images, labels)[0], as_floats(images, [10, 10], torch.float32))
+
+
+def test_moving_bytes_first_changes_nothing(monkeypatch):
+    data = Digits(augment=[partial(CropEach, padding=2), FlipEach, PCAColor])
+    data.setup()
+    images, labels = rows(data, "train")
+    torch.manual_seed(0)
+    fast = data.augmented(images, labels)[0]
+    monkeypatch.setattr(CropEach, "moves_only", False)
+    torch.manual_seed(0)
+    assert torch.equal(data.augmented(images, labels)[0], fast)
+    assert not torch.equal(fast, as_floats(images, [8, 8], torch.float32))
+
+
+def test_colour_components_come_from_the_training_part():
+    data = Digits(augment=[PCAColor])
+    data.setup()
+    reference = PCAColor()
+    reference.fit(rows(data, "train")[0])
+    assert torch.equal(data._augment[0].axes, reference.axes)
+
+
+def test_the_same_step_sees_the_same_augmentation_again():
+    first, again = (
+        seen(Digits(augment=[partial(CropEach, padding=2), FlipEach]), limit_val_batches=0)["train"] for _ in range(2)
+    )
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 8, "resize": 4}, "data.resize is 4, smaller than data.image_size, which is 8"),
+        ({"image_size": 0}, "image_size must be at least 1"),
+        ({"val_fraction": 1.0}, "val_fraction must be at least 0 and below 1"),
+        ({"val_fraction": 0.001}, "val_fraction: 0.001 of 1438 images in 10 classes is none"),
+        ({"augment": [torch.nn.Linear]}, "Linear is no Transform"),
+        ({"augment": [partial(CropEach, image_size=5)]}, "augment makes 1x5x5 of 8x8, data.image_size is 8"),
+        ({"augment": [partial(CropEach, image_size=9)]}, "smaller than the crop of 9x9"),
+        ({"augment": [partial(v2.RandomCrop, size=20)]}, "data.augment fails on images of 8x8: Required crop size"),
+        ({"augment": [partial(v2.Grayscale, num_output_channels=3)]}, "augment makes 3x8x8 of 8x8"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Digits(**arguments).setup()
+    assert "\n" not in str(caught.value)
+
+
+def test_no_validation():
+    data = Digits(val_fraction=0)
+    data.setup()
+    assert data.samples("val") is None
+    assert data.val_dataloader() == []
+    assert len(data.samples("train")) == 1438
+    assert sum(data.facts["class_counts"]) == 1438
+
+
+def test_setup_of_one_stage_reads_no_more(tmp_path):
+    arguments = MNIST.write_example(tmp_path)
+    (tmp_path / "MNIST/raw/t10k-images-idx3-ubyte").write_bytes(b"damaged")
+    data = MNIST(**arguments)
+    data.setup("fit")
+    assert len(data.samples("train")) == 30
+    with pytest.raises(RuntimeError, match="call setup"):
+        data.samples("test")
+    with pytest.raises(UserError, match="t10k-images-idx3-ubyte is damaged"):
+        data.setup("test")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    ImageFolder.write_example(tmp_path / "photos")
+    folder = tmp_path / "photos" / "square"
+    (folder / "3.png").write_bytes(b"")
+    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:100])
+    return folder
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_prediction_skips_and_names_what_it_can_not_read(photos, capsys, num_workers):
+    data = Digits(files=[f"{photos}/*.png"], batch_size=1, resize=12, num_workers=num_workers)
+    watcher = Watcher(facts={"in_channels": 3, "image_size": [10, 20]})
+    trainer().predict(watcher, datamodule=data)
+    names = [name for _, names in watcher.seen["predict"] for name in names]
+    assert names == [f"{photos}/{n}.png" for n in (0, 1, 2, 4, 5, 6, 8, 9)]
+    assert data.unreadable == [f"{photos}/{n}.png" for n in (3, 7)]
+    assert {images.shape for images, _ in watcher.seen["predict"]} == {(1, 3, 15, 30)}
+    images = watcher.seen["predict"][0][0]
+    assert images.dtype == torch.float32
+    assert 0.5 < images.max() <= 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped")]
+    assert len(errors) == 2
+    assert f"{photos}/3.png" in errors[0]
+
+
+def test_prediction_needs_no_data_set(photos, tmp_path):
+    data = MNIST(root=str(tmp_path / "nowhere"), files=[str(photos)])
+    watcher = seen(data, "predict")
+    assert sum(len(names) for _, names in watcher["predict"]) == 8
+    assert watcher["predict"][0][0].shape[1:] == (1, 28, 28)
+
+
+def test_prediction_needs_pictures(tmp_path):
+    with pytest.raises(UserError, match=r"give pictures by --data\.files"):
+        Digits().predict_dataloader()
+    with pytest.raises(UserError, match=r"no picture matches nowhere/\*\.jpg"):
+        Digits(files=["nowhere/*.jpg"]).predict_dataloader()
+    (tmp_path / "a.jpg").touch()
+    data = Digits(files=[str(tmp_path)])
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(facts={"in_channels": 4}))
+    with pytest.raises(UserError, match="4 channels"):
+        data.samples("predict")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_damaged_training_file_is_named(photos, num_workers):
+    data = ImageFolder(root=str(photos.parent), num_workers=num_workers, image_size=8)
+    data.setup("fit")
+    with pytest.raises(UserError, match=r"square/[37]\.png can't be read as a picture: [^\n]*$"):
+        list(data.train_dataloader())
+
+
+def test_hyper_parameters_rebuild_the_data():
+    import zoo.data
+
+    data = Digits(image_size=16, augment=[partial(CropEach, padding=2), FlipEach], val_fraction=0.2)
+    plain = data.plain_hparams()
+    assert plain["init_args"]["augment"][0] == {"class_path": "zoo.parts.CropEach", "init_args": {"padding": 2}}
+    assert plain["init_args"]["val_fraction"] == 0.2
+    assert getattr(zoo.data, plain["class_path"].rpartition(".")[2]) is Digits
