@@ -1,0 +1,18 @@
+"""The conformance kit: what every architecture, task and data set must do, stated once and run for every entry.
+
+``zoo check`` runs it over what is installed; a plugin's test file needs one line:
+
+>>> from zoo.testing import conformance
+>>> test_everything = conformance("my-plugin")
+
+Each check is a function whose docstring says what must be true, and which lists the roles that it is for.
+"""
+
+from zoo.testing.checks import CHECKS as CHECKS
+from zoo.testing.checks import Check as Check
+from zoo.testing.checks import Failed as Failed
+from zoo.testing.checks import Skipped as Skipped
+from zoo.testing.runner import Outcome as Outcome
+from zoo.testing.runner import check_entry as check_entry
+from zoo.testing.runner import conformance as conformance
+from zoo.testing.runner import main as main

@@ -1,0 +1,368 @@
+"""What every architecture must do, by the roles that it states."""
+
+from __future__ import annotations
+
+import inspect
+import io
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import Tensor, nn
+
+from zoo.architectures.base import Architecture
+from zoo.facts import build, takes
+from zoo.testing.checks import Failed, Skipped, as_plain, check, expect, expect_same, one_line, same_bits, tensors
+
+SIZE, CLASSES, WORDS = 32, 5, 7
+# Roles whose call the kit can make; an entry with another role gets one skip that says so.
+CALLS = ("classifier", "backbone", "segmenter", "transform", "discriminator", "denoiser", "captioner")
+LABELLED = ("classifier", "segmenter")
+
+
+class ArchitectureCase:
+    """An architecture in one of its roles, built from its ``example`` and the facts that this leaves open.
+
+    Args:
+        cls: the class.
+        role: one word of ``cls.roles``; as a ``backbone`` it is built without classes.
+    """
+
+    kind = "architectures"
+
+    def __init__(self, cls: type[Architecture], role: str) -> None:
+        self.cls, self.role = cls, role
+        self.facts: dict[str, Any] = {
+            "num_classes": CLASSES,
+            "in_channels": cls.fixed_channels or 3,
+            "image_size": [SIZE, SIZE],
+            "vocabulary_size": WORDS,
+        }
+        self.facts |= {k: v for k, v in cls.example.items() if k in self.facts}
+        if role == "backbone":
+            self.facts["num_classes"] = 0
+
+    @staticmethod
+    def roles(cls: type[Architecture]) -> tuple[str, ...]:
+        """The stated roles, and ``backbone`` for whatever states its stages."""
+        has_stages = cls.stages is not Architecture.stages and "backbone" not in cls.roles
+        return (*cls.roles, *(("backbone",) if has_stages else ()))
+
+    def factory(self, **changes: Any) -> partial[Architecture]:
+        """The class with all the arguments that it takes."""
+        accepted = inspect.signature(self.cls).parameters
+        known = {k: v for k, v in {**self.facts, **changes}.items() if k in accepted}
+        return partial(self.cls, **{**self.cls.example, **known})
+
+    def make(self, seed: int = 0, **changes: Any) -> Architecture:
+        """A fresh network in evaluation mode."""
+        torch.manual_seed(seed)
+        return build(self.factory(**changes)).eval()
+
+    def inputs(self, batch: int = 4, seed: int = 0, **changes: Any) -> tuple[Tensor, ...]:
+        """Arguments of a call in this role, each with the batch in front."""
+        known = {**self.facts, **changes}
+        random = torch.Generator().manual_seed(seed)
+        images = torch.randn(batch, known["in_channels"], *known["image_size"], generator=random)
+        if self.role == "denoiser":
+            return images, torch.randint(0, 1000, (batch,), generator=random)
+        if self.role == "captioner":
+            return images, torch.randint(0, known["vocabulary_size"], (batch, 6), generator=random)
+        return (images,)
+
+    def call(self, network: Architecture, inputs: tuple[Tensor, ...], seed: int = 0) -> list[Tensor]:
+        """Every tensor that the network gives; of a backbone the feature maps too."""
+        torch.manual_seed(seed)
+        maps = network.features(inputs[0]) if self.role == "backbone" else {}
+        return tensors((network(*inputs), maps))
+
+    @torch.no_grad()
+    def outputs(self, network: Architecture, inputs: tuple[Tensor, ...], seed: int = 0) -> list[Tensor]:
+        """As ``call``, without gradients and free of what is written in place later."""
+        return [t.clone() for t in self.call(network, inputs, seed)]
+
+    def trained(self, seed: int = 0, **changes: Any) -> Architecture:
+        """A network whose every parameter is random and whose running statistics have seen images."""
+        network = self.make(seed, **changes)
+        randomise(network, seed)
+        with torch.no_grad():
+            network.train()
+            network(*self.inputs(8, seed=seed + 1, **changes))
+        return network.eval()
+
+
+def randomise(network: nn.Module, seed: int = 0) -> None:
+    """Give every parameter random values of a size that lets signals through.
+
+    Zero-initialised branches would hide what they are connected to.
+    """
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in network.parameters():
+            fan_in = max(1, p[0].numel()) if p.dim() > 1 else 1
+            noise = torch.randn(p.shape, generator=random)
+            p.copy_(noise * (2 / fan_in) ** 0.5 if p.dim() > 1 else 0.2 + 0.5 * noise.abs())
+
+
+@check("architectures")
+def is_built(case: ArchitectureCase) -> None:
+    """Its role is one of the contract's words; ``example`` and the facts build it, and it can be called."""
+    if case.role in ("detector", "generator"):
+        raise Skipped(f"the kit makes no calls in the role {case.role} yet")
+    expect(case.role in CALLS, f"role {case.role!r}: expected one of {', '.join(CALLS)}")
+    expect(case.outputs(case.make(), case.inputs(2)), "a call gave no tensor")
+
+
+@check("architectures")
+def says_what_it_is(case: ArchitectureCase) -> None:
+    """Its docstring states shapes; it has a forward, and nothing of a training procedure."""
+    expect("Shape" in (case.cls.__doc__ or ""), "expected a docstring with a section Shape")
+    for name in ("training_step", "validation_step", "test_step", "predict_step", "configure_optimizers"):
+        inherited = getattr(LightningModule, name)
+        expect(getattr(case.cls, name) is inherited, f"{name} is a task's: an architecture has forward only")
+
+
+@check("architectures", LABELLED)
+def takes_the_facts(case: ArchitectureCase) -> None:
+    """The number of classes can be given; that of channels, too, unless it is fixed and says so."""
+    expect(takes(case.cls, "num_classes"), "expected an argument num_classes")
+    if case.cls.fixed_channels is None:
+        expect(takes(case.cls, "in_channels"), "expected an argument in_channels, or fixed_channels to say its number")
+
+
+@check("architectures", CALLS)
+def rebuilt_from_arguments(case: ArchitectureCase) -> None:
+    """Its arguments are plain data, from which a recipe's parser builds the same network."""
+    from zoo.parsing import from_spec
+
+    written = as_plain(case.factory(), case.cls.__name__)
+    torch.manual_seed(0)
+    again, network = from_spec(Architecture, written), case.make()
+    expect(type(again) is case.cls, f"rebuilt as {type(again).__name__}, expected {case.cls.__name__}")
+    shapes, expected = ({k: tuple(v.shape) for k, v in n.state_dict().items()} for n in (again, network))
+    expect(shapes == expected, f"rebuilt from its arguments, other tensors: {_first_other(shapes, expected)}")
+
+
+def _first_other(a: dict[str, Any], b: dict[str, Any]) -> str:
+    others = [f"{k} is {a.get(k)}, expected {b.get(k)}" for k in {**a, **b} if a.get(k) != b.get(k)]
+    return others[0] if others else ""
+
+
+@check("architectures", CALLS)
+def same_seed_same_weights(case: ArchitectureCase) -> None:
+    """Its initial weights are a function of the seed alone, and are finite."""
+    first, second = case.make(seed=3).state_dict(), case.make(seed=3).state_dict()
+    expect(same_bits(first, second), "two networks of one seed have different weights")
+    bad = [k for k, v in first.items() if not torch.isfinite(v).all()]
+    expect(not bad, f"expected finite initial weights, {bad[:1]} is not")
+
+
+@check("architectures", CALLS)
+def deterministic_in_evaluation(case: ArchitectureCase) -> None:
+    """In evaluation mode the same input gives the same output, whatever the random generators say."""
+    network, inputs = case.trained(), case.inputs()
+    expect_same(case.outputs(network, inputs, seed=1), case.outputs(network, inputs, seed=2), "two calls", 1e-6)
+
+
+@check("architectures", CALLS, after=("deterministic_in_evaluation",))
+def saved_and_loaded(case: ArchitectureCase) -> None:
+    """Its ``state_dict`` is read as data, and is all that another instance needs to give the same output."""
+    network, file, inputs = case.trained(), io.BytesIO(), case.inputs()
+    torch.save(network.state_dict(), file)
+    file.seek(0)
+    other = case.make(seed=9)
+    try:
+        other.load_state_dict(torch.load(file, weights_only=True))
+    except Exception as error:
+        raise Failed(f"its saved state does not load: {str(error).splitlines()[0]}") from error
+    expect_same(case.outputs(other, inputs), case.outputs(network, inputs), "outputs after saving and loading")
+
+
+@check("architectures", ("classifier",), after=("takes_the_facts",))
+def logits_have_their_shape(case: ArchitectureCase) -> None:
+    """Logits (B, num_classes), for any number of classes and of channels."""
+    for classes, channels in ((CLASSES, 3), (3, 1), (2, 4)):
+        channels = case.cls.fixed_channels or channels
+        known = {"num_classes": classes, "in_channels": channels}
+        (found, *_) = case.outputs(case.make(**known), case.inputs(2, **known))
+        expect(tuple(found.shape) == (2, classes), f"logits {tuple(found.shape)}, expected (2, {classes})")
+        expect(found.is_floating_point() and torch.isfinite(found).all(), "expected finite floating-point logits")
+
+
+@check("architectures", ("segmenter", "transform", "denoiser", "captioner"))
+def output_has_its_shape(case: ArchitectureCase) -> None:
+    """Segmenter (B, num_classes, h, w), transform and denoiser like their input, captioner (B, T, vocabulary)."""
+    inputs = case.inputs(2)
+    (found, *_) = case.outputs(case.make(), inputs)
+    if case.role == "segmenter":
+        wanted = (2, case.facts["num_classes"], *found.shape[2:])
+        expect(found.dim() == 4, f"logits {tuple(found.shape)}, expected (2, {wanted[1]}, h, w)")
+    elif case.role == "captioner":
+        wanted = (*inputs[1].shape, case.facts["vocabulary_size"])
+    else:
+        wanted = tuple(inputs[0].shape)
+    expect(tuple(found.shape) == wanted, f"output {tuple(found.shape)}, expected {wanted}")
+
+
+@check("architectures", CALLS)
+def gradient_reaches_every_parameter(case: ArchitectureCase) -> None:
+    """Every parameter has a say in the output, in training or in evaluation mode."""
+    network = case.trained()
+    dead = {name for name, p in network.named_parameters() if p.requires_grad}
+    for seed, training in ((0, False), (1, True), (2, False)):
+        network.train(training).zero_grad()
+        found = [t for t in case.call(network, case.inputs(seed=seed)) if t.requires_grad]
+        expect(found, "its output has no gradient")
+        torch.stack([(t * torch.randn_like(t)).sum() for t in found]).sum().backward()
+        dead -= {n for n, p in network.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    expect(not dead, f"no gradient reaches {', '.join(sorted(dead)[:3])}{' …' if len(dead) > 3 else ''}")
+
+
+@check("architectures", CALLS, after=("deterministic_in_evaluation",))
+def samples_are_independent(case: ArchitectureCase) -> None:
+    """In evaluation mode a sample's output does not depend on the others in its batch, nor on their number."""
+    network, inputs = case.trained(), case.inputs(4)
+    before = case.outputs(network, inputs)
+    other = [torch.cat((a[:1], b[1:])) for a, b in zip(inputs, case.inputs(4, seed=5), strict=True)]
+    after = case.outputs(network, tuple(other))
+    expect_same([t[:1] for t in after], [t[:1] for t in before], "the first output after the other samples changed")
+    alone = case.outputs(network, tuple(t[:1] for t in inputs))
+    expect_same(alone, [t[:1] for t in before], "the first sample alone and in a batch", 1e-4)
+
+
+@check("architectures", CALLS)
+def evaluation_changes_nothing(case: ArchitectureCase) -> None:
+    """A call in evaluation mode leaves parameters, buffers and mode as they were, and its input, too."""
+    network, inputs = case.trained(), case.inputs()
+    before, given = deepcopy(network.state_dict()), [t.clone() for t in inputs]
+    case.outputs(network, inputs)
+    changed = [k for k, v in network.state_dict().items() if not torch.equal(v, before[k])]
+    expect(not changed, f"a call in evaluation mode changed {changed[:1]}")
+    expect(same_bits(list(inputs), given), "a call wrote into its own input")
+    expect(not any(m.training for m in network.modules()), "a call in evaluation mode switched to training mode")
+
+
+@check("architectures", CALLS, after=("deterministic_in_evaluation",))
+def modes_differ_only_where_they_should(case: ArchitectureCase) -> None:
+    """With dropout, stochastic depth and batch statistics at rest, training mode gives evaluation's output."""
+    network, inputs = case.trained(), case.inputs()
+    expected = case.outputs(network, inputs)
+    put_to_rest(network.train())
+    expect_same(case.outputs(network, inputs), expected, "training and evaluation mode without dropout and statistics")
+
+
+def put_to_rest(network: nn.Module) -> None:
+    """Dropout and stochastic depth never act, batch statistics are the running ones."""
+    for module in network.modules():
+        for name in ("p", "drop_prob", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+        if hasattr(module, "running_mean"):
+            module.eval()
+
+
+@check("architectures", CALLS)
+def follows_its_dtype(case: ArchitectureCase) -> None:
+    """As a network of doubles it takes and gives doubles."""
+    inputs = tuple(t.double() if t.is_floating_point() else t for t in case.inputs(2))
+    for found in case.outputs(case.make().double(), inputs):
+        expect(found.dtype in (torch.float64, torch.int64), f"a network of float64 gave {found.dtype}")
+
+
+@check("architectures", CALLS, after=("deterministic_in_evaluation",))
+def copies_are_whole(case: ArchitectureCase) -> None:
+    """A deep copy computes the same, shares no memory, and drags no trainer or data along."""
+    network, inputs, memo = case.trained(), case.inputs(2), {}  # type: ignore[var-annotated]
+    copy = deepcopy(network, memo)
+    expect_same(case.outputs(copy, inputs), case.outputs(network, inputs), "the outputs of a deep copy", 1e-6)
+    own = {p.data_ptr() for p in network.state_dict().values() if p.numel()}
+    shared = [k for k, v in copy.state_dict().items() if v.numel() and v.data_ptr() in own]
+    expect(not shared, f"a deep copy shares the memory of {shared[:1]}")
+    dragged = [type(v).__name__ for v in memo.values() if isinstance(v, Trainer | LightningDataModule)]
+    expect(not dragged, f"a deep copy drags a {dragged[:1]} along")
+
+
+@check("architectures", tuple(r for r in CALLS if r != "backbone"), after=("deterministic_in_evaluation",))
+def export_agrees(case: ArchitectureCase) -> None:
+    """``torch.export`` gives a program that computes the same, for other inputs and another batch, too."""
+    network = case.trained()
+    shapes = tuple({0: torch.export.Dim.AUTO} for _ in case.inputs())
+    with torch.no_grad():
+        program = torch.export.export(
+            network, case.inputs(2), dynamic_shapes={"args": shapes} if _variadic(network) else shapes
+        )
+        found = tensors(program.module()(*case.inputs(3, seed=7)))
+    expect_same(found, case.outputs(network, case.inputs(3, seed=7)), "the exported program and the network", 1e-4)
+
+
+def _variadic(network: nn.Module) -> bool:
+    kinds = [p.kind for p in inspect.signature(network.forward).parameters.values()]
+    return inspect.Parameter.VAR_POSITIONAL in kinds
+
+
+@check("architectures", ("backbone",))
+def stages_are_as_told(case: ArchitectureCase) -> None:
+    """Each stage's layer gives as many channels as told; a larger image, as many more cells as its reduction tells."""
+    network = case.make()
+    coarsest = max(stage.reduction for stage in network.stages)
+    larger = [n + 2 * coarsest for n in case.facts["image_size"]]
+    small = network.features(case.inputs(2)[0])
+    big = case.make(image_size=larger).features(case.inputs(2, image_size=larger)[0])
+    for layer, channels, reduction in network.stages:
+        expect(small[layer].dim() == 4, f"stage {layer} gives {tuple(small[layer].shape)}, expected (B, C, h, w)")
+        expect(small[layer].shape[1] == channels, f"stage {layer}: {small[layer].shape[1]} channels, {channels} told")
+        grown = big[layer].shape[3] - small[layer].shape[3]
+        right = 2 * coarsest == grown * reduction
+        expect(
+            right,
+            f"stage {layer}: {2 * coarsest} pixels more gave {grown} more cells, {reduction} told",
+        )
+    told = [stage.reduction for stage in network.stages]
+    expect(told == sorted(told), f"expected the finest stage first, reductions are {told}")
+
+
+@check("architectures", ("backbone",), after=("deterministic_in_evaluation",))
+def features_leave_no_trace(case: ArchitectureCase) -> None:
+    """After feature maps were taken, hooks, in-place flags and mode are as before, and any layer's map is untouched."""
+    network, inputs = case.trained().train(), case.inputs(2)
+    before = _marks(network)
+    network.features(inputs[0])
+    expect(_marks(network) == before, "taking feature maps left a hook, an in-place flag or the mode changed")
+    _with_every_layer(case, network.eval(), inputs)
+
+
+def _marks(network: nn.Module) -> list[Any]:
+    return [
+        (len(m._forward_hooks), len(m._forward_pre_hooks), getattr(m, "inplace", None), m.training)
+        for m in network.modules()
+    ]
+
+
+def _with_every_layer(case: ArchitectureCase, network: Architecture, inputs: tuple[Tensor, ...]) -> None:
+    layers = [stage.layer for stage in network.stages]
+    maps = network.features(inputs[0], layers=layers[::-1])
+    expect(list(maps) == layers[::-1], f"maps of {layers[::-1]} came as {list(maps)}")
+    taken = [t.clone() for t in maps.values()]
+    with torch.no_grad():
+        network(*inputs)
+    expect(same_bits(taken, list(maps.values())), "a later call wrote into the feature maps that were taken")
+    with one_line("features of a layer that is not there"):
+        network.features(inputs[0], layers=["no_such_layer"])
+
+
+@check("architectures", ("classifier",))
+def refuses_tiny_images_in_one_line(case: ArchitectureCase) -> None:
+    """An image of one pixel works, or is refused in one line when the network is built."""
+    if not takes(case.cls, "image_size"):
+        return
+    with one_line("image_size [1, 1]", must=False):
+        case.call(case.make(image_size=[1, 1]), case.inputs(2, image_size=[1, 1]))
+
+
+@check("architectures")
+def says_its_licence(case: ArchitectureCase) -> None:
+    """Where it can load weights, it says under which licence they are."""
+    loads = any(takes(case.cls, name) for name in ("pretrained", "weights"))
+    expect(not loads or case.cls.licence, "it can load weights: expected their licence as a class attribute")

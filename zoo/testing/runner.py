@@ -1,0 +1,228 @@
+"""Which checks there are for which entries, and the ways to run them: a command, and tests of ours and of plugins."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from zoo import registry
+from zoo.architectures.base import Architecture
+from zoo.data.base import Data
+from zoo.errors import UserError
+from zoo.registry import Entry
+from zoo.tasks.base import Task
+from zoo.testing.architectures import ArchitectureCase
+from zoo.testing.checks import CHECKS, Check, Failed, Skipped, expect, first_line
+from zoo.testing.data import DataCase
+from zoo.testing.tasks import TaskCase
+
+BASES: dict[str, type] = {"architectures": Architecture, "tasks": Task, "data": Data}
+CASES: dict[str, Any] = {"architectures": ArchitectureCase, "tasks": TaskCase, "data": DataCase}
+
+
+def loads(entry: Entry) -> None:
+    """It can be imported, is a class of its kind, and says what it is."""
+    try:
+        found = entry.load()
+    except UserError as error:
+        raise Failed(str(error)) from error
+    base = BASES.get(entry.kind, object)
+    expect(issubclass(found, base), f"registered below zoo.{entry.kind}: expected a subclass of {base.__name__}")
+    expect(found.__doc__ and found.__doc__ != base.__doc__, "expected a docstring")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One check of one entry in one role.
+
+    Args:
+        entry: what is checked.
+        role: in which role; empty where the check is for all.
+        case: what the check takes.
+        check: the check.
+    """
+
+    entry: Entry
+    role: str
+    case: Any
+    check: Check
+
+    def __str__(self) -> str:
+        return f"{_label(self.entry)}-{self.role}-{self.check.name}" if self.role else f"{_label(self.entry)}-loads"
+
+    def run(self) -> None:
+        """Make the check, quietly and without a trace in the random generators.
+
+        Raises:
+            Failed, Skipped: the check says so.
+        """
+        with _quiet():
+            torch.manual_seed(0)
+            self.check.run(self.case)
+
+
+def _label(entry: Entry) -> str:
+    return entry.name if len(registry.find(entry.name, entry.kind)) == 1 else entry.full_path
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "torch.export")]
+    levels, environment = [logger.level for logger in loggers], dict(os.environ)
+    output = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), output[0], output[1]:
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(environment)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def items_of(entry: Entry) -> list[Item]:
+    """The checks of an entry, by role; only ``loads`` where it can't be loaded."""
+    found = [Item(entry, "", entry, Check(entry.kind, ("*",), (), loads))]
+    try:
+        cls = entry.load()
+    except UserError:
+        return found
+    if entry.kind not in CASES or not issubclass(cls, BASES[entry.kind]):
+        return found
+    case_type = CASES[entry.kind]
+    for role in case_type.roles(cls):
+        case = case_type(cls, role)
+        found += [Item(entry, role, case, c) for c in CHECKS if c.kind == entry.kind and c.is_for(role)]
+    return found
+
+
+def entries_of(names: Sequence[str] = ()) -> list[Entry]:
+    """The entries of these names, paths or distributions; all that are installed where none is given.
+
+    Raises:
+        UserError: nothing has that name.
+    """
+    found: list[Entry] = []
+    for name in names:
+        same = [e for e in registry.entries() if name in (e.name, e.full_path, e.stable_path) or _is_from(e, name)]
+        if not same:
+            raise UserError(f"nothing installed is called {name}{registry.did_you_mean(name)} (`zoo list` shows all)")
+        found += [entry for entry in same if entry not in found]
+    return found if names else list(registry.entries())
+
+
+def _is_from(entry: Entry, distribution: str) -> bool:
+    return _normalised(entry.package) == _normalised(distribution)
+
+
+def _normalised(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a check: ``passed``, ``failed`` or ``skipped``, and why."""
+
+    item: Item
+    status: Literal["passed", "failed", "skipped"]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        role = f" ({self.item.role})" if self.item.role else ""
+        return f"{self.status.upper()} {_label(self.item.entry)}{role} {self.item.check.name}: {self.reason}"
+
+
+def outcome(item: Item, wanting: set[str]) -> Outcome:
+    """Run one check; skip it where one that it stands on is among those that did not pass."""
+    if stands_on := wanting.intersection(item.check.after):
+        return Outcome(item, "skipped", f"{min(stands_on)} did not pass")
+    try:
+        item.run()
+    except Skipped as reason:
+        return Outcome(item, "skipped", str(reason))
+    except Failed as error:
+        return Outcome(item, "failed", " ".join(str(error).split()))
+    except Exception as error:
+        return Outcome(item, "failed", f"expected it to run, it raised {first_line(error)}")
+    return Outcome(item, "passed")
+
+
+def check_items(items: Sequence[Item]) -> list[Outcome]:
+    """What comes of checks of one entry, in order."""
+    outcomes: list[Outcome] = []
+    for item in items:
+        wanting = {o.item.check.name for o in outcomes if o.status != "passed" and o.item.role == item.role}
+        outcomes.append(outcome(item, wanting))
+    return outcomes
+
+
+def check_entry(entry: Entry) -> list[Outcome]:
+    """Every check of one entry, in order."""
+    return check_items(items_of(entry))
+
+
+def main(argv: Sequence[str]) -> int:
+    """``zoo check NAME…``: every check of the named entries or distributions, of all that is installed without a name.
+
+    Returns:
+        0 where none failed, else 1.
+
+    Raises:
+        UserError: nothing has that name.
+    """
+    parser = argparse.ArgumentParser("zoo check", description=main.__doc__.partition(":")[2], allow_abbrev=False)  # type: ignore[union-attr]
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a registered class, its path, or a distribution")
+    outcomes: list[Outcome] = []
+    for entry in entries_of(parser.parse_args(argv).names):
+        start = time.perf_counter()
+        found = check_entry(entry)
+        for line in (str(o) for o in found if o.status != "passed"):
+            print(line, flush=True)
+        passed = sum(o.status == "passed" for o in found)
+        print(
+            f"{_label(entry)}: {passed} of {len(found)} checks passed in {time.perf_counter() - start:.1f} s",
+            flush=True,
+        )
+        outcomes += found
+    print(summary(outcomes))
+    return int(any(o.status == "failed" for o in outcomes))
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """``N checks, N passed, 0 skipped``, and the failed where there are any."""
+    count = {status: sum(o.status == status for o in outcomes) for status in ("passed", "skipped", "failed")}
+    failed = f", {count['failed']} failed" if count["failed"] else ""
+    return f"{len(outcomes)} checks, {count['passed']} passed, {count['skipped']} skipped{failed}"
+
+
+def conformance(*names: str) -> Callable[[Item], None]:
+    """A test of every check of a distribution's entries (or of named ones), for a plugin's test file, in one line.
+
+    >>> test_everything = conformance("my-plugin")
+    """
+    import pytest
+
+    items = [item for entry in entries_of(names) for item in items_of(entry)]
+
+    @pytest.mark.parametrize("item", items, ids=str)
+    def test_conformance(item: Item) -> None:
+        try:
+            item.run()
+        except Skipped as reason:
+            pytest.skip(str(reason))
+
+    return test_conformance
