@@ -1,0 +1,52 @@
+"""Faces and other things: 200 small grey pictures out of Labeled Faces in the Wild, inside scikit-image.
+
+Huang, Mattar, Lee and Learned-Miller, "Learning to Align from Scratch", NIPS 2012.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.data.images import InMemoryImages, Part
+from zoo.data.loading import split_indices
+from zoo.transforms import mean_and_std
+
+
+class LFWSubset(InMemoryImages):
+    """200 pictures of faces and of backgrounds that come with scikit-image, so that nothing is downloaded.
+
+    40 of them, 20 a class, are the test part and always the same; ``val_fraction`` of the others, chosen by
+    ``split_seed``, validate.
+
+    Args:
+        kwargs: as for every labelled image set.
+    """
+
+    native_size = 25
+    in_channels = 1
+    class_names = ("background", "face")
+    licence: ClassVar[str] = "Labeled Faces in the Wild, for research; inside scikit-image (BSD-3-Clause)"
+    about: ClassVar[str] = "faces and backgrounds, 100 of each (72 to train, 8 to validate, 20 to test), 25x25 grey"
+    example: ClassVar[dict[str, Any]] = {"batch_size": 32}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keep()
+
+    def read(self, part: Part) -> tuple[Tensor, Tensor]:
+        """The part's 160 or 40 pictures."""
+        from skimage.data import lfw_subset
+
+        images = torch.from_numpy(lfw_subset() * 255).round().to(torch.uint8)[:, None]
+        labels = torch.tensor([1] * 100 + [0] * 100)  # the faces come first
+        rows = split_indices(labels, 0.2, seed=0)[part == "test"]
+        return images[rows], labels[rows]
+
+    def setup(self, stage: str | None = None) -> None:
+        """As every set; mean and deviation are those of the training part."""
+        super().setup(stage)
+        if self.class_counts is not None:
+            self.mean, self.std = mean_and_std(self.some_training_images())

@@ -1,0 +1,83 @@
+"""The plugins in ``plugins/`` are complete packages: declared, found by name, and used by name."""
+
+import importlib
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo import registry
+from zoo.architectures.base import Architecture
+from zoo.data.base import Data
+from zoo.tasks.base import Task
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = sorted(p.parent for p in (ROOT / "plugins").glob("*/pyproject.toml"))
+BASES: dict[str, type] = {"architectures": Architecture, "tasks": Task, "data": Data, "parts": object}
+# One of each plugin's recipes, and the flags that make a run of a few steps out of it.
+SHORT = {"zoo-squeezenet": ("faces", "--trainer.max_steps=2")}
+
+each_plugin = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+
+
+def project(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def installed(folder: Path, fake_plugin: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The plugin as an editable installation would put it on the path: its ``src`` and its entry points."""
+    table = project(folder)["project"]
+    monkeypatch.syspath_prepend(str(folder / "src"))
+    entries = {group.removeprefix("zoo."): points for group, points in table["entry-points"].items()}
+    fake_plugin(table["name"], version=table["version"], entries=entries)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder / "src"), os.environ["PYTHONPATH"]]))
+    return table
+
+
+def test_there_is_a_plugin_and_each_has_a_recipe_to_run() -> None:
+    assert FOLDERS
+    assert {folder.name for folder in FOLDERS} == set(SHORT)
+
+
+@each_plugin
+def test_is_a_package_of_its_own(folder: Path) -> None:
+    config = project(folder)
+    assert config["build-system"] == {"requires": ["setuptools>=77"], "build-backend": "setuptools.build_meta"}
+    assert config["project"]["name"] == folder.name
+    assert config["project"]["license"] == "Apache-2.0"
+    assert any(need.startswith("lightning-zoo") for need in config["project"]["dependencies"])
+    assert (folder / "README.md").is_file()
+    assert list((folder / "tests").glob("test_*.py"))
+
+
+@each_plugin
+def test_entry_points_resolve(folder: Path, installed: dict[str, Any]) -> None:
+    for group, points in installed["entry-points"].items():
+        kind = group.removeprefix("zoo.")
+        for name, target in points.items():
+            if kind == "recipes":
+                assert list(Path(importlib.import_module(target).__path__[0]).rglob("*.yaml"))
+                assert target in project(folder)["tool"]["setuptools"]["package-data"]
+                continue
+            (entry,) = registry.find(name, kind)
+            assert issubclass(entry.load(), BASES[kind])
+            assert Path(importlib.import_module(entry.module).__file__ or "").is_relative_to(folder / "src")
+
+
+@each_plugin
+def test_is_listed_and_its_recipe_runs_by_name(
+    folder: Path, installed: dict[str, Any], zoo_process: Callable[..., Any]
+) -> None:
+    listed = zoo_process("list").stdout
+    names = [name for group, points in installed["entry-points"].items() if group != "zoo.recipes" for name in points]
+    assert all(name in listed for name in names)
+    recipe, *flags = SHORT[folder.name]
+    assert recipe in listed
+    done = zoo_process("fit", "--config", recipe, "--trainer.logger=false", "--trainer.accelerator=cpu", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "test/top1 " in done.stdout
+    assert list(Path(f"runs/{recipe}").glob("*/checkpoints/last.ckpt"))
