@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
@@ -176,16 +176,14 @@ class Classification(Task):
         self.train_loss = MeanMetric(dist_sync_on_step=True)
         self.train_top1 = MulticlassAccuracy(average="micro", dist_sync_on_step=True, **options)
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
-        accuracy = {"top1": MulticlassAccuracy(average="micro", **options)}
+        kinds: dict[str, Metric] = {"top1": MulticlassAccuracy(average="micro", **options)}
         if classes > 5:
-            accuracy["top5"] = MulticlassAccuracy(average="micro", top_k=5, **options)
-        averages = {
-            "f1": MulticlassF1Score(average="macro", **options),
-            "precision": MulticlassPrecision(average="macro", **options),
-            "recall": MulticlassRecall(average="macro", **options),
-        }
-        metrics = MetricCollection({**accuracy, **averages}, compute_groups=False)
-        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+            kinds["top5"] = MulticlassAccuracy(average="micro", top_k=5, **options)
+        kinds["f1"] = MulticlassF1Score(average="macro", **options)
+        self.val_metrics = _collection("val", kinds)
+        kinds["precision"] = MulticlassPrecision(average="macro", **options)
+        kinds["recall"] = MulticlassRecall(average="macro", **options)
+        self.test_metrics = _collection("test", kinds)
         self.confusion = MulticlassConfusionMatrix(**options)
 
     def _log_training(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -201,7 +199,7 @@ class Classification(Task):
         loss.update(self.loss(scores, labels), self.loss_weight(labels))
         metrics.update(scores, hard(labels))
         self.log(f"{stage}/loss", loss)
-        self.log_dict(dict(metrics.items()), prog_bar=False)
+        self.log_dict(dict(metrics.items()))
 
     # Steps
 
@@ -336,6 +334,11 @@ class Classification(Task):
         worst = wrong[best[wrong].argsort(descending=True)[:SHOWN]]
         self._mistakes += _seen(images[worst], scores[worst], labels[worst])
         self._mistakes = sorted(self._mistakes, key=lambda s: -float(s.scores.max()))[:SHOWN]
+
+
+def _collection(stage: str, kinds: dict[str, Metric]) -> MetricCollection:
+    # Each with a state of its own: the trainer computes and resets them one by one.
+    return MetricCollection(dict(kinds), prefix=f"{stage}/", compute_groups=False).clone()
 
 
 class _Seen(NamedTuple):
