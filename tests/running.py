@@ -83,14 +83,3 @@ def _same(a: Any, b: Any) -> bool:
 
 
 __all__ = ["TOYS", "different", "folder_of", "runs", "said", "state", "write_recipe", "zoo"]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to run in, without W&B's account and without what an earlier run left in the environment."""
-    folder = tmp_path / "workspace"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    for name in (runs.VARIABLE, "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR", "PL_GLOBAL_SEED", "ZOO_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
-    return folder

@@ -17,15 +17,25 @@ def classify(scheduler: dict[str, Any]) -> dict[str, Any]:
 
 EMA = {"class_path": "EMAWeightAveraging", "init_args": {"decay": 0.5}}
 ONE_CYCLE = classify({"class_path": "OneCycleLR", "init_args": {"max_lr": 0.1}})
-PLATEAU = classify({"class_path": "torch.optim.lr_scheduler.ReduceLROnPlateau", "init_args": {"patience": 0, "threshold": 0.5}})
+PLATEAU = classify(
+    {"class_path": "torch.optim.lr_scheduler.ReduceLROnPlateau", "init_args": {"patience": 0, "threshold": 0.5}}
+)
 GAN = {"class_path": "ToyGAN", "init_args": {"generator": "ToyGenerator"}}
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "in memory": (CLASSIFY, "ToyTensors", {}),
-    "workers": (CLASSIFY, {"class_path": "ToySamples", "init_args": {"num_workers": 2}}, {"max_epochs": 1, "max_steps": 5}),
+    "workers": (
+        CLASSIFY,
+        {"class_path": "ToySamples", "init_args": {"num_workers": 2}},
+        {"max_epochs": 1, "max_steps": 5},
+    ),
     "no workers": (CLASSIFY, "ToySamples", {}),
     "no validation": (CLASSIFY, {"class_path": "ToyTensors", "init_args": {"validation": False}}, {}),
     "accumulation": (CLASSIFY, "ToyTensors", {"accumulate_grad_batches": 4}),
-    "accumulation, validation in mid-epoch": (ONE_CYCLE, "ToyTensors", {"accumulate_grad_batches": 2, "val_check_interval": 2}),
+    "accumulation, validation in mid-epoch": (
+        ONE_CYCLE,
+        "ToyTensors",
+        {"accumulate_grad_batches": 2, "val_check_interval": 2},
+    ),
     "one-cycle": (ONE_CYCLE, "ToyTensors", {}),
     "plateau": (PLATEAU, "ToyTensors", {"max_epochs": 3}),
     "weight averaging": (ONE_CYCLE, "ToyTensors", {"callbacks": [EMA]}),

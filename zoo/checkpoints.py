@@ -143,13 +143,13 @@ def build_task(checkpoint: dict[str, Any], path: Path) -> Task:
     """The task that a checkpoint's hyper-parameters describe, built, with fresh weights."""
     from jsonargparse import ArgumentError
 
-    from zoo.parsing import condense, from_spec
+    from zoo.parsing import from_spec, told_by
     from zoo.tasks.base import Task
 
     try:
         task = from_spec(Task, task_spec(checkpoint, path))
     except (ArgumentError, TypeError, ValueError) as error:
-        raise UserError(f"{path} can't be rebuilt: {condense(str(error))}") from error
+        raise UserError(f"{path} can't be rebuilt: {told_by(error)}") from error
     task.configure_model()
     return task
 
@@ -160,7 +160,8 @@ def task_spec(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file was not written by a task of the zoo.
     """
-    values = dict(checkpoint.get("hyper_parameters") or {})
+    found = checkpoint.get("hyper_parameters")
+    values = dict(found) if isinstance(found, dict) else {}
     values.pop("_instantiator", None)
     if not isinstance(class_path := values.pop("_class_path", None), str):
         raise UserError(f"{path} does not say which task wrote it: it can't be loaded by itself")

@@ -26,7 +26,7 @@ from zoo.callbacks import Pictures, Plateau, RunCheckpoints, Stopped, progress
 from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.facts import spec
-from zoo.parsing import ZooParser
+from zoo.parsing import ZooParser, told_by
 from zoo.tasks.base import Task
 
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -150,9 +150,10 @@ class ZooCLI(LightningCLI):
         for key in FIXED_ON_RESUME:
             old, new = _get(before, key), _get(self.recipe, key)
             if old is not None and old != new:
+                name = key.replace(".init_args", "")
                 raise UserError(
-                    f"{key.replace('.init_args', '')} can't change when a run goes on: "
-                    f"{_short(old)} in the checkpoint, {_short(new)} now (--model.weights {self.checkpoint_path} starts a new run from these weights)"
+                    f"{name} can't change when a run goes on: {_short(old)} in the checkpoint, {_short(new)} now "
+                    f"(--model.weights {self.checkpoint_path} starts a new run from these weights)"
                 )
 
     def _go_on_after_restart(self, config: Namespace) -> None:
@@ -191,6 +192,13 @@ class ZooCLI(LightningCLI):
             raise UserError("trainer.logger.log_model uploads checkpoints to W&B, but this run is offline")
 
     # Building
+
+    def instantiate_classes(self) -> None:
+        """Build data, task and trainer; whatever they refuse ends in one line."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            raise UserError(told_by(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the checkpoints, pictures, progress and atomic files of every run, where the recipe has not its own."""

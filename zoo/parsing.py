@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import yaml
@@ -19,6 +19,7 @@ from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from zoo import registry
+from zoo.errors import UserError
 
 LIBRARIES = (
     "torch.optim",
@@ -41,13 +42,13 @@ DENIED = (
 )
 
 
-def _entry_paths() -> list[str]:
-    return [path for entry in registry.entries() for path in {entry.full_path, entry.stable_path}]
+def _paths_of(found: Iterable[registry.Entry]) -> list[str]:
+    return [path for entry in found for path in {entry.full_path, entry.stable_path}]
 
 
 set_parsing_settings(
     import_path_denylist=["*", *DENIED],
-    import_path_allowlist=[*LIBRARIES, *_entry_paths()],
+    import_path_allowlist=[*LIBRARIES, *_paths_of(registry.entries())],
     instantiate_subclass_spec_in_any=False,
 )
 
@@ -61,7 +62,7 @@ def mention(text: str) -> None:
     registry.import_named(name)
     if registry.failure(name) is None:
         homes = {f"{cls.__module__}.{cls.__qualname__}" for cls in (entry.load() for entry in found)}
-        set_parsing_settings(import_path_allowlist=sorted(homes))
+        set_parsing_settings(import_path_allowlist=sorted({*homes, *_paths_of(found)}))
 
 
 def _strings(node: Any) -> Iterator[str]:
@@ -76,11 +77,26 @@ def _strings(node: Any) -> Iterator[str]:
 
 
 _load_yaml = get_loader("yaml")
+LARGEST = 100_000  # values in one recipe, its aliases written out
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Values in a tree, those that aliases repeat counted each time, without walking them each time."""
+    if id(node) not in known and isinstance(node, dict | list | tuple):
+        below = node.values() if isinstance(node, dict) else node
+        known[id(node)] = 1 + sum(_size(value, known) for value in below)
+    return known.get(id(node), 1)
 
 
 def load_recipe(text: str) -> Any:
-    """Plain YAML; whatever registered class it names is imported."""
+    """Plain YAML; whatever registered class it names is imported.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or its aliases make it larger than any recipe.
+    """
     value = _load_yaml(text)
+    if _size(value, {}) > LARGEST:
+        raise yaml.YAMLError(f"its aliases expand to more than {LARGEST:,} values")
     for found in _strings(value):
         mention(found)
     return value
@@ -189,6 +205,16 @@ def _known_names() -> list[str]:
 
     known = [name for base in (Callback, Logger, Optimizer, LRScheduler) for name in below(base)]
     return [*known, *(entry.name for entry in registry.entries())]
+
+
+def told_by(error: BaseException) -> str:
+    """What an error that was raised while objects were built says: the user's part of it, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return condense(str(error))
 
 
 def _one_line(text: str) -> str:
