@@ -269,6 +269,13 @@ def test_show_a_recipe(acme, said, name):
     assert text.count("99 fish") == 1
 
 
+def test_show_tells_an_overlay_from_a_recipe(acme, said):
+    acme(recipe="# Slowly\ntrainer: {max_epochs: 100}\n")
+    text = said("show", "sea/net")
+    assert "kind     overlay" in text
+    assert "zoo fit --config RECIPE --config sea/net" in text
+
+
 def test_show_of_nothing_known_gives_close_matches_among_classes_and_recipes(acme, said):
     acme()
     assert "did you mean AlexNet" in said("show", "AlexNat", status=2)

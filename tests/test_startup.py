@@ -36,7 +36,7 @@ def seconds(*words: str, path: str | None = None) -> float:
     return spent
 
 
-def shares(*paths: str, rounds: int = 5) -> dict[str, list[float]]:
+def shares(*paths: str, rounds: int = 3) -> dict[str, list[float]]:
     """Each command's time with each PYTHONPATH, as a share of ``import torch`` just before; medians over the rounds."""
     found: dict[str, list[list[float]]] = {" ".join(words): [] for words in LIGHT}
     for _ in range(rounds):
@@ -61,6 +61,7 @@ def plugin(i: int) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_light_commands_take_a_tenth_of_importing_torch_and_little_more_with_50_plugins(fake_plugin, zoo_process):
     before = os.environ.get("PYTHONPATH", "")
     for i in range(50):

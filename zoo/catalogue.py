@@ -353,13 +353,15 @@ def _recipe_page(recipe: Recipe) -> str:
     text = _text(recipe.path)
     comment = _comment(recipe.path)
     body = "\n".join(text.splitlines()[len(comment) :]).strip()
+    whole = re.search(r"^model:", text, re.MULTILINE) is not None
     facts = {
-        "kind": "recipe",
+        "kind": "recipe" if whole else "overlay, to lay on top of a recipe",
         "package": recipe.package,
         "path": str(recipe.path),
-        "run it": f"zoo fit --config {_recipe_name(recipe)}",
+        "run it": f"zoo fit {'' if whole else '--config RECIPE '}--config {_recipe_name(recipe)}",
     }
-    return "\n\n".join(part for part in (f"{recipe.name}\n" + _aligned(facts), "\n".join(comment), body) if part)
+    parts = (f"{recipe.name}\n" + _aligned(facts), _fitted("\n".join(comment)), body)
+    return "\n\n".join(part for part in parts if part)
 
 
 # Common
