@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -120,7 +121,7 @@ def test_small_images(size: tuple[int, int], overlapping: bool) -> None:
     for layer in network.layers:
         images = layer(images)
         sides.append(images.shape[-2:])
-    assert all(a >= c and b >= d for (a, b), (c, d) in zip(sides, sides[1:], strict=False)), "a layer enlarges its map"
+    assert all(a >= c and b >= d for (a, b), (c, d) in pairwise(sides)), "a layer enlarges its map"
     assert network(torch.randn(2, 3, *size)).shape == (2, 5)
 
 
