@@ -3,7 +3,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from zoo.errors import UserError
-from zoo.transforms import CropEach, FlipEach, PCAColor, mean_and_std, pixel_covariance
+from zoo.transforms import CropEach, FlipEach, PCAColor, mean_and_std, move, pixel_covariance
 
 
 def images(count=64, channels=3, height=9, width=11, dtype=torch.uint8):
@@ -59,6 +59,18 @@ def test_each_reflection_is_torchvisions(dtype):
     assert abs(rate - 0.3) < 0.02
     with pytest.raises(UserError, match="probability"):
         FlipEach(1.5)
+
+
+def test_moves_together_are_moves_one_by_one():
+    batch = images()
+    steps = [CropEach([7, 9]), FlipEach(), CropEach([6, 6], padding=1), FlipEach(0.2), CropEach(4)]
+    torch.manual_seed(0)
+    expected = batch
+    for step in steps:
+        expected = step(expected)
+    torch.manual_seed(0)
+    assert torch.equal(move(batch, steps), expected)
+    assert torch.equal(move(batch, []), batch)
 
 
 def test_labels_stay_as_they_are():

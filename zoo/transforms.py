@@ -8,7 +8,7 @@ generators of the device and loop over nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,17 +18,65 @@ from zoo.errors import UserError
 
 
 class EachTransform(Transform):
-    """Base of transforms that draw for each image of a batch.
+    """Base of transforms that draw for each image of a batch."""
 
-    Attributes:
-        moves_only: whether it only moves pixels, so that it may run on bytes before they become floats.
-    """
-
-    moves_only: ClassVar[bool] = False
     _transformed_types = (torch.Tensor,)
 
 
-class CropEach(EachTransform):
+class Move(EachTransform):
+    """Base of transforms that only move pixels, by rows and by columns: they take bytes as well as floats.
+
+    Several of them cost as much as one by ``move``.
+    """
+
+    padding = 0
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Images with what the moves may draw from beyond their edges."""
+        return images
+
+    def places(self, params: dict[str, Any], height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Which row and which column of the padded image each one of the result is: (B, H') and (B, W')."""
+        raise NotImplementedError
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """The moved images."""
+        padded = self.pad(inpt)
+        return gather_places(padded, *self.places(params, *padded.shape[-2:]))
+
+
+def gather_places(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Pixels at the crossings of each image's own rows and columns.
+
+    Shape:
+        images (..., C, H, W), rows (B, H'), columns (B, W') -> (..., C, H', W')
+    """
+    flat = images.reshape(-1, images.shape[-3], images.shape[-2] * images.shape[-1])
+    places = (rows * images.shape[-1])[:, :, None] + columns[:, None, :]
+    moved = flat.gather(2, places.flatten(1)[:, None].expand(-1, flat.shape[1], -1))
+    return moved.view(*images.shape[:-2], rows.shape[1], columns.shape[1])
+
+
+def move(images: Tensor, moves: Sequence[Move]) -> Tensor:
+    """Apply several moves, one after the other, but touch each pixel once between two paddings.
+
+    Shape:
+        images (B, C, H, W) -> (B, C, H', W')
+    """
+    rows = columns = None
+    for step in moves:
+        if rows is not None and columns is not None and step.padding:
+            images, rows, columns = gather_places(images, rows, columns), None, None
+        size = images.shape[-2:] if rows is None or columns is None else (rows.shape[1], columns.shape[1])
+        params = step.make_params([images[..., : size[0], : size[1]]])  # only its shape and device matter
+        images = step.pad(images)
+        new_rows, new_columns = step.places(params, *(n + 2 * step.padding for n in size))
+        rows = new_rows if rows is None else rows.gather(1, new_rows)
+        columns = new_columns if columns is None else columns.gather(1, new_columns)
+    return images if rows is None or columns is None else gather_places(images, rows, columns)
+
+
+class CropEach(Move):
     """A random crop of each image, all of one size; every place is equally likely.
 
     Args:
@@ -43,8 +91,6 @@ class CropEach(EachTransform):
         UserError: the padded image is smaller than the crop.
     """
 
-    moves_only = True
-
     def __init__(
         self,
         image_size: int | Sequence[int],
@@ -58,7 +104,7 @@ class CropEach(EachTransform):
         self.padding, self.padding_mode = padding, padding_mode
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The upper left corner of each crop."""
+        """The upper left corner of each crop, (B,)."""
         images = flat_inputs[0]
         count, (height, width) = images.shape[:-3].numel(), images.shape[-2:]
         free = [side + 2 * self.padding - crop for side, crop in zip((height, width), self.size, strict=True)]
@@ -70,26 +116,23 @@ class CropEach(EachTransform):
         top, left = (torch.randint(n + 1, (count,), device=images.device) for n in free)
         return {"top": top, "left": left}
 
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """The crops, gathered by their pixels' places in the flattened image."""
-        if self.padding:
-            inpt = functional.pad(inpt, [self.padding] * 4, padding_mode=self.padding_mode)
-        flat = inpt.reshape(-1, inpt.shape[-3], inpt.shape[-2] * inpt.shape[-1])
-        rows, columns = (torch.arange(n, device=inpt.device) for n in self.size)
-        within = (rows[:, None] * inpt.shape[-1] + columns).flatten()
-        corner = params["top"] * inpt.shape[-1] + params["left"]
-        places = (corner[:, None] + within)[:, None].expand(-1, flat.shape[1], -1)
-        return flat.gather(2, places).view(*inpt.shape[:-2], *self.size)
+    def pad(self, images: Tensor) -> Tensor:
+        """Images with ``padding`` around them."""
+        return functional.pad(images, [self.padding] * 4, padding_mode=self.padding_mode) if self.padding else images
+
+    def places(self, params: dict[str, Any], height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Rows from each crop's top on, columns from its left on."""
+        corners = params["top"][:, None], params["left"][:, None]
+        rows, columns = (c + torch.arange(n, device=c.device) for c, n in zip(corners, self.size, strict=True))
+        return rows, columns
 
 
-class FlipEach(EachTransform):
+class FlipEach(Move):
     """Reflect each image, left to right, with a probability.
 
     Args:
         p: the probability.
     """
-
-    moves_only = True
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
@@ -98,15 +141,16 @@ class FlipEach(EachTransform):
         self.p = p
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Which images are reflected."""
+        """Which images are reflected, (B,)."""
         images = flat_inputs[0]
         return {"flip": torch.rand(images.shape[:-3].numel(), device=images.device) < self.p}
 
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Each image or its reflection."""
-        flip = params["flip"].view(*inpt.shape[:-3], 1, 1, 1)
-        columns = torch.arange(inpt.shape[-1], device=inpt.device)
-        return inpt.gather(-1, torch.where(flip, columns.flip(0), columns).expand(inpt.shape))
+    def places(self, params: dict[str, Any], height: int, width: int) -> tuple[Tensor, Tensor]:
+        """All rows; columns in their order or backwards."""
+        flip = params["flip"][:, None]
+        columns = torch.arange(width, device=flip.device)
+        rows = torch.arange(height, device=flip.device).expand(len(flip), -1)
+        return rows, torch.where(flip, columns.flip(0), columns)
 
 
 class PCAColor(EachTransform):

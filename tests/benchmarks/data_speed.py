@@ -7,7 +7,6 @@ is busy for both. Run: ``python tests/benchmarks/data_speed.py [--rounds N] [--s
 
 import argparse
 import hashlib
-import json
 import pickle
 import statistics
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import report, spread
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
@@ -89,22 +89,32 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_batches(Path(folder), 50_000)
+        cores = torch.get_num_threads()
+        torchvision = [torchvisions(Path(folder), options.batch_size, workers) for workers in (2, 0)]
+        here = ours(Path(folder), options.batch_size)
         runs = {
-            "ours": ours(Path(folder), options.batch_size),
-            "torchvision, 2 workers": torchvisions(Path(folder), options.batch_size, 2),
-            "torchvision, 0 workers": torchvisions(Path(folder), options.batch_size, 0),
+            "ours, 1 thread": (1, here),
+            f"ours, {cores} threads": (cores, here),
+            "torchvision, 2 workers": (cores, torchvision[0]),
+            "torchvision, 0 workers": (cores, torchvision[1]),
         }
-        rates = {name: [] for name in runs}
+        rates: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(options.rounds):
-            for name, batches in runs.items():
+            for name, (threads, batches) in runs.items():
+                torch.set_num_threads(threads)
                 rates[name].append(rate(batches, options.seconds))
+    tell(rates)
+
+
+def tell(rates: dict[str, list[float]]) -> None:
+    """Medians, spreads and how many times as fast the best of ours is."""
     median = {name: statistics.median(values) for name, values in rates.items()}
-    for name, values in rates.items():
-        ratio = median["ours"] / median[name]
-        print(
-            f"{name:24} {median[name]:9,.0f} images/s ({min(values):,.0f} to {max(values):,.0f}); ours is {ratio:.1f}x"
-        )
-    print(json.dumps({"images_per_second": median, "runs": rates, "threads": torch.get_num_threads()}))
+    best = max(value for name, value in median.items() if name.startswith("ours"))
+    rows = [
+        {"loader": name, "images a second": spread(values, 0), "ours to this": round(best / median[name], 1)}
+        for name, values in rates.items()
+    ]
+    report("Augmented CIFAR-shaped images a second", __doc__.partition("\n\n")[2].partition(" Run:")[0], rows)
 
 
 if __name__ == "__main__":
