@@ -1,6 +1,6 @@
 """``zoo new-plugin NAME``: a complete plugin, with tests that pass, to be changed into one's own.
 
-The template in ``templates/plugin`` is itself a working plugin called zoo-example; writing one is to copy it with the
+The template in ``plugin-template`` is itself a working plugin called zoo-example; writing one is to copy it with the
 three spellings of that name replaced. So what learners get is linted, typed and tested as it stands.
 """
 
@@ -16,7 +16,7 @@ from zoo import registry
 from zoo.commands import Parser
 from zoo.errors import UserError
 
-TEMPLATE = Path(__file__).parent / "templates" / "plugin"
+TEMPLATE = Path(__file__).parent / "plugin-template"
 CLASSES = ("Net", "Bars")  # the endings of the template's classes
 
 
