@@ -32,7 +32,7 @@ class Check:
 
     Args:
         kind: ``architectures``, ``tasks``, ``data`` or ``parts``.
-        roles: those that it is for; for others it is not counted.
+        roles: those that it is for; for others it is not counted. ``*`` are all, ``-role`` takes one out.
         after: checks without which it can't tell anything; where one has failed, this one is skipped.
         run: takes a case, and raises ``Failed`` or ``Skipped``.
     """
@@ -49,7 +49,7 @@ class Check:
 
     def is_for(self, role: str) -> bool:
         """Whether it is for entries of this role."""
-        return role in self.roles or "*" in self.roles
+        return role in self.roles or ("*" in self.roles and f"-{role}" not in self.roles)
 
 
 CHECKS: list[Check] = []
@@ -59,11 +59,17 @@ CHECKS: list[Check] = []
 FIRST = {"architectures": "is_built", "tasks": "is_built", "data": "is_set_up"}
 
 
-def check(kind: str, roles: tuple[str, ...] = ("*",), after: tuple[str, ...] = ()) -> Callable[[Any], Any]:
-    """State a check; the function stays as it is."""
+def check(
+    kind: str, roles: tuple[str, ...] = ("*",), after: tuple[str, ...] = (), needs_building: bool = True
+) -> Callable[[Any], Any]:
+    """State a check; the function stays as it is. Fields as in ``Check``.
+
+    Args:
+        needs_building: it stands on the first check of its kind; False where it only looks at the class.
+    """
 
     def add(run: Callable[[Any], None]) -> Callable[[Any], None]:
-        first = () if run.__name__ == FIRST[kind] else (FIRST[kind],)
+        first = (FIRST[kind],) if needs_building and run.__name__ != FIRST[kind] else ()
         CHECKS.append(Check(kind, roles, (*first, *after), run))
         return run
 

@@ -7,6 +7,7 @@ import contextlib
 import io
 import logging
 import os
+import random
 import re
 import time
 import warnings
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from zoo import registry
@@ -79,15 +81,20 @@ def _label(entry: Entry) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "torch.export")]
-    levels, environment = [logger.level for logger in loggers], dict(os.environ)
+    levels, environment, threads = [logger.level for logger in loggers], dict(os.environ), torch.get_num_threads()
+    states = random.getstate(), np.random.get_state()
     output = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), output[0], output[1]:
         warnings.simplefilter("ignore")
+        torch.set_num_threads(1)  # small tensors gain nothing from more, and lose much where the cores are shared
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
+            torch.set_num_threads(threads)
+            random.setstate(states[0])
+            np.random.set_state(states[1])
             os.environ.clear()
             os.environ.update(environment)
             for logger, level in zip(loggers, levels, strict=True):
@@ -184,7 +191,8 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: nothing has that name.
     """
-    parser = argparse.ArgumentParser("zoo check", description=main.__doc__.partition(":")[2], allow_abbrev=False)  # type: ignore[union-attr]
+    about = "Check that entries do what their kind must do; all that is installed where no name is given."
+    parser = argparse.ArgumentParser("zoo check", description=about, allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a registered class, its path, or a distribution")
     outcomes: list[Outcome] = []
     for entry in entries_of(parser.parse_args(argv).names):
