@@ -94,7 +94,7 @@ def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
 
     classes = len(matrix)
     share = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
-    inches = min(14.0, max(5.0, 2.5 + 0.45 * classes)) if classes <= 30 else 14.0 if classes <= 100 else 9.0
+    inches = min(14.0, max(5.0, 2.5 + 0.45 * classes))  # 14 give each of 1,000 classes a pixel
     figure = Figure(figsize=(inches, inches * 0.92), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -102,6 +102,7 @@ def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
     shown = axes.imshow(share.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     bar = figure.colorbar(shown, ax=axes, shrink=0.8, ticks=[math.sqrt(v) for v in (0, 0.01, 0.05, 0.2, 0.5, 1)])
     bar.ax.set_yticklabels(["0 %", "1 %", "5 %", "20 %", "50 %", "100 %"])
+    bar.set_label("share of the true class")
     axes.set(xlabel="predicted class", ylabel="true class")
     if classes <= 100:
         _name_axes(axes, names)
