@@ -207,7 +207,7 @@ def test_prediction_skips_and_names_what_it_can_not_read(photos, capsys, num_wor
 
 
 def test_prediction_needs_no_data_set(photos, tmp_path):
-    data = MNIST(root=str(tmp_path / "nowhere"), files=[str(photos)])
+    data = MNIST(root=str(tmp_path / "nowhere"), files=str(photos))
     watcher = seen(data, "predict")
     assert sum(len(names) for _, names in watcher["predict"]) == 8
     assert watcher["predict"][0][0].shape[1:] == (1, 28, 28)

@@ -13,7 +13,6 @@ from torch import Tensor
 from zoo.data.images import InMemoryImages, Part
 from zoo.data.loading import split_indices
 from zoo.data.mnist import DIGITS
-from zoo.transforms import mean_and_std
 
 
 class Digits(InMemoryImages):
@@ -47,9 +46,3 @@ class Digits(InMemoryImages):
         labels = torch.from_numpy(digits.target).long()
         rows = split_indices(labels, 0.2, seed=0)[part == "test"]
         return images[rows], labels[rows]
-
-    def setup(self, stage: str | None = None) -> None:
-        """As every set; mean and deviation are those of the training part."""
-        super().setup(stage)
-        if self.class_counts is not None:
-            self.mean, self.std = mean_and_std(self.some_training_images())

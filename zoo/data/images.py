@@ -31,7 +31,7 @@ from zoo.data.files import (
 from zoo.data.loading import Rows, TensorSource, split_indices
 from zoo.errors import UserError
 from zoo.facts import Facts, TransformFactory, build, plain
-from zoo.transforms import Move, move
+from zoo.transforms import Move, mean_and_std, move
 
 Part = Literal["train", "val", "test"]
 
@@ -50,7 +50,7 @@ class ImageClassification(Data):
             wide and high. Those that take ``image_size`` or ``num_classes`` are given them.
         val_fraction: of each class of the training part that is held out for validation; 0 leaves validation out.
         split_seed: of the choice of these.
-        files: pictures to predict: files, folders and glob patterns.
+        files: pictures to predict: a file, folder or glob pattern, or a list of these.
         batch_size: samples a training step, of all processes together.
         eval_batch_size: the same for validation, test and prediction; left out, ``batch_size``.
         num_workers: processes that read files.
@@ -86,7 +86,7 @@ class ImageClassification(Data):
         augment: list[TransformFactory] | None = None,
         val_fraction: float = 0.1,
         split_seed: int = 0,
-        files: list[str] | None = None,
+        files: list[str] | str | None = None,
         batch_size: int = 64,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
@@ -102,7 +102,8 @@ class ImageClassification(Data):
         if not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction must be at least 0 and below 1, not {val_fraction}")
         self.augment = [plain(factory, Transform) for factory in augment or ()]
-        self.val_fraction, self.split_seed, self.files = val_fraction, split_seed, files
+        self.val_fraction, self.split_seed = val_fraction, split_seed
+        self.files = [files] if isinstance(files, str) else files
         self.class_counts: list[int] | None = None
         self.unreadable: list[str] = []
         self._splits: dict[str, tuple[Any, Tensor] | None] = {}
@@ -286,7 +287,16 @@ def as_floats(images: Tensor, size: Sequence[int], dtype: torch.dtype) -> Tensor
 
 
 class InMemoryImages(ImageClassification):
-    """Base of sets that fit in memory: one tensor of bytes, fetched a batch at a time."""
+    """Base of sets that fit in memory: one tensor of bytes, fetched a batch at a time.
+
+    Where a set knows no mean and deviation, they are those of the training part.
+    """
+
+    def setup(self, stage: str | None = None) -> None:
+        """As every set, and the mean and deviation where they aren't known."""
+        super().setup(stage)
+        if self.mean is None and "train" in self._splits:
+            self.mean, self.std = mean_and_std(self.some_training_images())
 
     @abstractmethod
     def read(self, part: Part) -> tuple[Tensor, Tensor]:

