@@ -313,10 +313,18 @@ def test_learns_soft_labels() -> None:
     assert run.callback_metrics["val/top1"] > 0.8
 
 
-def test_same_run_in_lower_precision() -> None:
-    run = trainer(precision="bf16-mixed")
-    run.fit(made(architecture=TINY), datamodule=Bands(larger=0))
-    assert run.callback_metrics["val/loss"].isfinite()
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_other_precisions(precision: Any, soft: bool) -> None:
+    dtype = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(precision, torch.float32)
+    run, data = trainer(precision=precision), Bands(larger=0, soft=soft)
+    data.on_after_batch_transfer = lambda batch, _: tuple(  # type: ignore[method-assign]
+        t.to(dtype) if t.is_floating_point() else t for t in batch
+    )
+    task = made(architecture=TINY, class_weights="balanced")
+    run.fit(task, datamodule=data)
+    run.test(task, datamodule=data, verbose=False)
+    assert run.callback_metrics["test/loss"].isfinite()
 
 
 def test_parameter_groups_reach_the_network() -> None:

@@ -159,8 +159,11 @@ class Classification(Task):
     # Losses
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of logits or log-probabilities."""
-        return F.cross_entropy(scores, labels, self.class_weight, label_smoothing=self.label_smoothing)
+        """Cross-entropy of logits or log-probabilities; in float32 where they are halves."""
+        scores = at_least_float32(scores)
+        weight = None if self.class_weight is None else self.class_weight.to(scores.dtype)
+        labels = labels.to(scores.dtype) if labels.is_floating_point() else labels
+        return F.cross_entropy(scores, labels, weight, label_smoothing=self.label_smoothing)
 
     def loss_weight(self, labels: Tensor) -> Tensor:
         """What ``loss`` has divided by, so that batches can be averaged."""
@@ -199,7 +202,8 @@ class Classification(Task):
         loss.update(self.loss(scores, labels), self.loss_weight(labels))
         metrics.update(scores, hard(labels))
         self.log(f"{stage}/loss", loss)
-        self.log_dict(dict(metrics.items()))
+        for name, metric in metrics.items():
+            self.log(name, metric, prog_bar=name == self.monitor)
 
     # Steps
 
@@ -261,9 +265,9 @@ class Classification(Task):
         """Log-probabilities (B, num_classes) as plain results; without names, images are numbered."""
         confidences, classes = scores.exp().topk(min(5, scores.shape[1]))
         named = names if names is not None else [str(i) for i in range(len(scores))]
-        made = []
+        labels, made = self.class_names, []
         for name, confidence, found in zip(named, confidences.tolist(), classes.tolist(), strict=True):
-            top = [Guess(self.class_names[k], c) for k, c in zip(found, confidence, strict=True)]
+            top = [Guess(labels[k], c) for k, c in zip(found, confidence, strict=True)]
             made.append(Prediction(str(name), top[0].label, found[0], top[0].confidence, top))
         return made
 
@@ -361,6 +365,11 @@ def shown_rows(batch_idx: int, batches: float, size: int) -> list[int]:
     return sorted({int((place - batch_idx) * size) for place in places if int(place) == batch_idx})
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Halves as float32, wider types as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def hard(labels: Tensor) -> Tensor:
     """Class numbers (B,) of labels that may be soft (B, K)."""
     return labels.argmax(1) if labels.dim() == 2 else labels
@@ -373,8 +382,8 @@ def balanced_weights(counts: Sequence[int]) -> Tensor:
 
 
 def mean_softmax(logits: Sequence[Tensor]) -> Tensor:
-    """Logarithm of the mean of several softmaxes (B, K), computed in float32 without leaving the logarithm."""
-    each = torch.stack([one.float().log_softmax(1) for one in logits])
+    """Logarithm of the mean of several softmaxes (B, K), computed without leaving the logarithm."""
+    each = torch.stack([at_least_float32(one).log_softmax(1) for one in logits])
     return each.logsumexp(0) - math.log(len(logits))
 
 
