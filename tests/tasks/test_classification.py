@@ -306,6 +306,20 @@ def test_training_figures_only_where_logged(tmp_path: Path) -> None:
         assert float(row[at["train/top1"]]) == pytest.approx(steps[step][1])
 
 
+def test_two_processes_give_the_figures_of_one() -> None:
+    """Batches of 7 and an evaluation of 21 are uneven shares; a rate of 0 keeps the weights equal."""
+    found = []
+    for options in ({"devices": 1}, {"devices": 2, "strategy": "ddp_fork"}):
+        data = Bands()
+        data.batch_size, data.eval_batch_size = 7, 7
+        task = made(optimizer=partial(SGD, lr=0.0), class_weights=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+        run = trainer(log_every_n_steps=1, limit_train_batches=1, **options)
+        run.fit(task, datamodule=data)
+        found.append({k: float(v) for k, v in run.callback_metrics.items()})
+    assert {"train/loss", "train/top1", "val/loss", "val/top1", "val/f1"} <= set(found[0])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
 def test_learns_soft_labels() -> None:
     task = made()
     run = trainer(max_epochs=20)
