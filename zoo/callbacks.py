@@ -116,8 +116,15 @@ class RunCheckpoints(Checkpoint):
         if int(os.environ.get("LOCAL_RANK") or 0) == 0:
             os.write(2, b"\nzoo: saving at the end of this step, then stopping\n")
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back, before Lightning puts back what it found."""
+        self._give_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         while self._handlers:
             number, handler = self._handlers.popitem()
             signal.signal(number, handler)
@@ -249,7 +256,7 @@ class Pictures(Callback):
 
 
 class EpochLines(Callback):
-    """One line an epoch, for a log file without a terminal: epoch, values, time left."""
+    """One line an epoch, for a log file without a terminal: epoch, the progress bar's values, time left."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -260,8 +267,7 @@ class EpochLines(Callback):
         if not trainer.is_global_zero:
             return
         done = trainer.current_epoch + 1
-        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("train/", "val/"))}
-        said = "  ".join(f"{k} {v:.4f}" for k, v in sorted(values.items()) if k.count("/") == 1)
+        said = "  ".join(f"{k} {float(v):.4f}" for k, v in sorted(trainer.progress_bar_metrics.items()))
         print(f"epoch {done}/{_total(trainer)}  {said}{self._left(trainer, done)}", flush=True)
 
     def _left(self, trainer: Trainer, done: int) -> str:

@@ -209,7 +209,7 @@ def load_matching(task: Task, path: str) -> None:
     file = resolve(path)
     given, own = read(file)["state_dict"], task.state_dict()
     fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
+    if not fitting.keys() & dict(task.named_parameters()).keys():
         raise UserError(f"model.weights: no tensor in {file} has the name and shape of one in this task")
     task.load_state_dict(fitting, strict=False)
     print(f"weights: {len(fitting)} of {len(own)} tensors from {file}", flush=True)

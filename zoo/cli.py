@@ -26,7 +26,7 @@ from zoo.callbacks import Pictures, Plateau, RunCheckpoints, Stopped, progress
 from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.facts import spec
-from zoo.parsing import ZooParser, told_by
+from zoo.parsing import ZooParser, load_recipe, told_by
 from zoo.tasks.base import Task
 
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -41,7 +41,7 @@ FIXED_ON_RESUME = (
 
 
 class KeepRecipe(SaveConfigCallback):
-    """Writes the resolved recipe into the run's folder before anything else, and gives it to the loggers once."""
+    """Writes the resolved recipe into the run's folder before anything else, and gives it to the loggers."""
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, cli: ZooCLI) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
@@ -55,17 +55,21 @@ class KeepRecipe(SaveConfigCallback):
         if not path.is_file():
             with checkpoints.whole_file(path) as temporary:
                 temporary.write_text(yaml.safe_dump(self.cli.recipe, sort_keys=False), encoding="utf-8")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Say what runs where, once the network is built; give the loggers the recipe and the network's summary."""
         summary = ModelSummary(pl_module, max_depth=2)
-        (self.cli.folder / "model.txt").write_text(f"{summary}\n", encoding="utf-8")
-        data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
-        print(
-            f"{type(pl_module).__name__} with {summary.trainable_parameters:,} parameters to train, on {data}, "
-            f"{trainer.world_size} × {trainer.strategy.root_device.type}; all of it goes to {self.cli.folder}",
-            flush=True,
-        )
-        said = {"parameters": summary.total_parameters, "layers": str(summary)}
         for logger in trainer.loggers:
+            said = {"parameters": summary.total_parameters, "layers": str(summary)}
             logger.log_hyperparams({"recipe": self.cli.recipe, "model_summary": said})
+        if trainer.is_global_zero:
+            (self.cli.folder / "model.txt").write_text(f"{summary}\n", encoding="utf-8")
+            print(
+                f"{type(pl_module).__name__} with {summary.trainable_parameters:,} parameters to train, on "
+                f"{type(self.cli.datamodule).__name__}, {trainer.world_size} × {trainer.strategy.root_device.type}; "
+                f"all of it goes to {self.cli.folder}",
+                flush=True,
+            )
 
 
 class ZooCLI(LightningCLI):
@@ -316,7 +320,7 @@ class ZooCLI(LightningCLI):
         rows = [("run", str(self.folder))]
         if checkpoint is not None:
             rows.append(("checkpoint", str(checkpoint)))
-        if any(getattr(c, "written", None) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+        if any((self.folder / "pictures").glob("*.png")):
             rows.append(("pictures", str(self.folder / "pictures")))
         if place := loggers.where(self.trainer.loggers):
             rows.append(("W&B", place[0]))
@@ -349,8 +353,21 @@ def _with_recipe_files(argv: list[str]) -> list[str]:
     """The arguments with every recipe's name replaced by its file."""
     argv = list(argv)
     for at, value in _values(argv, "--config", "-c"):
-        _replaced(argv, at, str(registry.find_recipe(value)))
+        path = registry.find_recipe(value)
+        _check_recipe(path)
+        _replaced(argv, at, str(path))
     return argv
+
+
+def _check_recipe(path: Path) -> None:
+    try:
+        content = load_recipe(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no recipe: it must hold keys (model, data, trainer)")
 
 
 def _with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Path | None, list[str]]:

@@ -26,7 +26,8 @@ def settle(folder: Path) -> str:
         os.environ.setdefault(f"WANDB_{variable}", str(folder.resolve() / "wandb" / name))
     import wandb
 
-    if mode := os.environ.get("WANDB_MODE"):
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode != "online":
         return mode
     if not wandb.login(prompt=False, verify=False):
         return _offline()

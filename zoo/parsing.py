@@ -55,12 +55,9 @@ set_parsing_settings(
 
 def mention(text: str) -> None:
     """Import what registers this name or path, and allow the place where the class is defined."""
-    name = text.rpartition(".")[2]
-    found = [e for e in registry.find(name) if text in (name, e.full_path, e.stable_path)]
-    if not found:
-        return
-    registry.import_named(name)
-    if registry.failure(name) is None:
+    found = registry.mentioned(text)
+    registry.import_named(text)
+    if found and registry.failure(text) is None:
         homes = {f"{cls.__module__}.{cls.__qualname__}" for cls in (entry.load() for entry in found)}
         set_parsing_settings(import_path_allowlist=sorted({*homes, *_paths_of(found)}))
 
@@ -144,7 +141,7 @@ _NOISE = re.compile(
 
 def condense(message: str) -> str:
     """``model.architecture.width: Expected a float`` out of jsonargparse's nested report; all of it if unsure."""
-    text = re.sub(r"Type \S*Callable\[.*?\] expects a function or a callable class: ", "\n", message)
+    text = re.sub(r"Type [^\n]*? expects a function or a callable class: ", "\n", message)
     text = re.sub(r"\.? Got value: (Namespace\(|\{).*$", "", text, flags=re.M)
     keys: list[str] = []
     found: list[str] = []
@@ -156,6 +153,8 @@ def condense(message: str) -> str:
     if not found:
         return _one_line(message)
     said = "; ".join(dict.fromkeys(_best(found)))
+    if (given := re.search(r"^\s*Given value: ([^\n(]{1,60})$", text, flags=re.M)) and "Got value" not in said:
+        said += f". Got value: {given[1]}"
     where = _join(keys)
     return _one_line(f"{where}: {said}" if where and not said.startswith(where) else said)
 
@@ -168,23 +167,32 @@ def _join(keys: list[str]) -> str:
     return ".".join(path)
 
 
+_TELLING = (
+    r"required|not accepted",
+    r"Expected a <class '(int|float)'>",
+    r"dot import path",
+    r"not allowed, denied",
+    r"Multiple",
+)
+
+
 def _best(found: list[str]) -> list[str]:
     """Of several reports on the alternatives of one type, those that tell most."""
-    for line in found:
-        if match := re.search(r"(?:Expected a dot import path string|Import path|No such class): ?'?([\w.]+)", line):
-            return [_unknown(match[1])]
-        if "not allowed, denied by" in line:
-            name = re.search(r"Importing '([^']+)'", line)
+    for pattern in _TELLING:
+        told = [line for line in found if re.search(pattern, line)]
+        if told and pattern == r"dot import path":
+            return [_unknown(told[0].rpartition(": ")[2])]
+        if told and pattern == r"not allowed, denied":
+            name = re.search(r"Importing '([^']+)'", told[0])
             return [f"{name[1] if name else 'this path'} may not be named in a recipe (docs: security)"]
-    told = [
-        line for line in found if re.search(r"Expected a|not accepted|required|Multiple subclasses|No such|must", line)
-    ]
-    return told or found
+        if told:
+            return told
+    return found
 
 
 def _unknown(name: str) -> str:
     short = name.rpartition(".")[2]
-    if (reason := registry.failure(short)) is not None:
+    if (reason := registry.failure(name) or registry.failure(short)) is not None:
         return reason
     if entries := registry.find(short):
         return f"{short} is one of the {entries[0].kind}, which does not fit here"

@@ -182,15 +182,27 @@ _imported: set[str] = set()
 
 
 def import_named(text: str) -> None:
-    """Import what registers this name; do nothing for any other text. A failure is kept for ``failure``."""
+    """Import what registers this name or path; do nothing for any other text. A failure is kept for ``failure``.
+
+    Of a name that is claimed twice nothing is imported: which class it means would depend on which one can be.
+    """
     if text in _imported:
         return
-    for entry in find(text):
+    _imported.add(text)
+    if (claimed := clash(text)) is not None:
+        _failures[text] = claimed
+        return
+    for entry in mentioned(text):
         try:
             entry.load()
         except UserError as error:
-            _failures[text] = str(error)
-    _imported.add(text)
+            _failures[text] = _failures[entry.name] = str(error)
+
+
+def mentioned(text: str) -> tuple[Entry, ...]:
+    """The entries that this text names, be it by name, by full path or by stable path."""
+    name = text.rpartition(".")[2]
+    return tuple(e for e in find(name) if text in (name, e.full_path, e.stable_path))
 
 
 def failure(name: str) -> str | None:

@@ -44,13 +44,13 @@ class ToyClassification(Task):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = F.cross_entropy(self(batch[0]), batch[1])
-        self.log("train/loss", loss)
+        self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         images = batch[0] + 0.01 * torch.randn_like(batch[0])
         self.val_loss.update(F.cross_entropy(self(images), batch[1], reduction="none"))
-        self.log("val/loss", self.val_loss)
+        self.log("val/loss", self.val_loss, prog_bar=True)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self.val_loss.update(F.cross_entropy(self(batch[0]), batch[1], reduction="none"))
@@ -84,7 +84,7 @@ class ToyDetection(Task):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.val_loss.update(self._loss(batch))
-        self.log("val/loss", self.val_loss)
+        self.log("val/loss", self.val_loss, prog_bar=True)
 
     test_step = validation_step
 
@@ -141,7 +141,7 @@ class ToyGAN(Task):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.val_loss.update(self.discriminator(batch[0]))
-        self.log("val/loss", self.val_loss)
+        self.log("val/loss", self.val_loss, prog_bar=True)
 
     test_step = validation_step
 

@@ -1,0 +1,351 @@
+"""The command line: a line for every mistake, overlays and precedence, run folders, what a checkpoint alone can do."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.cli import LightningCLI
+from running import folder_of, said, state, write_recipe, zoo
+
+from zoo import registry
+from zoo.checkpoints import load, read, run_record
+
+MODEL = {
+    "class_path": "ToyClassification",
+    "init_args": {"architecture": {"class_path": "ToyNet", "init_args": {"channels": 5}}, "optimizer": "SGD"},
+}
+
+
+@pytest.fixture
+def recipe(workspace: Path) -> str:
+    return str(write_recipe(workspace / "toy.yaml", MODEL, {"class_path": "ToyTensors"}, max_epochs=1))
+
+
+def resolved(label: str = "toy") -> dict:
+    return yaml.safe_load((folder_of(label) / "recipe.yaml").read_text())
+
+
+# One line for every mistake
+
+
+WRONG = {
+    "unknown architecture": (["--model.architecture", "ToyNett"], ["ToyNett", "did you mean ToyNet", "zoo list"]),
+    "unknown task": (["--model", "ToyClasification"], ["ToyClasification", "did you mean ToyClassification"]),
+    "unknown data": (["--data", "ToyTensor"], ["ToyTensor", "did you mean ToyTensors"]),
+    "unknown callback": (["--trainer.callbacks", "EarlyStoping"], ["EarlyStoping", "did you mean EarlyStopping"]),
+    "name of another kind": (["--model.architecture", "ToyTensors"], ["ToyTensors", "data"]),
+    "unknown key": (["--model.architecture.chanels", "3"], ["chanels"]),
+    "unknown option": (["--trainer.max_epoch", "3"], ["max_epoch"]),
+    "abbreviated option": (["--trainer.max_ep", "3"], ["max_ep"]),
+    "wrong type": (["--model.architecture.channels", "many"], ["channels", "int", "many"]),
+    "wrong type of an optimiser's": (["--model.optimizer.lr", "fast"], ["lr", "float", "fast"]),
+    "wrong range": (["--data.batch_size", "0"], ["batch_size", "at least 1"]),
+    "wrong trainer value": (["--trainer.devices", "1.5.5"], ["devices"]),
+    "missing key": (["--model", "ToyGAN"], ["generator"]),
+    "missing recipe": (["--config", "nowhere.yaml"], ["nowhere.yaml", "zoo list recipes"]),
+    "missing checkpoint": (["--ckpt_path", "nowhere.ckpt"], ["nowhere.ckpt"]),
+    "unwritable folder": (["--out", "/proc/nowhere"], ["/proc/nowhere"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_is_one_line(name: str, recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    extra, words = WRONG[name]
+    line = said(capsys, "fit", "--config", recipe, *extra)
+    for word in words:
+        assert word in line, line
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: [unclosed", ["toy.yaml"]),
+        ("model: {a: b}: c", ["toy.yaml"]),
+        ("trainer: {max_epochs: [1]}", ["max_epochs"]),
+        ("modle: {a: 1}", ["modle"]),
+        ("data: {class_path: ToyTensors, init_args: {batch_sizes: 3}}", ["batch_sizes"]),
+        ("just text", []),
+    ],
+)
+def test_broken_yaml_is_one_line(text: str, words: list[str], recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(recipe).write_text(text)
+    line = said(capsys, "fit", "--config", recipe)
+    for word in words:
+        assert word in line, line
+
+
+def test_unreadable_recipe_is_one_line(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    assert "binary.yaml" in said(capsys, "fit", "--config", "binary.yaml")
+
+
+def test_nothing_given_is_one_line(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--config FILE" in said(capsys, "fit")
+
+
+def test_debug_shows_the_traceback(recipe: str, zoo_process) -> None:
+    toys = str(Path(__file__).parent / "toys")
+    shown = zoo_process("fit", "--config", recipe, "--data.batch_size", "0", "--debug", PYTHONPATH=toys)
+    assert "Traceback" in shown.stderr
+    hidden = zoo_process("fit", "--config", recipe, "--data.batch_size", "0", PYTHONPATH=toys)
+    assert hidden.returncode == 2
+    assert hidden.stderr.strip() == "zoo: error: data.batch_size must be at least 1, not 0"
+
+
+NET = "from zoo_toys.networks import ToyNet\nclass {name}(ToyNet): '''A net.'''\n"
+
+
+def test_only_what_is_named_is_imported(recipe: str, fake_plugin, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_plugin(
+        files={"acme/good.py": NET.format(name="AcmeNet"), "acme/bad.py": "raise RuntimeError('boom')"},
+        entries={"architectures": {"AcmeNet": "acme.good:AcmeNet", "BadNet": "acme.bad:BadNet"}},
+    )
+    assert zoo("fit", "--config", recipe, "--model.architecture", "AcmeNet", "--no_test") == 0
+    assert "acme.good" in sys.modules
+    assert "acme.bad" not in sys.modules
+    assert resolved()["model"]["init_args"]["architecture"]["class_path"] == "zoo.architectures.AcmeNet"
+    line = said(capsys, "fit", "--config", recipe, "--model.architecture", "BadNet")
+    assert "acme-zoo" in line
+    assert "boom" in line
+    by_path = folder_of("toy") / "recipe.yaml"
+    assert zoo("fit", "--config", str(by_path), "--no_test") == 0, "the stable path resolves in a recipe"
+
+
+def test_a_name_claimed_twice(recipe: str, fake_plugin, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_plugin("one", files={"one/a.py": NET.format(name="Twin")}, entries={"architectures": {"Twin": "one.a:Twin"}})
+    fake_plugin("two", files={"two/a.py": NET.format(name="Twin")}, entries={"architectures": {"Twin": "two.a:Twin"}})
+    line = said(capsys, "fit", "--config", recipe, "--model.architecture", "Twin")
+    assert "one.a.Twin" in line
+    assert "two.a.Twin" in line
+    assert zoo("fit", "--config", recipe, "--model.architecture", "two.a.Twin", "--no_test") == 0
+    assert resolved()["model"]["init_args"]["architecture"]["class_path"] == "two.a.Twin"
+
+
+def test_a_label_spelt_like_a_broken_plugin_does_no_harm(recipe: str, fake_plugin) -> None:
+    fake_plugin(files={"acme/bad.py": "raise RuntimeError('boom')"}, entries={"tasks": {"cat": "acme.bad:cat"}})
+    overlay = Path("facts.yaml")
+    overlay.write_text(yaml.safe_dump({"model": {"init_args": {"facts": {"class_names": ["cat", "b", "c"]}}}}))
+    assert zoo("fit", "--config", recipe, "--config", str(overlay), "--no_test") == 0
+
+
+# Overlays and precedence
+
+
+def test_precedence_is_defaults_checkpoint_recipes_flags(recipe: str) -> None:
+    def channels() -> int:
+        return resolved()["model"]["init_args"]["architecture"]["init_args"]["channels"]
+
+    architecture = "model: {init_args: {architecture: {init_args: {channels: %d}}}}"
+    Path("over.yaml").write_text(architecture % 7)
+    assert zoo("fit", "--config", recipe, "--no_test", "--model.optimizer.lr", "0.25") == 0
+    assert channels() == 5, "the recipe over the default of 4"
+    assert zoo("fit", "--config", recipe, "--config", "over.yaml", "--no_test") == 0
+    assert channels() == 7, "a later recipe over an earlier one"
+    assert (
+        zoo("fit", "--config", recipe, "--config", "over.yaml", "--model.architecture.channels", "9", "--no_test") == 0
+    )
+    assert channels() == 9, "a flag over the recipes"
+    checkpoint = folder_of("toy") / "checkpoints" / "last.ckpt"
+    shutil.copy(checkpoint, "alone.ckpt")
+    assert zoo("fit", "--ckpt_path", "alone.ckpt", "--trainer.max_epochs", "2", "--no_test") == 0
+    assert channels() == 9, "the checkpoint over the default"
+    assert resolved()["trainer"]["max_epochs"] == 2, "a flag over the checkpoint"
+    Path("longer.yaml").write_text("trainer: {max_epochs: 3}")
+    assert zoo("fit", "--ckpt_path", "alone.ckpt", "--config", "longer.yaml", "--no_test") == 0
+    assert resolved("longer")["trainer"]["max_epochs"] == 3, "a recipe over the checkpoint"
+
+
+def test_a_callback_can_be_appended(recipe: str) -> None:
+    Path("more.yaml").write_text("trainer: {callbacks+: [{class_path: EarlyStopping, init_args: {monitor: val/loss}}]}")
+    argv = ["--config", recipe, "--config", "more.yaml", "--trainer.callbacks+=Timer", "--no_test"]
+    assert zoo("fit", *argv) == 0
+    names = [c["class_path"].rpartition(".")[2] for c in resolved()["trainer"]["callbacks"]]
+    assert names == ["EarlyStopping", "Timer"]
+
+
+# Runs
+
+
+def test_each_run_has_its_own_folder_and_nothing_lies_outside(recipe: str) -> None:
+    before = {p.name for p in Path.cwd().iterdir()}
+    for _ in range(3):
+        assert zoo("fit", "--config", recipe) == 0
+    assert {p.name for p in Path.cwd().iterdir()} - before == {"runs"}
+    folders = sorted(Path("runs/toy").iterdir())
+    assert len(folders) == 3
+    for folder in folders:
+        assert {p.name for p in folder.iterdir()} >= {"recipe.yaml", "checkpoints", "results.json", "model.txt"}
+    assert "93" not in (folders[0] / "recipe.yaml").read_text()
+    assert zoo("fit", "--config", str(folders[0] / "recipe.yaml"), "--no_test") == 0, "what was kept can be run again"
+    again = state(folder_of("recipe") / "checkpoints/last.ckpt")
+    assert all(
+        torch.equal(v, again[k]) for k, v in state(folders[0] / "checkpoints/last.ckpt").items() if torch.is_tensor(v)
+    )
+
+
+def test_a_resumed_run_goes_on_in_its_own_folder(recipe: str) -> None:
+    assert zoo("fit", "--config", recipe, "--no_test") == 0
+    first = folder_of("toy")
+    assert (
+        zoo("fit", "--ckpt_path", str(first / "checkpoints/last.ckpt"), "--trainer.max_epochs", "2", "--no_test") == 0
+    )
+    assert list(Path("runs/toy").iterdir()) == [first]
+    assert read(first / "checkpoints/last.ckpt")["epoch"] == 1
+    assert zoo("fit", "--config", recipe, "--ckpt_path", "last", "--trainer.max_epochs", "3", "--no_test") == 0
+    assert read(first / "checkpoints/last.ckpt")["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    "change", [["--model.optimizer.lr", "0.5"], ["--data.batch_size", "5"], ["--seed_everything", "3"]]
+)
+def test_what_would_be_ignored_on_resume_is_refused(change: list[str], recipe: str, capsys) -> None:
+    assert zoo("fit", "--config", recipe, "--no_test") == 0
+    last = str(folder_of("toy") / "checkpoints/last.ckpt")
+    capsys.readouterr()
+    assert "can't change when a run goes on" in said(capsys, "fit", "--ckpt_path", last, *change)
+
+
+# Checkpoints that stand alone
+
+
+def test_fit_ends_with_the_test_and_prints_a_line_a_metric(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert zoo("fit", "--config", recipe) == 0
+    out = capsys.readouterr().out
+    value = json.loads((folder_of("toy") / "results.json").read_text())["test/loss"]
+    assert f"\ntest/loss {value:.4f}\n" in out
+    assert zoo("fit", "--config", recipe, "--no-test") == 0
+    assert "test/loss" not in capsys.readouterr().out
+
+
+def test_a_checkpoint_alone_is_enough(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert zoo("fit", "--config", recipe) == 0
+    fit = folder_of("toy")
+    shutil.copy(fit / "checkpoints/best.ckpt", "alone.ckpt")
+    Path(recipe).unlink()
+    assert zoo("test", "--ckpt_path", "alone.ckpt") == 0
+    wanted = json.loads((fit / "results.json").read_text())
+    assert json.loads((folder_of("test-toy") / "results.json").read_text()) == wanted
+    assert zoo("validate", "--ckpt_path", "alone.ckpt") == 0
+    assert not (fit / "x").exists()
+    task = load("alone.ckpt")
+    assert type(task).__name__ == "ToyClassification"
+    assert not task.training
+    assert task.architecture.conv.out_channels == 5
+    images = torch.rand(2, 1, 6, 6)
+    weights = torch.load("alone.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(task.architecture.conv.weight, weights["architecture.conv.weight"])
+    assert task(images).shape == (2, 3)
+    assert load(fit) is not None, "a run folder serves as well"
+
+
+def test_the_record_in_a_checkpoint_is_plain(recipe: str) -> None:
+    assert zoo("fit", "--config", recipe, "--no_test") == 0
+    checkpoint = read(folder_of("toy") / "checkpoints/last.ckpt")
+    assert checkpoint["hyper_parameters"]["_class_path"] == "zoo.tasks.ToyClassification"
+    assert checkpoint["hyper_parameters"]["architecture"]["class_path"] == "zoo.architectures.ToyNet"
+    record = run_record(checkpoint)
+    assert record["data"]["class_path"] == "zoo.data.ToyTensors"
+    json.dumps([record, checkpoint["hyper_parameters"]])
+
+
+def test_weights_start_a_new_task(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert zoo("fit", "--config", recipe, "--no_test") == 0
+    source = folder_of("toy") / "checkpoints/last.ckpt"
+    from zoo_toys.tasks import ToyClassification
+
+    from zoo.checkpoints import load_matching
+
+    task = ToyClassification(facts={"num_classes": 7})
+    task.configure_model()
+    with pytest.raises(Exception, match="no tensor"):
+        load_matching(task, str(source))  # 4 channels there, 5 here
+    from functools import partial
+
+    from zoo_toys.networks import ToyNet
+
+    task = ToyClassification(partial(ToyNet, channels=5), facts={"num_classes": 7})
+    task.configure_model()
+    load_matching(task, str(source))
+    given = read(source)["state_dict"]
+    assert torch.equal(task.architecture.conv.weight, given["architecture.conv.weight"])
+    out = capsys.readouterr().out
+    assert "architecture.head.weight (7, 5) has shape (3, 5) there" in out
+
+
+def test_the_private_override_still_overrides_something() -> None:
+    """Lightning would let a checkpoint override the flags; if it renames the method, this must fail."""
+    assert callable(LightningCLI.__dict__["_parse_ckpt_path"])
+    import inspect
+
+    assert "self._parse_ckpt_path()" in inspect.getsource(LightningCLI.__init__)
+
+
+# Signals
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_at_a_quiet_point_and_leaves(number: int, status: int, recipe: str, capsys) -> None:
+    # A timer in the main thread's place: the signal comes while the run trains.
+    seen = threading.Event()
+
+    def interrupt() -> None:
+        while not list(Path("runs").glob("toy/*/checkpoints/last.ckpt")) and not seen.is_set():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    got = zoo("fit", "--config", recipe, "--trainer.max_epochs", "100000", "--no_test")
+    seen.set()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert got == status
+    last = folder_of("toy") / "checkpoints/last.ckpt"
+    assert f"zoo fit --ckpt_path {last}" in capsys.readouterr().out
+    epochs = read(last)["epoch"]
+    assert zoo("fit", "--ckpt_path", str(last), "--trainer.max_epochs", str(epochs + 2), "--no_test") == 0
+
+
+# Two processes
+
+
+def launch(*argv: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(__file__).parent / p) for p in ("toys",))}
+    return subprocess.run(
+        [sys.executable, "-m", "zoo", *argv], capture_output=True, text=True, timeout=300, env=env, check=False
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_run(recipe: str) -> None:
+    ddp = ["--config", recipe, "--trainer.strategy", "ddp", "--trainer.devices", "2"]
+    done = launch("fit", *ddp, "--trainer.max_epochs", "2", "--checkpoint_every_n_steps", "3")
+    assert done.returncode == 0, done.stderr
+    folders = list(Path("runs/toy").iterdir())
+    assert len(folders) == 1
+    whole = folders[0] / "checkpoints"
+    assert done.stdout.count("test/loss") == 1
+    two = json.loads((folders[0] / "results.json").read_text())
+    assert zoo("test", "--ckpt_path", str(whole / "best.ckpt")) == 0
+    one = json.loads((folder_of("test-toy") / "results.json").read_text())
+    assert two["test/loss"] == pytest.approx(one["test/loss"], rel=1e-6)
+    wanted = state(whole / "last.ckpt")
+    shutil.copy(whole / "step=3.ckpt", "middle.ckpt")
+    again = launch("fit", "--ckpt_path", "middle.ckpt", "--no_test")
+    assert again.returncode == 0, again.stderr
+    from running import different
+
+    assert not different(wanted, state(folder_of("toy") / "checkpoints/last.ckpt"))
+
+
+def test_recipes_are_found_by_name() -> None:
+    assert registry.find_recipe("alexnet").is_file()
