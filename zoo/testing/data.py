@@ -251,11 +251,11 @@ def digests(batch: Any) -> list[str]:
     """A digest of each sample of a batch: its image, and its label where that is one number."""
     first, second = (batch[0], batch[1]) if isinstance(batch, list | tuple) and len(batch) > 1 else (batch, None)
     labels = second.tolist() if isinstance(second, Tensor) and second.dim() == 1 else [""] * len(first)
-    return [f"{hashlib.sha1(_bytes(image)).hexdigest()}{label}" for image, label in zip(first, labels, strict=True)]
+    return [f"{_digest(image)}{label}" for image, label in zip(first, labels, strict=True)]
 
 
-def _bytes(image: Tensor) -> bytes:
-    return image.detach().contiguous().view(torch.uint8).numpy().tobytes() if image.dim() else bytes(image)
+def _digest(image: Tensor) -> str:
+    return hashlib.sha1(image.detach().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def size_of(batch: Any) -> int:
@@ -291,15 +291,15 @@ def facts_are_complete(case: DataCase) -> None:
     missing = [name for name in FACTS.get(case.role, ()) if name not in facts]
     expect(not missing, f"facts: {missing} is missing, which {case.role} needs")
     for name, value in facts.items():
-        expect(
-            _FACT_IS_RIGHT[name](value, facts), f"facts: {name} is {value!r:.80}, which is not what the contract says"
-        )
+        right, wanted = _RIGHT_FACTS[name]
+        expect(right(value, facts), f"facts: {name} is {value!r:.80}, expected {wanted}")
 
 
 def _numbers(count: str, low: float, high: float) -> Callable[[Any, Facts], bool]:
     def right(value: Any, facts: Facts) -> bool:
-        fits = len(value) == facts.get(count, len(value))
-        return isinstance(value, list) and fits and all(isinstance(v, int | float) and low <= v <= high for v in value)
+        if not (isinstance(value, list) and len(value) == facts.get(count, len(value))):
+            return False
+        return all(isinstance(v, int | float) and low <= v <= high for v in value)
 
     return right
 
@@ -308,16 +308,28 @@ def _words(value: Any, facts: Facts) -> bool:
     return isinstance(value, list) and all(isinstance(v, str) and v for v in value) and len(set(value)) == len(value)
 
 
-_FACT_IS_RIGHT: dict[str, Callable[[Any, Facts], bool]] = {
-    "num_classes": lambda v, _: type(v) is int and v >= 1,
-    "class_names": lambda v, f: _words(v, f) and len(v) == f.get("num_classes", len(v)),
-    "in_channels": lambda v, _: type(v) is int and v >= 1,
-    "image_size": lambda v, _: isinstance(v, list) and len(v) == 2 and all(type(n) is int and n > 0 for n in v),
-    "vocabulary": _words,
-    "mean": _numbers("in_channels", 0, 1),
-    "std": _numbers("in_channels", 1e-6, 1),
-    "mirror": lambda v, _: isinstance(v, bool),
-    "class_counts": _numbers("num_classes", 0, float("inf")),
+def _named_classes(value: Any, facts: Facts) -> bool:
+    return _words(value, facts) and len(value) == facts.get("num_classes", len(value))
+
+
+def _count(value: Any, facts: Facts) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _size(value: Any, facts: Facts) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_count(n, facts) for n in value)
+
+
+_RIGHT_FACTS: dict[str, tuple[Callable[[Any, Facts], bool], str]] = {
+    "num_classes": (_count, "an integer of at least 1"),
+    "class_names": (_named_classes, "a list of num_classes different names"),
+    "in_channels": (_count, "an integer of at least 1"),
+    "image_size": (_size, "a list of height and width"),
+    "vocabulary": (_words, "a list of different tokens"),
+    "mean": (_numbers("in_channels", 0, 1), "a list of in_channels numbers from 0 to 1"),
+    "std": (_numbers("in_channels", 1e-6, 1), "a list of in_channels numbers above 0, at most 1"),
+    "mirror": (lambda value, _: isinstance(value, bool), "true or false"),
+    "class_counts": (_numbers("num_classes", 0, float("inf")), "a list of num_classes numbers"),
 }
 
 
