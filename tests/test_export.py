@@ -203,6 +203,13 @@ def test_a_file_that_does_not_agree_is_refused_and_removed(checkpoint: Path, mon
     assert not list(Path("out").iterdir())
 
 
+def test_weights_that_need_a_second_file_are_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.export.ONNX_BYTES", 2**10)
+    with pytest.raises(UserError, match="one ONNX file holds at most"):
+        export(checkpoint, Path("out/net.onnx"))
+    assert not list(Path("out").iterdir())
+
+
 def test_a_task_in_training_stays_as_it_is(tmp_path: Path) -> None:
     task = small_task().to(torch.bfloat16).train()
     export(task, tmp_path / "net.pt2", "torch_export")

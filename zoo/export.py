@@ -30,6 +30,7 @@ SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
 EXTRA_FILE = "zoo.json"  # where a .pt2 file keeps its description
 # Relative to the largest output. Kernels differ in the order of their sums; a wrong operator differs by far more.
 TOLERANCE = 1e-3
+ONNX_BYTES = 1536 * 2**20  # from here on torch writes the weights into a second file
 
 
 def export(
@@ -197,6 +198,12 @@ def _traced(task: Task, batch_size: int | None) -> ExportedProgram:
 def _write_onnx(program: ExportedProgram, path: Path, described: dict[str, str], batch_size: int | None) -> None:
     import torch
 
+    size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
+    if size > ONNX_BYTES:
+        raise UserError(
+            f"one ONNX file holds at most {ONNX_BYTES / 2**30:.1f} GiB, this network has {size / 2**30:.1f} "
+            "(--format torch_export)"
+        )
     options: dict[str, Any] = {"input_names": ["images"], "output_names": _output_names(program, described["output"])}
     if batch_size is None:
         options["dynamic_shapes"] = ({0: "batch"},)  # the axis's name; the program says already that it is free
@@ -383,7 +390,7 @@ def _report(task: Task, path: Path, chosen: str, batch_size: int | None, apart: 
     shape = f"({batch_size or 'any'}, {channels}, {size[0]}, {size[1]})"
     checked = "no: onnxruntime is not installed (pip install 'lightning-zoo[export]')"
     if apart is not None:
-        checked = f"agrees with the network to {max(apart, 1e-9):.0e} of the largest output"
+        checked = f"agrees with the network {f'to {apart:.0e} of the largest output' if apart else 'exactly'}"
     return [
         f"file     {path}",
         f"input    images, float32 {shape}, in [0, 1]",
@@ -397,13 +404,14 @@ def _report(task: Task, path: Path, chosen: str, batch_size: int | None, apart: 
 _USE = {
     "onnx": """\
 import onnxruntime
-session = onnxruntime.InferenceSession("{path}")
+file = "{path}"
+session = onnxruntime.InferenceSession(file)
 (logits,) = session.run(None, {{"images": images}})
 print(session.get_modelmeta().custom_metadata_map["preprocessing"])""",
     "torch_export": """\
 import json, torch
-described = {{"zoo.json": ""}}
-network = torch.export.load("{path}", extra_files=described).module()
+file, described = "{path}", {{"zoo.json": ""}}
+network = torch.export.load(file, extra_files=described).module()
 logits = network(images)
 print(json.loads(described["zoo.json"])["preprocessing"])""",
 }

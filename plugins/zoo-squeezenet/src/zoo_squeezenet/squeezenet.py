@@ -38,7 +38,7 @@ class SqueezeNet(Architecture):
     Args:
         num_classes: length of the output; 0 leaves the last convolution out, for a backbone.
         in_channels: channels of the images.
-        version: 1.0, the paper's, or 1.1.
+        version: the paper's 1.0, or 1.1; a recipe has it in quotes.
         dropout: before the last convolution.
 
     Shape:
