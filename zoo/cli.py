@@ -296,7 +296,7 @@ class ZooCLI(LightningCLI):
         from zoo.predicting import PredictionFiles
 
         files = PredictionFiles(self.folder)
-        self.trainer.callbacks.append(files)
+        self.trainer.callbacks.append(files)  # type: ignore[attr-defined]
         self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
         if self.trainer.is_global_zero:
             files.report(getattr(datamodule, "unreadable", []))
@@ -433,11 +433,20 @@ def run(argv: list[str]) -> int:
     Raises:
         UserError: something that the user can put right.
     """
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
     if "LOCAL_RANK" not in os.environ:
         os.environ.pop(runs.VARIABLE, None)
     quiet()
+    status = 1
+    try:
+        status = _run(argv)
+    finally:
+        loggers.finish(status)
+    return status
+
+
+def _run(argv: list[str]) -> int:
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
     try:
         ZooCLI(
             save_config_callback=KeepRecipe,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -77,3 +78,10 @@ def where(loggers: list[Any]) -> tuple[str, str] | None:
     folder = Path(run.dir).parent
     shown = os.path.relpath(folder)
     return shown, f"wandb sync {shown}"
+
+
+def finish(status: int) -> None:
+    """Close W&B's run, if there is one, so that all is on the disk when the command ends."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish(exit_code=status)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import yaml
@@ -110,7 +110,7 @@ class ZooParser(LightningArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Parse, after importing what the arguments name."""
         for text in sys.argv[1:] if args is None else args:
             mention(text.split("=", 1)[-1])
@@ -206,7 +206,7 @@ def _known_names() -> list[str]:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    def below(cls: type) -> Iterator[str]:
+    def below(cls: Any) -> Iterator[str]:
         for sub in cls.__subclasses__():
             yield sub.__name__
             yield from below(sub)

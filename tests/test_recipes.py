@@ -1,0 +1,38 @@
+"""Every installed recipe runs: a few steps of fit and its test, on small files in its data set's own format."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from running import folder_of, zoo
+
+from zoo import registry
+
+RECIPES = [r for r in registry.recipes() if r.package == "lightning-zoo" and not r.name.startswith("trainer/")]
+FEW = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"]
+FEW += ["--trainer.limit_test_batches", "1", "--trainer.logger", "false", "--trainer.accelerator", "cpu"]
+
+
+def example_files(recipe: dict[str, Any], root: Path) -> list[str]:
+    """Flags that let the recipe read small files instead of its data set."""
+    (entry,) = registry.find(recipe["data"]["class_path"].rpartition(".")[2], "data")
+    written = entry.load().write_example(root)  # type: ignore[attr-defined]
+    kept = {k: v for k, v in written.items() if k in ("root", "check")}
+    if kept:
+        kept["val_fraction"] = 0.4  # of a handful of images a class
+    return [word for k, v in kept.items() for word in (f"--data.{k}", str(v))]
+
+
+@pytest.mark.parametrize("name", [r.name for r in RECIPES])
+def test_recipe_runs(name: str, workspace: Path) -> None:
+    recipe = yaml.safe_load(registry.find_recipe(name).read_text())
+    files = example_files(recipe, workspace / "files")
+    assert zoo("fit", "--config", name, *FEW, "--data.batch_size", "2", "--data.eval_batch_size", "2", *files) == 0
+    assert (folder_of(name) / "results.json").is_file()
+
+
+@pytest.mark.parametrize("name", [r.name for r in RECIPES])
+def test_recipe_names_what_it_is_to_reach(name: str) -> None:
+    head = [line for line in registry.find_recipe(name).read_text().splitlines() if line.startswith("#")]
+    assert any("reach" in line.lower() or "no published" in line.lower() for line in head), head
