@@ -28,7 +28,7 @@ class LFWSubset(InMemoryImages):
     native_size = 25
     in_channels = 1
     class_names = ("background", "face")
-    licence: ClassVar[str] = "Labeled Faces in the Wild, for research; inside scikit-image (BSD-3-Clause)"
+    licence: ClassVar[str] = "none stated (LFW: photographs from the news); inside scikit-image (BSD-3-Clause)"
     about: ClassVar[str] = "faces and backgrounds, 100 of each (72 to train, 8 to validate, 20 to test), 25x25 grey"
     example: ClassVar[dict[str, Any]] = {"batch_size": 32}
 

@@ -1,10 +1,11 @@
-"""SqueezeNet. Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters…", arXiv 1602.07360, 2016.
+"""SqueezeNet. Iandola, Han, Moskewicz, Ashraf, Dally and Keutzer, "SqueezeNet: AlexNet-level accuracy with 50x fewer
+parameters and <0.5MB model size", arXiv 1602.07360, 2016.
 
 Version 1.0 is the paper's table 1; 1.1 is the authors' later one, with 2.4 times less computation: a smaller first
 filter, and pooling that comes earlier.
 
-Deviations: weights start with Kaiming's uniform distribution (He et al. 2015), since the authors' narrower one
-starts too slowly on small data; the last convolution starts with N(0, 0.01), as theirs.
+Deviations: weights start with the uniform distribution that He et al. 2015 derive for ReLUs, as torchvision's, where
+the authors' files have Glorot's; the last convolution starts with N(0, 0.01), as theirs.
 """
 
 from __future__ import annotations
