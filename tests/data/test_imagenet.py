@@ -115,6 +115,7 @@ def test_an_archive_can_not_write_elsewhere(example, tmp_path):
     picture = tmp_path / "picture"
     picture.write_bytes(b"x")
     with tarfile.open(inner, "w") as tar:
+        tar.add(picture, "good.JPEG")
         tar.add(picture, "../../escaped.JPEG")
     with tarfile.open(archive, "w") as tar:
         tar.add(inner, "../n01440764.tar")

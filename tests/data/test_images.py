@@ -123,6 +123,18 @@ def test_moving_bytes_together_is_moving_floats_one_by_one():
     assert not torch.equal(fast, as_floats(images, [8, 8], torch.float32))
 
 
+def test_smaller_pictures_are_antialiased():
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    expected = functional.resize(images / 255.0, [12, 9], antialias=True)
+    assert torch.allclose(as_floats(images, [12, 9], torch.float32), expected, atol=1e-6)
+
+
+def test_setup_draws_nothing_from_the_default_generator():
+    before = torch.get_rng_state()
+    Digits(augment=[partial(CropEach, padding=2), FlipEach, PCAColor]).setup()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_colour_components_come_from_the_training_part():
     data = Digits(augment=[PCAColor])
     data.setup()
