@@ -35,13 +35,16 @@ def write_all(target: Path, results: Path) -> None:
         results: folder of the rows that ``zoo measure`` and the benchmarks wrote.
     """
     rows = measure.rows(results)
+    made = {"_measured.md": measured_table(rows), "_benchmarks.md": benchmark_tables(results / "benchmarks")}
+    _write(target, all_pages(rows) | made)
+
+
+def all_pages(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Name and text of every page of the catalogue."""
     pages = {"index.md": _catalogue_index()}
     for kind in registry.KINDS:
         pages |= _kind_pages(kind, rows)
-    pages |= _recipe_pages(rows)
-    pages["_measured.md"] = measured_table(rows)
-    pages["_benchmarks.md"] = benchmark_tables(results / "benchmarks")
-    _write(target, pages)
+    return pages | _recipe_pages(rows)
 
 
 def _write(target: Path, pages: Mapping[str, str]) -> None:

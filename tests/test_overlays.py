@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from running import folder_of, workspace, write_recipe, zoo  # noqa: F401
+from running import folder_of, write_recipe, zoo
 
 from zoo import registry
 
@@ -35,7 +35,6 @@ def test_every_overlay_is_tested_here_and_changes_neither_model_nor_data():
         assert registry.find_recipe(f"trainer/{path.stem}").resolve() == path.resolve()
 
 
-@pytest.mark.usefixtures("workspace")
 class TestOverlays:
     def test_csv_takes_the_place_of_wandb(self):
         folder = fit("csv", logger=None)

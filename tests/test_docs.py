@@ -1,0 +1,202 @@
+"""The documentation says what is so: its commands exist, its links lead somewhere, its catalogue is complete."""
+
+import contextlib
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from running import folder_of, zoo
+
+from zoo import measure, registry
+from zoo.__main__ import COMMANDS, main
+from zoo.testing.runner import entries_of
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(p for p in (ROOT / "docs").rglob("*.md") if not {"_build", "catalogue"} & set(p.parts[-3:]))
+PAGES = [ROOT / "README.md", *PAGES]
+BLOCK = re.compile(r"^```(?:sh|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# What the pages call by an invented name, and what stands for it here.
+INVENTED = {"FlowersNet": "AlexNet", "zoo-flowers": "lightning-zoo"}
+RUN = "runs/alexnet/20260101-120000"
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Page and words of every command that begins with ``zoo`` in a shell block."""
+    found = []
+    for page in PAGES:
+        for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+            for line in re.split(r"\n|&&", block.replace("\\\n", " ")):
+                words = shlex.split(line.strip().removeprefix("$ "), comments=True)
+                if words[:1] == ["zoo"]:
+                    found.append((str(page.relative_to(ROOT)), words[1:]))
+    return found
+
+
+def unique(*names: str) -> list[list[str]]:
+    return [list(w) for w in dict.fromkeys(tuple(words) for _, words in commands() if words[0] in names)]
+
+
+TRAINING = unique("fit", "validate", "test", "predict")
+
+
+def test_there_are_commands_of_every_kind():
+    assert {words[0] for _, words in commands()} - set(COMMANDS) <= {"--help", "--version"}
+    assert {words[0] for _, words in commands()} >= set(COMMANDS)
+    assert len(TRAINING) > 20
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short run of the main recipe, where the pages' commands find their files."""
+    folder = tmp_path_factory.mktemp("docs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        sizes = ["--model.architecture.width", "0.05", "--data.image_size", "32", "--data.resize", "36"]
+        assert zoo("fit", "--config", "alexnet", "--config", "trainer/debug", "--trainer.logger", "false", *sizes) == 0
+        made = folder_of("alexnet")
+        made.rename(RUN)
+        shutil.copy(Path(RUN) / "checkpoints" / "best.ckpt", "best.ckpt")
+    return folder
+
+
+@pytest.mark.parametrize("words", TRAINING, ids=" ".join)
+def test_training_commands_parse(words, checkpoint, monkeypatch, capsys):
+    monkeypatch.chdir(checkpoint)
+    here = {"zoo-flowers": "alexnet", "recipes/alexnet.yaml": str(ROOT / "recipes" / "alexnet.yaml")}
+    words = [here.get(word, word) for word in words]
+    words = [word for word in words if word != "--print_config"]
+    assert zoo(*words, "--print_config") == 0, capsys.readouterr().err
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"]
+
+
+def test_print_config_refuses_what_does_not_exist(checkpoint, monkeypatch, capsys):
+    monkeypatch.chdir(checkpoint)
+    for wrong in (["--model.architecture.widht", "1"], ["--trainer.max_epoch", "1"], ["--no-tests"]):
+        assert zoo("fit", "--config", "alexnet", *wrong, "--print_config") == 2
+
+
+@pytest.mark.parametrize("words", unique("list", "show", "completion", "--help", "--version"), ids=" ".join)
+def test_light_commands_run(words, capsys):
+    assert main([INVENTED.get(word, word) for word in words]) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", unique("doctor", "check", "export", "schema", "measure", "new-plugin"), ids=" ".join)
+def test_flags_and_names_of_other_commands_exist(words, capsys):
+    command, *rest = words[: words.index("--")] if "--" in words else words
+    with contextlib.suppress(SystemExit):  # argparse leaves so
+        main([command, "--help"])
+    help_ = capsys.readouterr().out
+    for flag in (word.partition("=")[0] for word in rest if word.startswith("--")):
+        assert re.search(rf"{re.escape(flag)}\b", help_), flag
+    names = [INVENTED.get(word, word) for word in rest if not word.startswith("-")]
+    if command == "check":
+        assert entries_of(names)
+    if command == "measure":
+        assert [registry.find_recipe(name) for name in measure._parser().parse_args(rest).recipes] or "--table" in rest
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    generated = set(generate().all_pages([]))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        path = (page.parent / file).resolve() if file else page
+        made = ROOT / "docs" / "catalogue"
+        if path.is_relative_to(made):
+            assert path.relative_to(made).as_posix() in generated, target
+        else:
+            assert path.exists(), target
+            assert not anchor or anchor in anchors(path), target
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def generate():
+    """The module that makes the generated pages."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_catalogue_covers_every_entry_with_all_its_arguments(tmp_path):
+    made = generate()
+    made.write_all(tmp_path / "catalogue", tmp_path / "results")
+    for entry in registry.entries():
+        page = (tmp_path / "catalogue" / made.page_of(entry)).read_text()
+        index = (tmp_path / "catalogue" / f"{entry.kind}.md").read_text()
+        assert made.page_of(entry) in index
+        assert page.startswith(f"# {entry.name}\n")
+    for recipe in registry.recipes():
+        assert recipe.path.read_text().rstrip() in (tmp_path / "catalogue" / made.page_of_recipe(recipe)).read_text()
+    page = (tmp_path / "catalogue" / "architectures" / "AlexNet.md").read_text()
+    assert "Krizhevsky" in page
+    assert "| `width` | `float` | `1.0` | factor on every hidden layer's channels" in page
+    assert "(../recipes/alexnet.md)" in page
+
+
+def test_results_are_shown_from_their_rows(tmp_path):
+    row = {
+        "recipe": "alexnet",
+        "command": "zoo fit --config alexnet",
+        "seeds": [0, 1],
+        "figures": {"test/top1": measure.summary([0.98, 0.99]), "test/top1/7": measure.summary([0.5, 0.5])},
+        "duration": measure.summary([100.0, 140.0]),
+        "hardware": {"cpu": "Intel(R) Xeon(R) CPU @ 2.20GHz", "cores": 2, "memory_gib": 8, "gpu": None},
+        "versions": {"python": "3.11"},
+        "commit": "abc",
+        "date": "2026-01-01",
+    }
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "alexnet.json").write_text(json.dumps(row))
+    generate().write_all(tmp_path / "catalogue", tmp_path / "results")
+    for name in ("_measured.md", "recipes/alexnet.md", "architectures/AlexNet.md"):
+        page = (tmp_path / "catalogue" / name).read_text()
+        assert (
+            "| `zoo fit --config alexnet` | `test/top1` | 0.9850 ± 0.0071 | 0, 1 | 2:00 | Intel Xeon, 2 cores |" in page
+        )
+        assert "test/top1/7" not in page
+
+
+def test_figures_are_not_typed_by_hand():
+    """Accuracies stand in rows, and nowhere in the pages."""
+    for page in PAGES[1:]:
+        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        assert not re.search(r"\b\d\d\.\d+ ?%|\b0\.\d{3,}\b", re.sub(r"`[^`]*`", "", text)), page
+
+
+def test_the_sweeps_command_runs():
+    sweep = yaml.safe_load((ROOT / "docs" / "sweeps" / "alexnet.yaml").read_text())
+    assert sweep["metric"]["name"] == "val/top1"
+    first = {name: values.get("values", [values.get("max")])[-1] for name, values in sweep["parameters"].items()}
+    args = [f"--{name}={value}" for name, value in first.items()]  # as W&B's agent writes them
+    command = [word for part in sweep["command"] for word in (args if part == "${args}" else [part])]
+    assert command[0] == "zoo"
+    short = ["--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1", "--trainer.max_epochs", "1"]
+    assert zoo(*command[1:], *short, "--trainer.logger", "false", "--model.architecture.width", "0.05") == 0
+    recipe = yaml.safe_load((folder_of("alexnet") / "recipe.yaml").read_text())
+    model = recipe["model"]["init_args"]
+    assert model["optimizer"]["init_args"]["weight_decay"] == first["model.optimizer.weight_decay"]
+    assert model["scheduler"]["init_args"]["max_lr"] == first["model.scheduler.max_lr"]
+    assert model["architecture"]["init_args"]["dropout"] == first["model.architecture.dropout"]
+
+
+def test_the_readmes_two_commands_stand_alone():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, says in (("run", "zoo fit --config recipes/alexnet.yaml"), ("test", "pytest")):
+        (block,) = re.findall(rf"^<!-- ci: {name} -->\n```sh\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+        assert "\n" not in block
+        assert block.startswith("python -m venv .venv && . .venv/bin/activate && pip install")
+        assert block.endswith(says)
