@@ -124,7 +124,8 @@ def class_page(entry: Entry, rows: Sequence[Mapping[str, Any]]) -> str:
         **view.notes,
     }
     lines = [f"# {entry.name}", "", *_fact_list(facts)]
-    lines += [line for doc in view.docs for line in (markdown(doc), "")]
+    own, *module = view.docs
+    lines += [markdown(own), "", *(f"{markdown(doc)}\n" for doc in module if doc)]
     if view.arguments:
         lines += ["## Arguments", "", *_argument_table(entry, view), ""]
     if used:
@@ -263,7 +264,7 @@ def markdown(doc: str) -> str:
 def _section(title: str, body: str) -> str:
     text = textwrap.dedent(body.expandtabs()).strip()
     if title == "Shape":
-        return f"```text\n{text}\n```"
+        return f"```text\n{text.replace('``', '')}\n```"
     items = re.split(r"\n(?=\S)", text)
     return "\n".join(f"- {_item(' '.join(item.split()))}" for item in items)
 

@@ -22,12 +22,6 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def per_step(starts: list[tuple[float, float]]) -> tuple[float, float]:
-    """Seconds a step by both clocks, without those that warm up."""
-    count = len(starts) - 1 - WARM_UP
-    return (starts[-1][0] - starts[WARM_UP][0]) / count, (starts[-1][1] - starts[WARM_UP][1]) / count
-
-
 def report(title: str, about: str, rows: Sequence[dict[str, Any]]) -> None:
     """Print the rows for people, and then all of it as one line of JSON for ``run.py``."""
     print(title)

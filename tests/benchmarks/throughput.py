@@ -1,8 +1,8 @@
 """Training steps a second of ``zoo fit``, with its default callbacks and logger, against a plain PyTorch loop.
 
 Same network, optimiser, batch size and data in memory; both turn bytes into normalised floats. Rounds alternate, so
-that a busy machine is busy for both. ``--profile`` prints where the rest of the tiny network's step goes.
-Run: ``python tests/benchmarks/throughput.py [--rounds N] [--only tiny|resnet18] [--profile]``.
+that a busy machine is busy for both. ``step_profile.py`` shows where the rest of the tiny network's step goes.
+Run: ``python tests/benchmarks/throughput.py [--rounds N] [--only tiny|resnet18]``.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from common import fit, own_folder, per_step, report, spread
+from common import WARM_UP, fit, own_folder, report, spread
 
 ABOUT = (
     "Steps a second of `zoo fit` divided by those of a plain loop over the same network, optimiser, batch and data in "
@@ -47,13 +47,13 @@ def zoo_seconds(case: Case) -> tuple[float, float]:
     """Seconds a step of ``zoo fit``."""
     import zoo_bench
 
-    zoo_bench.STEPS.clear()
+    zoo_bench.WATCH.start(WARM_UP, case.steps - 1)
     words = ["--model=Classification", f"--model.architecture={case.network}", "--model.optimizer=SGD"]
     words += ["--model.optimizer.lr=0.01", "--model.optimizer.momentum=0.9", "--data=RandomImages"]
     words += [f"--data.image_size={case.side}", f"--data.batch_size={case.batch_size}", "--data.val_fraction=0"]
     words += [f"--data.count={case.batch_size * case.steps}", "--trainer.max_epochs=1", "--no-test"]
     fit(*words)
-    return per_step(zoo_bench.STEPS)
+    return zoo_bench.WATCH.per_step()
 
 
 def plain_seconds(case: Case) -> tuple[float, float]:
@@ -67,15 +67,15 @@ def plain_seconds(case: Case) -> tuple[float, float]:
     network = getattr(zoo_bench, case.network)().to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     order = torch.randperm(len(images), device=device)
-    starts = []
+    zoo_bench.WATCH.start(WARM_UP, case.steps - 1)
     for rows in order.split(case.batch_size):
-        starts.append(zoo_bench.clocks())
+        zoo_bench.WATCH.tick()
         batch = (images.index_select(0, rows).float().div_(255) - 0.5) / 0.25
         loss = F.cross_entropy(network(batch), labels.index_select(0, rows))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return per_step(starts)
+    return zoo_bench.WATCH.per_step()
 
 
 @contextlib.contextmanager
@@ -122,31 +122,13 @@ def measure(case: Case, rounds: int) -> dict[str, object]:
     return {**row, "bar": case.bar, "reached": statistics.median(by_wall) >= case.bar}
 
 
-def profile(case: Case) -> None:
-    """Print the functions in which ``zoo fit`` spends the most time of its own."""
-    import cProfile
-    import pstats
-
-    import torch
-
-    torch.set_num_threads(case.threads or torch.get_num_threads())
-    zoo_seconds(case._replace(steps=50))  # imports
-    with cProfile.Profile() as profiler:
-        zoo_seconds(case)
-    pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=list(CASES))
-    parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     chosen = [CASES[options.only]] if options.only else list(CASES.values())
     with own_folder():
-        if options.profile:
-            profile(CASES[options.only or "tiny"])
-            return
         rows = [measure(case, options.rounds) for case in chosen]
     report("Training throughput", ABOUT, rows)
 

@@ -9,7 +9,7 @@ import argparse
 import statistics
 from typing import Any, NamedTuple
 
-from common import fit, own_folder, per_step, report, spread
+from common import WARM_UP, fit, own_folder, report, spread
 
 ABOUT = (
     "Images a second of `zoo fit`, default callbacks and logger included, and of a plain loop of timm's loader "
@@ -35,14 +35,14 @@ def zoo_seconds(case: Case) -> float:
     """Seconds a step of ``zoo fit``."""
     import zoo_bench
 
-    zoo_bench.STEPS.clear()
+    zoo_bench.WATCH.start(WARM_UP, case.steps - 1)
     sgd = "{class_path: SGD, init_args: {lr: 0.01, momentum: 0.9, nesterov: true, weight_decay: 0.0005}}"
     words = ["--model=Classification", f"--model.architecture={case.network}", f"--model.optimizer={sgd}"]
     words += ["--model.label_smoothing=0.1", "--data=RandomImages", "--data.image_size=32", "--data.val_fraction=0"]
     words += ["--data.augment=[{class_path: CropEach, init_args: {padding: 4}}, FlipEach]"]
     words += [f"--data.batch_size={case.batch_size}", f"--data.count={case.batch_size * case.steps}"]
     fit(*words, "--trainer.max_epochs=1", "--no-test")
-    return per_step(zoo_bench.STEPS)[0]
+    return zoo_bench.WATCH.per_step()[0]
 
 
 def timm_loader(images: Any, labels: Any, batch_size: int, device: Any) -> Any:
@@ -87,14 +87,14 @@ def timm_seconds(case: Case) -> float:
     network = getattr(zoo_bench, case.network)().to(device).train()
     optimizer = create_optimizer_v2(network, opt="sgd", lr=0.01, momentum=0.9, weight_decay=5e-4)
     criterion = LabelSmoothingCrossEntropy(0.1)
-    starts = []
+    zoo_bench.WATCH.start(WARM_UP, case.steps - 1)
     for batch, targets in loader:
-        starts.append(zoo_bench.clocks())
+        zoo_bench.WATCH.tick()
         loss = criterion(network(batch.to(device)), targets.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return per_step(starts)[0]
+    return zoo_bench.WATCH.per_step()[0]
 
 
 def measure(case: Case, rounds: int) -> dict[str, object]:

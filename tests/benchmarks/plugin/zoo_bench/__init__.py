@@ -10,14 +10,40 @@ from torchvision.models import resnet18
 from zoo import Architecture
 from zoo.data.images import InMemoryImages
 
-STEPS: list[tuple[float, float]] = []  # when each training step began, by both clocks; whoever measures empties it
+
+class Watch:
+    """Notes the time when the first and the last of the counted training steps begin, and nothing in between.
+
+    Reading a thread's time at each step would cost more than the step.
+    """
+
+    def __init__(self) -> None:
+        self.start(0, 0)
+        self.profiler: Any = None
+
+    def start(self, first: int, last: int) -> None:
+        """Count from here; steps ``first`` to ``last`` are what is measured."""
+        self.first, self.last, self.count = first, last, 0
+        self.noted: list[tuple[float, float]] = []
+
+    def tick(self) -> None:
+        """A step begins."""
+        if self.count in (self.first, self.last):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.noted.append((time.perf_counter(), time.thread_time()))
+            if self.profiler is not None:
+                (self.profiler.enable if self.count == self.first else self.profiler.disable)()
+        self.count += 1
+
+    def per_step(self) -> tuple[float, float]:
+        """Seconds a step, by the wall's clock and by this thread's time on a CPU."""
+        (wall, cpu), (later_wall, later_cpu) = self.noted
+        count = self.last - self.first
+        return (later_wall - wall) / count, (later_cpu - cpu) / count
 
 
-def clocks() -> tuple[float, float]:
-    """Seconds of the wall's clock and of this thread's time on a CPU, once the device has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter(), time.thread_time()
+WATCH = Watch()
 
 
 class ResNet18At32(Architecture):
@@ -60,7 +86,7 @@ class RandomImages(InMemoryImages):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if self.trainer.training:
-            STEPS.append(clocks())
+            WATCH.tick()
         return super().on_before_batch_transfer(batch, dataloader_idx)
 
 
