@@ -166,10 +166,10 @@ def test_precedence_is_defaults_checkpoint_recipes_flags(recipe: str) -> None:
 
 def test_a_callback_can_be_appended(recipe: str) -> None:
     Path("more.yaml").write_text("trainer: {callbacks+: [{class_path: EarlyStopping, init_args: {monitor: val/loss}}]}")
-    argv = ["--config", recipe, "--config", "more.yaml", "--trainer.callbacks+=Timer", "--no_test"]
+    argv = ["--config", recipe, "--config", "more.yaml", "--trainer.callbacks+=RichModelSummary", "--no_test"]
     assert zoo("fit", *argv) == 0
     names = [c["class_path"].rpartition(".")[2] for c in resolved()["trainer"]["callbacks"]]
-    assert names == ["EarlyStopping", "Timer"]
+    assert names == ["EarlyStopping", "RichModelSummary"]
 
 
 # Runs

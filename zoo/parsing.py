@@ -152,6 +152,8 @@ def condense(message: str) -> str:
             found.append(line.removeprefix("- "))
     if not found:
         return _one_line(message)
+    if found[0].startswith("unrecognized arguments"):
+        found[0] += " (one value an option: quote a pattern, and write a list as '[a, b]')"
     said = "; ".join(dict.fromkeys(_best(found)))
     if (given := re.search(r"^\s*Given value: ([^\n(]{1,60})$", text, flags=re.M)) and "Got value" not in said:
         said += f". Got value: {given[1]}"
