@@ -48,3 +48,13 @@ def test_a_checkpoint_outside_a_run_has_no_owner(workspace: Path) -> None:
     (folder / runs.RECIPE).write_text("")
     assert runs.owner_of(folder / "checkpoints/last.ckpt") == folder
     assert runs.owner_of(Path("elsewhere.ckpt")) is None
+
+
+def test_a_run_that_did_not_start_leaves_no_folder(workspace: Path) -> None:
+    folder = runs.folder_for("x")
+    runs.forget_if_empty()
+    assert not Path("runs/x").exists()
+    runs.new_folder(Path("runs/x"), folder.name)
+    (folder / "kept.txt").write_text("")
+    runs.forget_if_empty()
+    assert folder.is_dir()

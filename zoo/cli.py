@@ -441,6 +441,7 @@ def run(argv: list[str]) -> int:
         status = _run(argv)
     finally:
         loggers.finish(status)
+        runs.forget_if_empty()
     return status
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -54,6 +55,15 @@ def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path) ->
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     return new_folder(root / label)
+
+
+def forget_if_empty() -> None:
+    """Take the run's folder away again where a run ended before it wrote a file."""
+    folder = Path(os.environ.get(VARIABLE) or "")
+    if VARIABLE in os.environ and folder.is_dir() and not any(p.is_file() for p in folder.rglob("*")):
+        shutil.rmtree(folder)
+        if folder.parent.parts and not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
 
 
 def owner_of(checkpoint: Path) -> Path | None:
