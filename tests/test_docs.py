@@ -200,3 +200,11 @@ def test_the_readmes_two_commands_stand_alone():
         assert "\n" not in block
         assert block.startswith("python -m venv .venv && . .venv/bin/activate && pip install")
         assert block.endswith(says)
+
+
+def test_the_readmes_table_has_every_task_and_real_recipes():
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    ours = [e.name for e in registry.entries() if e.kind == "tasks" and e.package == "lightning-zoo"]
+    assert [name for name, _ in rows] == ours
+    for _, recipes in rows:
+        assert [registry.find_recipe(name) for name in re.findall(r"`([^`]+)`", recipes)]
