@@ -123,6 +123,13 @@ def test_an_archive_can_not_write_elsewhere(example, tmp_path):
         make(example)
     assert not (tmp_path.parent / "escaped.JPEG").exists()
     assert not (tmp_path / "escaped.JPEG").exists()
+    with tarfile.open(inner, "w") as tar:
+        tar.add(picture, "escaped.JPEG")
+    with tarfile.open(archive, "w") as tar:
+        tar.add(inner, "..")
+    with pytest.raises(UserError, match="names no class"):
+        make(example)
+    assert not (tmp_path / "escaped.JPEG").exists()
 
 
 def test_two_cranes_are_told_apart():

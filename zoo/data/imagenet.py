@@ -202,13 +202,20 @@ def unpack_nested(archive: Path, folder: Path) -> None:
                 if inner is None:
                     continue
                 with tarfile.open(fileobj=inner) as tar:
-                    tar.extractall(partial / Path(member.name).stem, filter="data")
+                    tar.extractall(partial / _class_of(member), filter="data")
         partial.chmod(0o755)
         partial.replace(folder)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{archive} can't be unpacked into {folder}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _class_of(member: tarfile.TarInfo) -> str:
+    stem = Path(member.name).stem
+    if stem.startswith("."):  # also "..", which would unpack beside the folder
+        raise tarfile.TarError(f"{member.name} in it names no class")
+    return stem
 
 
 # Small files in the set's own format
