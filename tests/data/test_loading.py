@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.utils.data import Dataset
+from zoo_toys.data import ToyTensors
 
 from zoo.data.loading import Loader, Rows, TensorSource, key, split_indices
 from zoo.errors import UserError
@@ -65,6 +66,16 @@ def test_shards_are_disjoint_and_complete(world, count):
 def test_a_last_batch_too_small_for_every_process_is_left_out_of_training_only():
     assert [len(loader(19, train=True, rank=r, world=2)) for r in (0, 1)] == [3, 3]
     assert [len(loader(19, rank=r, world=2)) for r in (0, 1)] == [4, 3]
+
+
+def test_evaluation_gives_no_process_an_empty_batch():
+    shares = []
+    for rank in range(3):
+        data = ToyTensors(batch_size=2)
+        data.trainer = trainer(rank=rank, world=3)
+        shares += [labels for _, labels in data.val_dataloader()]
+    assert all(len(share) for share in shares)
+    assert sum(map(len, shares)) == 22
 
 
 def test_drop_last():

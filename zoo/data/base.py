@@ -93,6 +93,7 @@ class Data(LightningDataModule, ABC):
         world = self.trainer.world_size if self.trainer else 1
         if train and size < world:
             raise UserError(f"data.batch_size is {size}, fewer than the {world} processes that share it")
+        size = max(size, world)  # no process is given an empty batch
         return Loader(
             samples,
             size,
