@@ -2,11 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from running import folder_of, write_recipe, zoo
+
+from zoo.predicting import PredictionFiles
 
 FIT = {
     "class_path": "Classification",
@@ -53,6 +58,20 @@ def test_other_data_than_the_checkpoints(checkpoint: Path) -> None:
     argv = ["--data", "ImageFolder", "--data.root", "nowhere", "--data.files", "one.png"]
     assert zoo("predict", "--ckpt_path", str(checkpoint), *argv, "--out", "here") == 0
     assert len(json.loads(Path("here/predictions.json").read_text())) == 1
+
+
+def test_every_process_names_what_it_could_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def gather(parts: list[Any], own: Any) -> None:
+        parts[:] = [own, ([{"name": "b"}], ["broken.png"])]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    files = PredictionFiles(tmp_path)
+    files.rows = [{"name": "a"}]
+    trainer: Any = SimpleNamespace(world_size=2, is_global_zero=True, datamodule=SimpleNamespace(unreadable=[]))
+    files.on_predict_end(trainer, None)  # type: ignore[arg-type]
+    files.report()
+    assert "broken.png" in capsys.readouterr().out
+    assert [row["name"] for row in json.loads((tmp_path / "predictions.json").read_text())] == ["a", "b"]
 
 
 def test_lists_of_images(workspace: Path) -> None:

@@ -22,7 +22,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.model_summary import ModelSummary
 
 from zoo import checkpoints, loggers, registry, runs
-from zoo.callbacks import Pictures, Plateau, RunCheckpoints, Stopped, progress
+from zoo.callbacks import Pictures, Plateau, Premises, RunCheckpoints, Stopped, progress
 from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.facts import spec
@@ -30,12 +30,17 @@ from zoo.parsing import ZooParser, load_recipe, told_by
 from zoo.tasks.base import Task
 
 COMMANDS = ("fit", "validate", "test", "predict")
-# What a resumed run must not change: its optimiser's state or the order of its data would no longer be its own.
+# What a resumed run must not change: its optimiser's state, its splits or their order would no longer be its own.
 FIXED_ON_RESUME = (
+    "model.class_path",
     "model.init_args.optimizer",
     "model.init_args.scheduler",
+    "data.class_path",
     "data.init_args.batch_size",
     "data.init_args.drop_last",
+    "data.init_args.val_fraction",
+    "data.init_args.test_fraction",
+    "data.init_args.split_seed",
     "seed_everything",
 )
 
@@ -141,12 +146,8 @@ class ZooCLI(LightningCLI):
 
     def _label(self) -> str:
         record = checkpoints.run_record(self.checkpoint) if self.checkpoint_path else {}
-        named = [n for n in self.recipe_names if not n.startswith("trainer/") and "/trainer/" not in n]
-        if named:
-            path = Path(named[0].rpartition(":")[2])
-            installed = {r.path.resolve(): r.name for r in registry.recipes()}
-            return installed.get(registry.find_recipe(named[0]).resolve(), path.name.removesuffix(".yaml"))
-        return str(record.get("recipe_name") or self.recipe["model"]["class_path"].rpartition(".")[2])
+        other = str(record.get("recipe_name") or self.recipe["model"]["class_path"].rpartition(".")[2])
+        return _label_of(self.recipe_names) or other
 
     def _refuse_changes(self) -> None:
         before = {"seed_everything": self.base.get("seed_everything"), "model": self.base["model"]}
@@ -154,7 +155,7 @@ class ZooCLI(LightningCLI):
         for key in FIXED_ON_RESUME:
             old, new = _get(before, key), _get(self.recipe, key)
             if old is not None and old != new:
-                name = key.replace(".init_args", "")
+                name = key.replace(".init_args", "").replace(".class_path", "")
                 raise UserError(
                     f"{name} can't change when a run goes on: {_short(old)} in the checkpoint, {_short(new)} now "
                     f"(--model.weights {self.checkpoint_path} starts a new run from these weights)"
@@ -218,7 +219,7 @@ class ZooCLI(LightningCLI):
         return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, enable_progress_bar=bar, **kwargs)
 
     def _callbacks(self, config: Any, own: Sequence[Any]) -> list[Any]:
-        added: list[Any] = [Plateau(), Pictures(self.folder / "pictures")]
+        added: list[Any] = [Plateau(), Premises(), Pictures(self.folder / "pictures")]
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in own):
             added.append(progress())
         self.saver: RunCheckpoints | None = None
@@ -226,19 +227,13 @@ class ZooCLI(LightningCLI):
         if self.subcommand == "fit" and wanted and not any(isinstance(c, Checkpoint) for c in own):
             self.saver = RunCheckpoints(
                 self.folder / "checkpoints",
-                self.model.monitor if self._validates() else None,
+                self.model.monitor,
                 self.model.monitor_mode,
                 record=self._record,
                 every_n_steps=self.config.fit.get("checkpoint_every_n_steps"),
             )
             added.append(self.saver)
         return added
-
-    def _validates(self) -> bool:
-        """Whether the data holds a validation part."""
-        self.datamodule.prepare_data()
-        self.datamodule.setup("fit")
-        return self.datamodule.samples("val") is not None
 
     def _record(self) -> dict[str, Any]:
         run = loggers.run_of(self.trainer.loggers) if self.trainer.is_global_zero else None
@@ -275,9 +270,10 @@ class ZooCLI(LightningCLI):
 
     def test(self, model: Task, datamodule: Data, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Test a checkpoint, and write its figures."""
-        if not self._tests():
+        results = self._test(model, ckpt_path)
+        if datamodule.samples("test") is None:
             raise UserError(f"{type(datamodule).__name__} has no test part")
-        self._report(self._test(model, ckpt_path), None)
+        self._report(results, None)
 
     def _test(self, task: Task, ckpt_path: str | None) -> dict[str, float]:
         found = self.trainer.test(task, datamodule=self.datamodule, ckpt_path=ckpt_path, verbose=False)
@@ -285,10 +281,9 @@ class ZooCLI(LightningCLI):
 
     def validate(self, model: Task, datamodule: Data, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Validate a checkpoint, and write its figures."""
-        datamodule.setup("fit")
+        found = self.trainer.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
         if datamodule.samples("val") is None:
             raise UserError(f"{type(datamodule).__name__} has no validation part")
-        found = self.trainer.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
         self._report(dict(found[0]) if found else {}, None)
 
     def predict(self, model: Task, datamodule: Data, ckpt_path: str | None = None, **kwargs: Any) -> None:
@@ -299,8 +294,8 @@ class ZooCLI(LightningCLI):
         self.trainer.callbacks.append(files)  # type: ignore[attr-defined]
         self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
         if self.trainer.is_global_zero:
-            files.report(getattr(datamodule, "unreadable", []))
-        if getattr(datamodule, "unreadable", []):
+            files.report()
+        if files.unreadable:
             raise SystemExit(1)
 
     def _report(self, results: dict[str, float], checkpoint: Path | None) -> None:
@@ -375,7 +370,7 @@ def _with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Pat
     argv, found = list(argv), None
     for at, value in _values(argv, "--ckpt_path"):
         if value == "last":
-            found = checkpoints.find_last(_runs_of(recipe_names))
+            found = checkpoints.find_last(Path("runs") / (_label_of(recipe_names) or ""))
         elif argv[0] == "fit" and (last := Path(value) / "checkpoints" / "last.ckpt").is_file():
             found = last
         else:
@@ -384,9 +379,14 @@ def _with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Pat
     return found, argv
 
 
-def _runs_of(recipe_names: list[str]) -> Path:
-    named = [Path("runs") / n.rpartition(":")[2].removesuffix(".yaml") for n in recipe_names]
-    return next((folder for folder in named if folder.is_dir()), Path("runs"))
+def _label_of(recipe_names: list[str]) -> str | None:
+    """What runs of these recipes are called: the first one's name that is no overlay; None where all are."""
+    named = [n for n in recipe_names if not n.startswith("trainer/") and "/trainer/" not in n]
+    if not named:
+        return None
+    installed = {r.path.resolve(): r.name for r in registry.recipes()}
+    stem = Path(named[0].rpartition(":")[2]).name.removesuffix(".yaml")
+    return installed.get(registry.find_recipe(named[0]).resolve(), stem)
 
 
 def _base_of(checkpoint: dict[str, Any], path: Path, command: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class PredictionFiles(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.folder = folder
         self.rows: list[dict[str, Any]] = []
+        self.unreadable: list[str] = []
         self.pictures = 0
 
     def write_on_batch_end(
@@ -48,19 +49,22 @@ class PredictionFiles(BasePredictionWriter):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the JSON file, of all processes' rows together."""
+        self.unreadable = list(getattr(trainer.datamodule, "unreadable", ()))  # type: ignore[attr-defined]
         if trainer.world_size > 1:
             parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, self.rows)
-            self.rows = [row for part in parts for row in part]
+            torch.distributed.all_gather_object(parts, (self.rows, self.unreadable))
+            self.rows = [row for rows, _ in parts for row in rows]
+            self.unreadable = [name for _, names in parts for name in names]
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(self.rows, indent=1, ensure_ascii=False)
             (self.folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
 
-    def report(self, unreadable: Sequence[str]) -> None:
+    def report(self) -> None:
         """Say what was written, and what could not be read."""
         print(f"images       {len(self.rows)}")
-        print(f"pictures     {self.folder / 'pictures'}")
+        if self.rows:
+            print(f"pictures     {self.folder / 'pictures'}")
         print(f"predictions  {self.folder / 'predictions.json'}", flush=True)
-        if unreadable:
-            print(f"unreadable   {len(unreadable)}: {', '.join(unreadable)}", flush=True)
+        if self.unreadable:
+            print(f"unreadable   {len(self.unreadable)}: {', '.join(self.unreadable)}", flush=True)
