@@ -2,6 +2,8 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,24 @@ def test_the_best_score_is_kept(mode: str, scores: list[float], kept: float, tmp
     for score in scores:
         saver._note_score(score)
     assert saver.best_score == kept
+
+
+def test_a_validation_counted_over_epochs_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint between a step and its validation would leave the validation out when the run goes on."""
+    quiet: list[int] = []
+    saver = RunCheckpoints(tmp_path, None)
+    monkeypatch.setattr(saver, "_quiet", lambda trainer: quiet.append(trainer.fit_loop.total_batch_idx))
+    for total in range(12):
+        trainer: Any = SimpleNamespace(
+            accumulate_grad_batches=1,
+            check_val_every_n_epoch=None,
+            enable_validation=True,
+            val_check_batch=4,
+            is_last_batch=False,
+            fit_loop=SimpleNamespace(total_batch_idx=total),
+        )
+        saver.on_train_batch_end(trainer, None, None, None, total % 6)  # type: ignore[arg-type]
+    assert quiet == [0, 1, 2, 4, 5, 6, 8, 9, 10]
 
 
 def test_best_and_last(workspace: Path) -> None:

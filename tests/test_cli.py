@@ -205,13 +205,49 @@ def test_a_resumed_run_goes_on_in_its_own_folder(recipe: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [["--model.optimizer.lr", "0.5"], ["--data.batch_size", "5"], ["--seed_everything", "3"]]
+    "change",
+    [
+        ["--model.optimizer.lr", "0.5"],
+        ["--data.batch_size", "5"],
+        ["--data", "ToySamples"],
+        ["--seed_everything", "3"],
+    ],
 )
 def test_what_would_be_ignored_on_resume_is_refused(change: list[str], recipe: str, capsys) -> None:
     assert zoo("fit", "--config", recipe, "--no_test") == 0
     last = str(folder_of("toy") / "checkpoints/last.ckpt")
     capsys.readouterr()
     assert "can't change when a run goes on" in said(capsys, "fit", "--ckpt_path", last, *change)
+
+
+def test_last_is_of_the_recipe_that_is_named(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert zoo("fit", "--config", recipe, "--no_test") == 0
+    folder = Path("recipes")
+    folder.mkdir()
+    shutil.copy(recipe, folder / "other.yaml")
+    capsys.readouterr()
+    line = said(capsys, "test", "--config", "recipes/other.yaml", "--ckpt_path", "last")
+    assert "no whole checkpoint below runs/other" in line
+    assert zoo("fit", "--config", "recipes/other.yaml", "--no_test") == 0
+    newer, older = folder_of("toy"), folder_of("other")
+    for at, run in enumerate((older, newer)):
+        os.utime(run / "checkpoints/last.ckpt", (1e9 + at, 1e9 + at))
+    assert (
+        zoo("fit", "--config", "recipes/other.yaml", "--ckpt_path", "last", "--trainer.max_epochs", "2", "--no_test")
+        == 0
+    )
+    assert read(older / "checkpoints/last.ckpt")["epoch"] == 1
+    assert read(newer / "checkpoints/last.ckpt")["epoch"] == 0
+
+
+def test_a_schedule_over_the_whole_run_cannot_be_lengthened(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cycle = ["--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", "0.1"]
+    assert zoo("fit", "--config", recipe, "--no_test", *cycle) == 0
+    last = str(folder_of("toy") / "checkpoints/last.ckpt")
+    capsys.readouterr()
+    line = said(capsys, "fit", "--ckpt_path", last, "--trainer.max_epochs", "2")
+    assert "trainer.max_epochs can't change" in line
+    assert "OneCycleLR" in line
 
 
 # Checkpoints that stand alone
@@ -224,6 +260,32 @@ def test_fit_ends_with_the_test_and_prints_a_line_a_metric(recipe: str, capsys: 
     assert f"\ntest/loss {value:.4f}\n" in out
     assert zoo("fit", "--config", recipe, "--no-test") == 0
     assert "test/loss" not in capsys.readouterr().out
+
+
+def test_every_command_leaves_preparing_to_the_trainer(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does so on one process only; a set that must be fetched is there before it is read."""
+    from zoo_toys.data import ToyTensors
+
+    done: list[str] = []
+    monkeypatch.setattr(ToyTensors, "prepare_data", lambda self: done.append("prepare" if self.trainer else "early"))
+    monkeypatch.setattr(ToyTensors, "setup", lambda self, stage: done.append("setup"))
+    assert zoo("fit", "--config", recipe, "--no_test") == 0
+    last = str(folder_of("toy") / "checkpoints/last.ckpt")
+    for command in ("test", "validate"):
+        done.append(command)
+        assert zoo(command, "--ckpt_path", last) == 0
+    assert done == ["prepare", "setup", "test", "prepare", "setup", "validate", "prepare", "setup"]
+
+
+def test_a_missing_part_is_one_line(recipe: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from zoo_toys.data import ToyTensors
+
+    assert zoo("fit", "--config", recipe, "--no_test") == 0
+    last = str(folder_of("toy") / "checkpoints/last.ckpt")
+    monkeypatch.setattr(ToyTensors, "samples", lambda self, split: None)
+    capsys.readouterr()
+    assert "ToyTensors has no test part" in said(capsys, "test", "--ckpt_path", last)
+    assert "ToyTensors has no validation part" in said(capsys, "validate", "--ckpt_path", last)
 
 
 def test_a_checkpoint_alone_is_enough(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import different, folder_of, state, write_recipe, zoo
+from running import different, folder_of, said, state, write_recipe, zoo
 
 SGD = {"class_path": "SGD", "init_args": {"lr": 0.05, "momentum": 0.9}}
 CLASSIFY = {"class_path": "ToyClassification", "init_args": {"architecture": "ToyNet", "optimizer": SGD}}
@@ -35,6 +35,11 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         ONE_CYCLE,
         "ToyTensors",
         {"accumulate_grad_batches": 2, "val_check_interval": 2},
+    ),
+    "validation counted over epochs": (
+        PLATEAU,
+        "ToyTensors",
+        {"check_val_every_n_epoch": None, "val_check_interval": 4},
     ),
     "one-cycle": (ONE_CYCLE, "ToyTensors", {}),
     "plateau": (PLATEAU, "ToyTensors", {"max_epochs": 3}),
@@ -66,6 +71,37 @@ def test_resumes_exactly_from_every_step(name: str, tmp_path: Path, workspace: P
         assert zoo("fit", "--ckpt_path", str(alone), "--no_test") == 0
         found = different(wanted, state(folder_of("case") / "checkpoints" / "last.ckpt"))
         assert not found, f"{name}: resumed at {step.stem}, these differ: {found[:5]}"
+
+
+def test_a_run_with_a_schedule_of_fixed_length_is_not_made_longer(tmp_path: Path, workspace: Path, capsys) -> None:
+    recipe = write_recipe(tmp_path / "case.yaml", ONE_CYCLE, {"class_path": "ToyTensors"}, max_epochs=1)
+    assert zoo("fit", "--config", str(recipe), "--no_test") == 0
+    last = str(folder_of("case") / "checkpoints" / "last.ckpt")
+    line = said(capsys, "fit", "--ckpt_path", last, "--trainer.max_epochs", "2")
+    assert "OneCycleLR lasts 6 steps, the run 12" in line
+
+
+@pytest.mark.parametrize(
+    ("model", "extra", "name"),
+    [
+        (PLATEAU, {}, "ReduceLROnPlateau"),
+        (
+            CLASSIFY,
+            {"callbacks": [{"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}]},
+            "EarlyStopping",
+        ),
+    ],
+)
+def test_what_waits_for_a_validation_that_never_comes_is_refused(
+    model: Any, extra: Any, name: str, tmp_path: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = {"class_path": "ToyTensors", "init_args": {"validation": False}}
+    line = said(capsys, "fit", "--config", str(write_recipe(tmp_path / "case.yaml", model, without, **extra)))
+    assert f"{name} waits for val/loss" in line
+    never = write_recipe(tmp_path / "never.yaml", model, {"class_path": "ToyTensors"}, limit_val_batches=0, **extra)
+    assert f"{name} waits for val/loss" in said(capsys, "fit", "--config", str(never))
+    rare = write_recipe(tmp_path / "rare.yaml", model, {"class_path": "ToyTensors"}, check_val_every_n_epoch=2, **extra)
+    assert zoo("fit", "--config", str(rare), "--no_test") == 0
 
 
 def test_the_seed_matters(tmp_path: Path, workspace: Path) -> None:

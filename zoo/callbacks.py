@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zoo.checkpoints import RUN_KEY
+from zoo.errors import UserError
 
 
 class Stopped(Exception):  # noqa: N818  not an error: the run was asked to stop, has saved, and leaves
@@ -48,12 +49,50 @@ class Plateau(Callback):
 
 
 def _monitored(trainer: Trainer, name: str) -> float:
-    from zoo.errors import UserError
-
     if name not in trainer.callback_metrics:
         known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
         raise UserError(f"the run waits for {name}, which validation does not give (it gives {known})")
     return float(trainer.callback_metrics[name])
+
+
+class Premises(Callback):
+    """Refuses, before the first step, what would be ignored, or would fail when hours of training are done."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Every schedule lasts as long as the run, and whatever waits for a validation gets one.
+
+        Raises:
+            UserError: one of them does not.
+        """
+        for config in trainer.lr_scheduler_configs:
+            self._refuse_short(config.scheduler, trainer.estimated_stepping_batches)
+        if (waiting := self._waiting(trainer)) and not self._validates(trainer):
+            name, monitor = waiting[0]
+            raise UserError(f"{name} waits for {monitor}, but this run validates nothing: give it data.val_fraction")
+
+    @staticmethod
+    def _refuse_short(scheduler: Any, steps: float) -> None:
+        made_for = getattr(scheduler, "total_steps", None)
+        if made_for is not None and made_for < steps:
+            raise UserError(
+                f"{type(scheduler).__name__} lasts {made_for} steps, the run {steps}: with it, a run that goes on "
+                "can't be made longer (--model.weights FILE starts a new run from its weights)"
+            )
+
+    @staticmethod
+    def _validates(trainer: Trainer) -> bool:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        return trainer.enable_validation and not (hasattr(data, "samples") and data.samples("val") is None)
+
+    @staticmethod
+    def _waiting(trainer: Trainer) -> list[tuple[str, str]]:
+        plateaus = [c for c in trainer.lr_scheduler_configs if isinstance(c.scheduler, ReduceLROnPlateau)]
+        waiting = [(type(c.scheduler).__name__, str(c.monitor)) for c in plateaus]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            monitor = str(getattr(callback, "monitor", ""))
+            if monitor.startswith("val/") and not isinstance(callback, RunCheckpoints):
+                waiting.append((type(callback).__name__, monitor))
+        return waiting
 
 
 class RunCheckpoints(Checkpoint):
@@ -136,7 +175,9 @@ class RunCheckpoints(Checkpoint):
     ) -> None:
         """A quiet point, unless gradients are still gathered or a validation or the epoch's end follows."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        due = trainer.enable_validation and (batch_idx + 1) % (trainer.val_check_batch or 1) == 0
+        by_steps = trainer.check_val_every_n_epoch is None
+        done = 1 + (trainer.fit_loop.total_batch_idx if by_steps else batch_idx)
+        due = trainer.enable_validation and done % (trainer.val_check_batch or 1) == 0
         if stepped and not due and not trainer.is_last_batch:
             self._quiet(trainer)
 
