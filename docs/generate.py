@@ -100,7 +100,7 @@ def _kind_pages(kind: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _recipe_pages(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     recipes = registry.recipes()
     pages = {page_of_recipe(recipe): recipe_page(recipe, rows) for recipe in recipes}
-    links = [(f"[{measure.name_of(r)}]({page_of_recipe(r)})", _comment(r)[:1], r.package) for r in recipes]
+    links = [(f"[{measure.name_of(r)}]({page_of_recipe(r)})", comment(r)[:1], r.package) for r in recipes]
     shown = [(link, text[0] if text else "", package) for link, text, package in links]
     pages["recipes.md"] = _index_page("recipes", shown, [page_of_recipe(r) for r in recipes])
     return pages
@@ -115,8 +115,8 @@ def _index_page(kind: str, links: Sequence[tuple[str, str, str]], pages: Sequenc
 
 def class_page(entry: Entry, rows: Sequence[Mapping[str, Any]]) -> str:
     """A class: where it is from, what it says, its arguments, the recipes that use it and what they reached."""
-    view = catalogue._view_of_class(entry.load())
-    used = [r for r in registry.recipes() if catalogue._uses(r, entry)]
+    view = catalogue.view_of_class(entry.load())
+    used = [r for r in registry.recipes() if catalogue.names(r, entry)]
     facts = {
         "package": entry.distribution,
         "in a recipe": f"`{entry.name}`",
@@ -151,8 +151,8 @@ def recipe_page(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> str:
     """A recipe: what it says of itself, the command, the file, the classes in it and what it reached."""
     name, overlay = measure.name_of(recipe), recipe.name.startswith("trainer/")
     command = f"zoo fit --config {'RECIPE --config ' if overlay else ''}{name}"
-    used = [e for e in registry.entries() if catalogue._uses(recipe, e)]
-    lines = [f"# {name}", "", " ".join(map(escaped, _comment(recipe))), ""]
+    used = [e for e in registry.entries() if catalogue.names(recipe, e)]
+    lines = [f"# {name}", "", " ".join(map(escaped, comment(recipe))), ""]
     lines += ["```sh", command.replace("RECIPE", "alexnet"), "```", ""]
     if used:
         lines += ["Uses " + ", ".join(f"[{e.name}](../{page_of(e)})" for e in used) + ".", ""]
@@ -160,8 +160,8 @@ def recipe_page(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, *_measured_section([recipe], rows)])
 
 
-def _comment(recipe: Recipe) -> list[str]:
-    return catalogue._comment(recipe.path)
+def comment(recipe: Recipe) -> list[str]:
+    return catalogue.leading_comment(recipe.path)
 
 
 def _measured_section(recipes: Sequence[Recipe], rows: Sequence[Mapping[str, Any]]) -> list[str]:

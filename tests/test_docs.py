@@ -198,7 +198,7 @@ def test_the_readmes_two_commands_stand_alone():
     for name, says in (("run", "zoo fit --config recipes/alexnet.yaml"), ("test", "pytest")):
         (block,) = re.findall(rf"^<!-- ci: {name} -->\n```sh\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
         assert "\n" not in block
-        assert block.startswith("python -m venv .venv && . .venv/bin/activate && pip install")
+        assert block.startswith("python3 -m venv .venv && . .venv/bin/activate && pip install")
         assert block.endswith(says)
 
 

@@ -76,7 +76,7 @@ def list_(argv: list[str]) -> int:
 
 def _rows(section: str) -> list[_Row]:
     if section == "recipes":
-        return [_Row(_recipe_name(r), (_comment(r.path) or [""])[0], r.package) for r in registry.recipes()]
+        return [_Row(_recipe_name(r), (leading_comment(r.path) or [""])[0], r.package) for r in registry.recipes()]
     return [_Row(e.name, _summary(e), e.package) for e in registry.entries() if e.kind == section]
 
 
@@ -91,7 +91,7 @@ def _summary(entry: Entry) -> str:
         return f"({error})"
 
 
-def _comment(path: Path) -> list[str]:
+def leading_comment(path: Path) -> list[str]:
     """The lines of a file's leading comment, without their signs."""
     lines = []
     for line in _text(path).splitlines():
@@ -178,10 +178,10 @@ class _View(NamedTuple):
 
 def _class_page(entry: Entry) -> str:
     try:
-        view, problem = _view_of_class(entry.load()), ""
+        view, problem = view_of_class(entry.load()), ""
     except UserError as error:
         view, problem = _view_of_source(entry), str(error)
-    uses = [_recipe_name(r) for r in registry.recipes() if _uses(r, entry)]
+    uses = [_recipe_name(r) for r in registry.recipes() if names(r, entry)]
     facts = {
         "kind": {"architectures": "architecture", "tasks": "task", "parts": "part"}.get(entry.kind, entry.kind),
         "package": entry.distribution,
@@ -236,7 +236,8 @@ def _fitted_block(lines: list[str]) -> str:
     return _wrapped(" ".join(" ".join(lines)[len(first) :].split()), first, " " * len(first))
 
 
-def _view_of_class(cls: type) -> _View:
+def view_of_class(cls: type) -> _View:
+    """What ``zoo show`` says of a class that is imported."""
     import inspect
 
     home = inspect.getmodule(cls)
@@ -342,7 +343,7 @@ def _argument_list(entry: Entry, view: _View) -> str:
     return "\n".join(["Arguments", *lines]) if lines else ""
 
 
-def _uses(recipe: Recipe, entry: Entry) -> bool:
+def names(recipe: Recipe, entry: Entry) -> bool:
     """Whether a recipe has the class as a value."""
     paths = "|".join(re.escape(path) for path in {entry.name, entry.stable_path, entry.full_path})
     text = re.sub(r"(?:^|(?<=\s))#.*", "", _text(recipe.path))
@@ -351,7 +352,7 @@ def _uses(recipe: Recipe, entry: Entry) -> bool:
 
 def _recipe_page(recipe: Recipe) -> str:
     text = _text(recipe.path)
-    comment = _comment(recipe.path)
+    comment = leading_comment(recipe.path)
     body = "\n".join(text.splitlines()[len(comment) :]).strip()
     whole = re.search(r"^model:", text, re.MULTILINE) is not None
     facts = {

@@ -25,7 +25,7 @@ from zoo import checkpoints, loggers, registry, runs
 from zoo.callbacks import Pictures, Plateau, Premises, RunCheckpoints, Stopped, progress
 from zoo.data.base import Data
 from zoo.errors import UserError
-from zoo.facts import spec
+from zoo.facts import class_of, spec, takes
 from zoo.parsing import ZooParser, load_recipe, told_by
 from zoo.tasks.base import Task
 
@@ -43,6 +43,10 @@ FIXED_ON_RESUME = (
     "data.init_args.split_seed",
     "seed_everything",
 )
+
+
+# What a schedule over the whole run depends on.
+LENGTH = ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_batches")
 
 
 class KeepRecipe(SaveConfigCallback):
@@ -202,8 +206,23 @@ class ZooCLI(LightningCLI):
         """Build data, task and trainer; whatever they refuse ends in one line."""
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ImportError) as error:
             raise UserError(told_by(error)) from error
+        if self.subcommand == "fit" and self.checkpoint_path:
+            self._refuse_another_length()
+
+    def _refuse_another_length(self) -> None:
+        """A schedule over all steps is made for their number: a resumed run can't change it."""
+        factory = self.model.factories.get("scheduler")
+        if factory is None or not takes(factory, "total_steps"):
+            return
+        before, now = self.base.get("trainer") or {}, self.recipe["trainer"]
+        for key in LENGTH:
+            if key in before and before[key] != now[key]:
+                raise UserError(
+                    f"trainer.{key} can't change when a run goes on with {class_of(factory).__name__}, whose schedule "
+                    f"is made for all its steps: {before[key]} in the checkpoint, {now[key]} now"
+                )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the checkpoints, pictures, progress and atomic files of every run, where the recipe has not its own."""
@@ -261,7 +280,7 @@ class ZooCLI(LightningCLI):
         self.trainer.strategy.barrier()
         if self.saver.chosen.is_file() or self.checkpoint_path is None:
             return self.saver.chosen
-        print(f"zoo: {self.checkpoint_path} is the end of its run already; trainer.max_epochs goes on", flush=True)
+        print(f"zoo: {self.checkpoint_path} is the end of its run already: there is nothing to train", flush=True)
         return self.checkpoint_path
 
     def _tests(self) -> bool:
