@@ -389,13 +389,14 @@ def launch(*argv: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_two_processes_share_one_run(recipe: str) -> None:
-    ddp = ["--config", recipe, "--trainer.strategy", "ddp", "--trainer.devices", "2"]
+    ddp = ["--config", recipe, "--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.logger", "true"]
     done = launch("fit", *ddp, "--trainer.max_epochs", "2", "--checkpoint_every_n_steps", "3")
     assert done.returncode == 0, done.stderr
     folders = list(Path("runs/toy").iterdir())
     assert len(folders) == 1
     whole = folders[0] / "checkpoints"
     assert done.stdout.count("test/loss") == 1
+    assert len(list(folders[0].glob("wandb/offline-run-*"))) == 1
     two = json.loads((folders[0] / "results.json").read_text())
     assert zoo("test", "--ckpt_path", str(whole / "best.ckpt")) == 0
     one = json.loads((folder_of("test-toy") / "results.json").read_text())
