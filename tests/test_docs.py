@@ -195,7 +195,7 @@ def test_the_sweeps_command_runs():
 
 def test_the_readmes_two_commands_stand_alone():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, says in (("run", "zoo fit --config recipes/alexnet.yaml"), ("test", "pytest")):
+    for name, says in (("run", "zoo fit --config recipes/alexnet.yaml"), ("test", "pytest -n auto")):
         (block,) = re.findall(rf"^<!-- ci: {name} -->\n```sh\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
         assert "\n" not in block
         assert block.startswith("python3 -m venv .venv && . .venv/bin/activate && pip install")
