@@ -56,28 +56,17 @@ def _monitored(trainer: Trainer, name: str) -> float:
 
 
 class Premises(Callback):
-    """Refuses, before the first step, what would be ignored, or would fail when hours of training are done."""
+    """Refuses, before the first step, what waits for a validation in a run that has none."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Every schedule lasts as long as the run, and whatever waits for a validation gets one.
+        """Look at the schedulers and callbacks.
 
         Raises:
-            UserError: one of them does not.
+            UserError: one of them would never be stepped, or fail at the first epoch's end.
         """
-        for config in trainer.lr_scheduler_configs:
-            self._refuse_short(config.scheduler, trainer.estimated_stepping_batches)
         if (waiting := self._waiting(trainer)) and not self._validates(trainer):
             name, monitor = waiting[0]
             raise UserError(f"{name} waits for {monitor}, but this run validates nothing: give it data.val_fraction")
-
-    @staticmethod
-    def _refuse_short(scheduler: Any, steps: float) -> None:
-        made_for = getattr(scheduler, "total_steps", None)
-        if made_for is not None and made_for < steps:
-            raise UserError(
-                f"{type(scheduler).__name__} lasts {made_for} steps, the run {steps}: with it, a run that goes on "
-                "can't be made longer (--model.weights FILE starts a new run from its weights)"
-            )
 
     @staticmethod
     def _validates(trainer: Trainer) -> bool:
