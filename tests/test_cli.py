@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.cli import LightningCLI
-from running import folder_of, said, state, write_recipe, zoo
+from running import different, folder_of, said, state, write_recipe, zoo
 
 from zoo import registry
 from zoo.checkpoints import load, read, run_record
@@ -50,6 +50,8 @@ WRONG = {
     "wrong type of an optimiser's": (["--model.optimizer.lr", "fast"], ["lr", "float", "fast"]),
     "wrong range": (["--data.batch_size", "0"], ["batch_size", "at least 1"]),
     "wrong trainer value": (["--trainer.devices", "1.5.5"], ["devices"]),
+    "negative workers": (["--data.num_workers", "-1"], ["num_workers", "at least 0"]),
+    "no step at all": (["--checkpoint_every_n_steps", "0"], ["checkpoint_every_n_steps"]),
     "missing key": (["--model", "ToyGAN"], ["generator"]),
     "missing recipe": (["--config", "nowhere.yaml"], ["nowhere.yaml", "zoo list recipes"]),
     "missing checkpoint": (["--ckpt_path", "nowhere.ckpt"], ["nowhere.ckpt"]),
@@ -250,6 +252,44 @@ def test_a_schedule_over_the_whole_run_cannot_be_lengthened(recipe: str, capsys:
     assert "OneCycleLR" in line
 
 
+@pytest.mark.parametrize("place", ["/elsewhere", "../elsewhere"])
+def test_a_callback_cannot_write_outside_the_run(place: str, recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    own = ["--trainer.callbacks", "ModelCheckpoint", "--trainer.callbacks.dirpath"]
+    assert "outside the run's folder" in said(capsys, "fit", "--config", recipe, *own, place)
+    assert zoo("fit", "--config", recipe, *own, "mine", "--no_test") == 0
+    assert list((folder_of("toy") / "mine").glob("*.ckpt"))
+
+
+def test_what_a_run_has_written_is_not_overwritten(recipe: str) -> None:
+    assert zoo("fit", "--config", recipe) == 0
+    folder = folder_of("toy")
+    before = {p.name: p.read_bytes() for p in folder.glob("re*")}
+    assert zoo("fit", "--ckpt_path", str(folder), "--trainer.max_epochs", "2") == 0
+    assert {p.name: p.read_bytes() for p in folder.glob("re*") if p.name in before} == before
+    assert yaml.safe_load((folder / "recipe-2.yaml").read_text())["trainer"]["max_epochs"] == 2
+    assert (folder / "results-2.json").is_file()
+
+
+def test_a_restarted_job_goes_on_by_itself(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    argv = ["fit", "--config", recipe, "--no_test"]
+    assert zoo(*argv) == 0
+    last = Path("runs/toy/torchrun-job/checkpoints/last.ckpt")
+    assert read(last)["epoch"] == 0
+    assert zoo(*argv, "--trainer.max_epochs", "3") == 0, "the same command, as a launcher gives it again"
+    assert read(last)["epoch"] == 2
+    assert len(list(Path("runs/toy").iterdir())) == 1
+
+
+def test_the_name_of_the_plateau_schedule_is_enough(recipe: str) -> None:
+    assert zoo("fit", "--config", recipe, "--no_test", "--model.scheduler", "ReduceLROnPlateau") == 0
+    path = "torch.optim.lr_scheduler.ReduceLROnPlateau"
+    assert resolved()["model"]["init_args"]["scheduler"]["class_path"] == path
+    Path("over.yaml").write_text("model: {init_args: {scheduler: ReduceLROnPlateau}}")
+    assert zoo("fit", "--config", recipe, "--config", "over.yaml", "--no_test") == 0
+    assert resolved()["model"]["init_args"]["scheduler"]["class_path"] == path
+
+
 # Checkpoints that stand alone
 
 
@@ -405,9 +445,32 @@ def test_two_processes_share_one_run(recipe: str) -> None:
     shutil.copy(whole / "step=3.ckpt", "middle.ckpt")
     again = launch("fit", "--ckpt_path", "middle.ckpt", "--no_test")
     assert again.returncode == 0, again.stderr
-    from running import different
-
     assert not different(wanted, state(folder_of("toy") / "checkpoints/last.ckpt"))
+
+
+@pytest.mark.slow
+def test_the_main_job_on_two_processes(workspace: Path) -> None:
+    """AlexNet with dropout, averaged weights and gathered gradients: one set of pictures, an exact resume."""
+    overlays = ["--config", "alexnet", "--config", "trainer/ddp", "--config", "trainer/ema"]
+    few = ["--trainer.limit_train_batches", "4", "--trainer.limit_val_batches", "1", "--trainer.max_epochs", "1"]
+    small = [
+        "--model.architecture.width",
+        "0.05",
+        "--trainer.accumulate_grad_batches",
+        "2",
+        "--trainer.logger",
+        "false",
+    ]
+    done = launch("fit", *overlays, *few, *small, "--no_test", "--checkpoint_every_n_steps", "1")
+    assert done.returncode == 0, done.stderr
+    folder = folder_of("alexnet")
+    assert len(list((folder / "pictures").iterdir())) == 1
+    shutil.copy(folder / "checkpoints/step=1.ckpt", "middle.ckpt")
+    again = launch("fit", "--ckpt_path", "middle.ckpt", "--no_test")
+    assert again.returncode == 0, again.stderr
+    end = state(folder / "checkpoints/last.ckpt")
+    assert end["global_step"] == 2
+    assert not different(end, state(folder_of("alexnet") / "checkpoints/last.ckpt"))
 
 
 def test_recipes_are_found_by_name() -> None:

@@ -35,7 +35,15 @@ def payloads(content: bytes) -> Iterator[bytes]:
 
 
 def records(folder: Path) -> list[Any]:
-    """The records of an offline run."""
+    """The records of an offline run that has ended; W&B's own process may still be writing the last of them."""
+    deadline = time.monotonic() + 30
+    while not (found := _records(folder)) or found[-1].WhichOneof("record_type") != "exit":
+        assert time.monotonic() < deadline, [r.WhichOneof("record_type") for r in found]
+        time.sleep(0.2)
+    return found
+
+
+def _records(folder: Path) -> list[Any]:
     from wandb.proto import wandb_internal_pb2
 
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")

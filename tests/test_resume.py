@@ -106,6 +106,18 @@ def test_what_waits_for_a_validation_that_never_comes_is_refused(
     assert zoo("fit", "--config", str(rare), "--no_test") == 0
 
 
+def test_the_main_job_resumes_exactly_from_every_step(tmp_path: Path, workspace: Path) -> None:
+    few = ["--trainer.limit_train_batches", "3", "--trainer.max_epochs", "2", "--trainer.limit_val_batches", "1"]
+    small = ["--model.architecture.width", "0.05", "--trainer.logger", "false", "--trainer.accelerator", "cpu"]
+    assert zoo("fit", "--config", "alexnet", *few, *small, "--no_test", "--checkpoint_every_n_steps", "1") == 0
+    whole = folder_of("alexnet") / "checkpoints"
+    for step in range(1, 6):
+        alone = shutil.copy(whole / f"step={step}.ckpt", tmp_path / "alone.ckpt")
+        assert zoo("fit", "--ckpt_path", str(alone), "--no_test") == 0
+        found = different(state(whole / "last.ckpt"), state(folder_of("alexnet") / "checkpoints" / "last.ckpt"))
+        assert not found, f"resumed at step {step}, these differ: {found[:5]}"
+
+
 def test_the_seed_matters(tmp_path: Path, workspace: Path) -> None:
     """Guards the comparison itself: another seed gives other weights."""
     recipe = write_recipe(tmp_path / "case.yaml", CLASSIFY, {"class_path": "ToyTensors"})

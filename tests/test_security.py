@@ -68,6 +68,8 @@ RECIPES: dict[str, Any] = {
     "LambdaCallback by path": trainer(
         callbacks=[part("lightning.pytorch.callbacks.lambda_function.LambdaCallback", setup="os.getcwd")]
     ),
+    "function for a callback's callable": trainer(callbacks=[part("WeightAveraging", avg_fn="torch.nn.init.eye_")]),
+    "function for a schedule's callable": model(scheduler=part("LambdaLR", lr_lambda="torch.nn.functional.relu")),
     "eval": model(optimizer=part("builtins.eval", source="open('RAN','w')")),
     "exec": model(optimizer="builtins.exec"),
     "partial chain": model(optimizer=part("functools.partial", func="os.system", command="touch RAN")),

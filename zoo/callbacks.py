@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zoo.checkpoints import RUN_KEY
 from zoo.errors import UserError
+from zoo.runs import free
 
 
 class Stopped(Exception):  # noqa: N818  not an error: the run was asked to stop, has saved, and leaves
@@ -250,7 +251,6 @@ class Pictures(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.written: list[Path] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pictures of some validation images."""
@@ -268,8 +268,7 @@ class Pictures(Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             for i, picture in enumerate(pictures):
                 path = self.folder / (f"{prefix}-{name}.png" if len(pictures) == 1 else f"{prefix}-{name}-{i:02d}.png")
-                picture.save(path)
-                self.written.append(path)
+                picture.save(free(path))
             self._log(trainer, f"{prefix.partition('-')[0]}/{name}", pictures)
 
     def _log(self, trainer: Trainer, key: str, pictures: list[Any]) -> None:

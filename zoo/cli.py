@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -26,7 +27,7 @@ from zoo.callbacks import Pictures, Plateau, Premises, RunCheckpoints, Stopped, 
 from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.facts import class_of, spec, takes
-from zoo.parsing import ZooParser, load_recipe, told_by
+from zoo.parsing import ZooParser, load_recipe, refuse_functions, told_by
 from zoo.tasks.base import Task
 
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -45,6 +46,8 @@ FIXED_ON_RESUME = (
 )
 
 
+# Arguments of callbacks, loggers and profilers that say where they write.
+PLACES = ("dirpath", "dir", "root_dir", "filename", "name", "version", "sub_dir", "prefix", "id")
 # What a schedule over the whole run depends on.
 LENGTH = ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_batches")
 
@@ -60,10 +63,12 @@ class KeepRecipe(SaveConfigCallback):
         """Only a fit has a recipe of its own to keep. Runs on rank zero."""
         if stage != "fit":
             return
+        text = yaml.safe_dump(self.cli.recipe, sort_keys=False)
         path = self.cli.folder / runs.RECIPE
-        if not path.is_file():
-            with checkpoints.whole_file(path) as temporary:
-                temporary.write_text(yaml.safe_dump(self.cli.recipe, sort_keys=False), encoding="utf-8")
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return
+        with checkpoints.whole_file(runs.free(path)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Say what runs where, once the network is built; give the loggers the recipe and the network's summary."""
@@ -98,7 +103,10 @@ class ZooCLI(LightningCLI):
         parser.add_argument("--out", type=str, default=None, help="Folder for what this run writes, instead of runs/…")
         parser.add_argument("--no_test", "--no-test", action="store_true", help="fit: leave out the test at the end.")
         parser.add_argument(
-            "--checkpoint_every_n_steps", type=int | None, default=None, help="fit: also keep step=N.ckpt so often."
+            "--checkpoint_every_n_steps",
+            type=PositiveInt | None,
+            default=None,
+            help="fit: also keep step=N.ckpt so often.",
         )
 
     # Parsing
@@ -128,16 +136,19 @@ class ZooCLI(LightningCLI):
         for key, flag in (("model", "--model NAME"), ("data", "--data NAME")):
             if config.get(key) is None:
                 raise UserError(f"no {key}: give a recipe (--config FILE), {flag}, or a checkpoint (--ckpt_path FILE)")
+        refuse_functions(config)
         self.recipe = self._plain_recipe()
         fitting = self.subcommand == "fit"
-        if fitting and self.checkpoint_path:
-            self._refuse_changes()
         label = self._label()
         resumed = self.checkpoint_path if fitting else None
         self.folder = runs.folder_for(label if fitting else f"{self.subcommand}-{label}", resumed, config.get("out"))
         self._go_on_after_restart(config)
+        if fitting and self.checkpoint_path:
+            self._refuse_changes()
         config.trainer.default_root_dir = str(self.folder)
         self._choose_logger(config.trainer)
+        for part in (config.trainer.callbacks, config.trainer.logger, config.trainer.profiler):
+            self._keep_inside(part)
 
     def _plain_recipe(self) -> dict[str, Any]:
         """The resolved recipe under stable names, without what belongs to this one run."""
@@ -170,7 +181,29 @@ class ZooCLI(LightningCLI):
         last = self.folder / "checkpoints" / "last.ckpt"
         restarted = "SLURM_JOB_ID" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
         if self.subcommand == "fit" and not self.checkpoint_path and restarted and last.is_file():
+            self.checkpoint_path, self.checkpoint = last, checkpoints.read(last)
+            self.base = _base_of(self.checkpoint, last, "fit")
             config.ckpt_path = str(last)
+
+    def _keep_inside(self, part: Any) -> None:
+        """Where a callback, logger or profiler says where it writes, that lies in the run's folder.
+
+        Raises:
+            UserError: it is to lie elsewhere.
+        """
+        for one in part if isinstance(part, list) else ():
+            self._keep_inside(one)
+        if not isinstance(part, Namespace):
+            return
+        args: Any = part.get("init_args") or Namespace()
+        for key in PLACES:
+            value = args.get(key)
+            if not isinstance(value, str) or value == str(self.folder):
+                continue
+            if Path(value).is_absolute() or ".." in Path(value).parts:
+                raise UserError(f"trainer: {key} {value} lies outside the run's folder; give a path below it")
+            if key == "dirpath":
+                args[key] = str(self.folder / value)
 
     def _choose_logger(self, trainer: Namespace) -> None:
         if self.subcommand != "fit":
@@ -229,6 +262,9 @@ class ZooCLI(LightningCLI):
         config = self.config_init[self.subcommand]["trainer"]
         plugins = config.get("plugins") or []
         plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+        for plugin in plugins:
+            if getattr(plugin, "checkpoint_io", plugin) is None:  # one that wraps another, as AsyncCheckpointIO does
+                plugin.checkpoint_io = checkpoints.WholeFileIO()
         if not any(isinstance(p, CheckpointIO) for p in plugins):
             plugins.append(checkpoints.WholeFileIO())
         own = config.get("callbacks") or []
@@ -321,7 +357,7 @@ class ZooCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         if results:
-            path = self.folder / "results.json"
+            path = runs.free(self.folder / "results.json")
             path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         for name in sorted(results):
             print(f"{name} {results[name]:.4f}")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 TIMEOUT = 6.0  # seconds to wait for W&B's server before a run goes on offline
 
@@ -25,6 +28,8 @@ def settle(folder: Path) -> str:
     os.environ.setdefault("WANDB_SILENT", "true")
     for variable, name in (("CACHE_DIR", "cache"), ("DATA_DIR", "data"), ("ARTIFACT_DIR", "artifacts")):
         os.environ.setdefault(f"WANDB_{variable}", str(folder.resolve() / "wandb" / name))
+    if getattr(rank_zero_only, "rank", 0):  # the first process alone has a run
+        return os.environ.get("WANDB_MODE", "offline")
     import wandb
 
     mode = os.environ.get("WANDB_MODE", "online")
@@ -47,8 +52,22 @@ def _offline() -> str:
     return "offline"
 
 
-def reachable(url: str, timeout: float = TIMEOUT) -> bool:
-    """Whether a server answers, through the environment's proxy where it has one."""
+def reachable(url: str, timeout: float | None = None) -> bool:
+    """Whether a server answers in time, through the environment's proxy where it has one.
+
+    Args:
+        url: of the server.
+        timeout: seconds, for looking up its name and for all its addresses together; left out, ``TIMEOUT``.
+    """
+    seconds = TIMEOUT if timeout is None else timeout
+    answered: list[bool] = []
+    asking = threading.Thread(target=lambda: answered.append(_answers(url, seconds)), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return bool(answered and answered[0])
+
+
+def _answers(url: str, timeout: float) -> bool:
     from urllib.error import HTTPError
 
     try:

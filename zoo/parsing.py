@@ -8,6 +8,7 @@ listed parts of the libraries; everything else is refused before it is imported.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import get_loader, set_loader, set_parsing_settings
+from jsonargparse import Namespace, get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from zoo import registry
@@ -85,6 +86,21 @@ def _size(node: Any, known: dict[int, int]) -> int:
     return known.get(id(node), 1)
 
 
+# Names that Lightning gives to classes of its own, too: the library's is meant.
+IN_FULL = {"ReduceLROnPlateau": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
+
+
+def _in_full(node: Any) -> Any:
+    """The tree with such names in full, where a class may stand."""
+    if isinstance(node, str):
+        return IN_FULL.get(node, node)
+    if isinstance(node, dict):
+        return {
+            k: _in_full(v) if isinstance(v, dict) or k in ("class_path", "scheduler") else v for k, v in node.items()
+        }
+    return node
+
+
 def load_recipe(text: str) -> Any:
     """Plain YAML; whatever registered class it names is imported.
 
@@ -94,12 +110,18 @@ def load_recipe(text: str) -> Any:
     value = _load_yaml(text)
     if _size(value, {}) > LARGEST:
         raise yaml.YAMLError(f"its aliases expand to more than {LARGEST:,} values")
+    value = _in_full(value)
     for found in _strings(value):
         mention(found)
     return value
 
 
 set_loader("zoo", load_recipe, exceptions=(yaml.YAMLError,))
+
+
+def _word_in_full(word: str) -> str:
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{IN_FULL.get(value, value)}"
 
 
 class ZooParser(LightningArgumentParser):
@@ -112,9 +134,10 @@ class ZooParser(LightningArgumentParser):
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Parse, after importing what the arguments name."""
-        for text in sys.argv[1:] if args is None else args:
-            mention(text.split("=", 1)[-1])
-        return super().parse_args(args, *rest, **kwargs)
+        words = [_word_in_full(word) for word in (sys.argv[1:] if args is None else args)]
+        for word in words:
+            mention(word.split("=", 1)[-1])
+        return super().parse_args(words, *rest, **kwargs)
 
     def parse_object(self, cfg_obj: Any, *rest: Any, **kwargs: Any) -> Any:
         """Parse plain data, after importing what it names."""
@@ -231,6 +254,25 @@ def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<class '([\w.]+)'>", r"\1", text)).strip()
 
 
+def refuse_functions(config: Any, where: str = "") -> None:
+    """Refuse a parsed configuration that names a function, which an allowed class might call.
+
+    Raises:
+        UserError: it does.
+    """
+    if isinstance(config, Namespace):
+        config = vars(config)
+    if isinstance(config, dict):
+        for key, value in config.items():
+            refuse_functions(value, f"{where}.{key}".strip("."))
+    elif isinstance(config, list | tuple):
+        for value in config:
+            refuse_functions(value, where)
+    elif inspect.isroutine(config):
+        place = where.replace(".init_args", "")
+        raise UserError(f"{place}: {config.__name__} is a function; a recipe may name classes only")
+
+
 def from_spec(base: type, spec: dict[str, Any]) -> Any:
     """Build an object from plain data, under the same import lists as a recipe.
 
@@ -244,4 +286,5 @@ def from_spec(base: type, spec: dict[str, Any]) -> Any:
     parser = ZooParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "it", fail_untyped=False)
     parsed = parser.parse_object({"it": spec})
+    refuse_functions(parsed["it"])
     return parser.instantiate_classes(parsed)["it"]

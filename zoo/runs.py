@@ -57,6 +57,13 @@ def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path) ->
     return new_folder(root / label)
 
 
+def free(path: Path) -> Path:
+    """The path, or where there is such a file already, the same with the next number behind its name."""
+    taken = [path, *path.parent.glob(f"{path.stem}-*{path.suffix}")]
+    numbers = [int(n) for p in taken[1:] if (n := p.stem.removeprefix(f"{path.stem}-")).isdigit()]
+    return path if not path.exists() else path.with_stem(f"{path.stem}-{max([1, *numbers]) + 1}")
+
+
 def forget_if_empty() -> None:
     """Take the run's folder away again where a run ended before it wrote a file."""
     folder = Path(os.environ.get(VARIABLE) or "")

@@ -51,6 +51,8 @@ class Data(LightningDataModule, ABC):
         super().__init__()
         if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
             raise UserError(f"data.batch_size must be at least 1, not {min(batch_size, eval_batch_size or batch_size)}")
+        if num_workers < 0:
+            raise UserError(f"data.num_workers must be at least 0, not {num_workers}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.drop_last = num_workers, drop_last
 

@@ -228,7 +228,8 @@ class Task(LightningModule, ABC):
     def logs_now(self) -> bool:
         """Whether this step's values are wanted; at every step they would cost a small network half its speed."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return (self.trainer.fit_loop.total_batch_idx + 1) % max(1, every) == 0
+        done = self.trainer.fit_loop.total_batch_idx + 1
+        return done % max(1, every) == 0 or self.trainer.is_last_batch
 
 
 def partial_first(factory: Any, first: Any) -> Any:
