@@ -208,3 +208,12 @@ def test_the_readmes_table_has_every_task_and_real_recipes():
     assert [name for name, _ in rows] == ours
     for _, recipes in rows:
         assert [registry.find_recipe(name) for name in re.findall(r"`([^`]+)`", recipes)]
+
+
+def test_the_readme_prints_what_was_measured():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    row = json.loads((ROOT / "docs/results/alexnet.json").read_text())
+    figure = dict(zip(row["seeds"], row["figures"]["test/top1"]["values"], strict=True))[0]
+    assert f"\ntest/top1 {figure:.4f}\n" in text
+    epochs = yaml.safe_load(registry.find_recipe("alexnet").read_text())["trainer"]["max_epochs"]
+    assert f"\nepoch {epochs}/{epochs} " in text
