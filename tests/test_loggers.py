@@ -27,6 +27,8 @@ def payloads(content: bytes) -> Iterator[bytes]:
             at += BLOCK - at % BLOCK  # the rest of a block that can't hold a head is padding
             continue
         _, length, kind = struct.unpack_from("<IHB", content, at)
+        if kind == 0 or at + HEAD + length > len(content):
+            return  # written only in part so far
         whole += content[at + HEAD : at + HEAD + length]
         at += HEAD + length
         if kind in (1, 4):  # whole, or the last part

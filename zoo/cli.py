@@ -152,9 +152,12 @@ class ZooCLI(LightningCLI):
 
     def _plain_recipe(self) -> dict[str, Any]:
         """The resolved recipe under stable names, without what belongs to this one run."""
-        text = self._parser(self.subcommand).dump(
-            self.config[self.subcommand], format="yaml", skip_none=False, skip_validation=True
-        )
+        try:
+            text = self._parser(self.subcommand).dump(
+                self.config[self.subcommand], format="yaml", skip_none=False, skip_validation=True
+            )
+        except yaml.YAMLError as error:  # a class whose default is no plain value, such as Lightning's Timer
+            raise UserError(f"the recipe can't be kept as YAML: {error}") from error
         found = yaml.safe_load(text)
         keep = ("seed_everything", "trainer", "model", "data")
         return spec({k: found[k] for k in keep if k in found}, "recipe")
