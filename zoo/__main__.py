@@ -23,6 +23,8 @@ Train, test and use the networks of the zoo and of its plugins.
 
   list        what is installed               zoo list architectures
   show        one class or recipe in detail   zoo show AlexNet
+  inspect     look inside a network           zoo inspect filters --ckpt_path FILE
+  study       rerun a page's experiment       zoo study depth
   doctor      what works on this machine      zoo doctor
   check       conformance of a class          zoo check AlexNet
   measure     run recipes, keep the figures   zoo measure alexnet
@@ -48,6 +50,8 @@ COMMANDS = {
     "schema": "zoo.schema:main",
     "new-plugin": "zoo.scaffold:main",
     "measure": "zoo.measure:main",
+    "inspect": "zoo.insight:main",
+    "study": "zoo.studies:main",
 }
 _WHOLE = ("zoo.cli:run",)  # these want the command's name, too
 

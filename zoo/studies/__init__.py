@@ -1,0 +1,1 @@
+"""Experiments that measure what the documentation claims, rerun by one command."""
