@@ -1,0 +1,182 @@
+"""Weights that keep the variance of the signal, forward, backward, or as a compromise of both.
+
+Layers z_l = W_l f_l(z_{l-1}), where f_l is the transfer function *in front of* W_l (f_1 is the identity: the first
+layer sees the images, of variance 1). With weights of mean 0 that do not depend on each other
+
+    forward:   Var[z_l]          = n_in  · Var[w_l] · E[f_l(z)²]  and z ~ N(0, Var[z_{l-1}])
+    backward:  Var[dL/dz_{l-1}]  = n_out · Var[w_l] · G0 · Var[dL/dz_l],  G0 = E[f_l'(z)²]
+
+``backward`` makes each factor G0 · n_out · Var[w_l] of the product over the layers 1, so that the gradient keeps its
+variance all the way down; ``forward`` makes n_in · Var[w_l] · E[f²] / Var[z_{l-1}] 1, so that the signal keeps its
+variance all the way up; ``compromise`` takes the mean of the two denominators. Sources: Glorot and Bengio 2010,
+section 4.2.1 (linear; their compromise is 2 / (n_in + n_out)); He et al. 2015, "Delving Deep into Rectifiers", section
+2.2 (ReLU and leaky ReLU).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from zoo.errors import UserError
+
+Init = Literal["backward", "forward", "compromise", "normal", "torch"]
+Transfer = Literal["linear", "relu", "leaky_relu", "tanh", "scaled_tanh", "sigmoid", "gelu", "silu"]
+
+
+def initialise(
+    network: nn.Module,
+    init: Init,
+    transfer: Transfer = "relu",
+    normalised: bool = False,
+    negative_slope: float = 0.01,
+) -> None:
+    """Draw the weights of every convolution and linear layer anew, from N(0, Var[w]), and set their biases to 0.
+
+    Layers are taken in the order of their definition; other layers (normalisation, embeddings, custom weights) are left
+    as they are. What lies between a transfer function and the next weights (pooling, dropout, response normalisation)
+    is not counted.
+
+    Args:
+        network: changed in place.
+        init: ``backward``, ``forward``, ``compromise``; ``normal`` is N(0, 0.01²) for every layer, without care;
+            ``torch`` leaves PyTorch's own weights and biases.
+        transfer: the network's transfer function, in front of every weight layer but the first.
+        normalised: batch norm holds the variance in front of every transfer function at 1, so that it isn't followed
+            from layer to layer (which would need the layers to be a chain).
+        negative_slope: of ``leaky_relu``.
+
+    Raises:
+        UserError: there is no such init or transfer function.
+    """
+    _check("init", init, get_args(Init))
+    _check("transfer", transfer, get_args(Transfer))
+    if init == "torch":
+        return
+    layers = list(weight_layers(network))
+    variances = weight_variances([fans(layer) for layer in layers], init, transfer, normalised, negative_slope)
+    for layer, variance in zip(layers, variances, strict=True):
+        nn.init.normal_(layer.weight, 0.0, math.sqrt(variance))
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+class Fans(NamedTuple):
+    """Terms in the sum of one output (``into``), and of the gradient of one input (``out``)."""
+
+    into: float
+    out: float
+
+
+def weight_variances(
+    fans: Sequence[Fans],
+    init: Init,
+    transfer: Transfer = "relu",
+    normalised: bool = False,
+    negative_slope: float = 0.01,
+) -> list[float]:
+    """Var[w] of each layer of a chain; see ``initialise`` for the arguments."""
+    if init == "normal":
+        return [0.01**2] * len(fans)
+    variances: list[float] = []
+    signal, function = 1.0, "linear"
+    for layer in fans:
+        factors = transfer_factors(function, signal, negative_slope)
+        forward, backward = layer.into * factors.forward, layer.out * factors.backward
+        denominator = {"forward": forward, "backward": backward, "compromise": (forward + backward) / 2}[init]
+        variances.append(1 / denominator)
+        function = transfer
+        if not normalised:
+            signal *= forward / denominator
+    return variances
+
+
+def weight_layers(network: nn.Module) -> Iterator[_ConvNd | nn.Linear]:
+    """Convolutions (transposed ones too) and linear layers, in the order of definition."""
+    return (module for module in network.modules() if isinstance(module, _ConvNd | nn.Linear))
+
+
+def fans(layer: _ConvNd | nn.Linear) -> Fans:
+    """Fan-in and fan-out of a layer.
+
+    With a stride s an input pixel takes part in only 1 / s² of the k² windows that it would be in, on average over the
+    pixels, so that the fan-out of a convolution (and the fan-in of a transposed one) is divided by s². PyTorch's
+    ``fan_out`` is not. Margins, where a filter looks at padding, are not counted.
+    """
+    if isinstance(layer, nn.Linear):
+        return Fans(layer.in_features, layer.out_features)
+    window, stride = math.prod(layer.kernel_size), math.prod(layer.stride)
+    into, out = layer.in_channels // layer.groups * window, layer.out_channels // layer.groups * window
+    return Fans(into / stride, out) if layer.transposed else Fans(into, out / stride)
+
+
+class Factors(NamedTuple):
+    """What a transfer function f does to variances, for z ~ N(0, v).
+
+    Args:
+        forward: E[f(z)²] / v.
+        backward: E[f'(z)²], the course's G0.
+    """
+
+    forward: float
+    backward: float
+
+
+@lru_cache(maxsize=4096)
+def transfer_factors(transfer: str, variance: float = 1.0, negative_slope: float = 0.01) -> Factors:
+    """The factors of a transfer function at this variance of its input: closed forms where f has a kink, else a sum.
+
+    A quadrature rule does not see where in its interval a kink is; the rest are smooth, and for these the trapezium
+    rule on ±12 deviations is exact to rounding.
+    """
+    if transfer in ("linear", "relu", "leaky_relu"):
+        slope = {"linear": 1.0, "relu": 0.0, "leaky_relu": negative_slope}[transfer]
+        return Factors((1 + slope**2) / 2, (1 + slope**2) / 2)
+    unit = torch.linspace(-12, 12, 4801, dtype=torch.float64, device="cpu")
+    density = torch.exp(-(unit**2) / 2) / math.sqrt(2 * math.pi) * 0.005
+    value, derivative = SMOOTH[transfer](math.sqrt(variance) * unit)
+    return Factors(float(value**2 @ density) / variance, float(derivative**2 @ density))
+
+
+def _tanh(z: Tensor) -> tuple[Tensor, Tensor]:
+    return z.tanh(), 1 - z.tanh() ** 2
+
+
+def _scaled_tanh(z: Tensor) -> tuple[Tensor, Tensor]:
+    """LeNet's: LeCun et al. 1998, appendix A."""
+    value, derivative = _tanh(2 / 3 * z)
+    return 1.7159 * value, 1.7159 * 2 / 3 * derivative
+
+
+def _sigmoid(z: Tensor) -> tuple[Tensor, Tensor]:
+    return z.sigmoid(), z.sigmoid() * (-z).sigmoid()
+
+
+def _gelu(z: Tensor) -> tuple[Tensor, Tensor]:
+    below = torch.special.ndtr(z)
+    return z * below, below + z * torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def _silu(z: Tensor) -> tuple[Tensor, Tensor]:
+    return z * z.sigmoid(), z.sigmoid() * (1 + z * (-z).sigmoid())
+
+
+# f(z) and f'(z) of the functions without a kink.
+SMOOTH: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "tanh": _tanh,
+    "scaled_tanh": _scaled_tanh,
+    "sigmoid": _sigmoid,
+    "gelu": _gelu,
+    "silu": _silu,
+}
+
+
+def _check(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UserError(f"initialise: {what} is one of {', '.join(known)}, not {value!r}")
