@@ -1,0 +1,120 @@
+"""The signal by layer is what closed forms and manual derivatives say; measuring leaves the network as it was."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.errors import UserError
+from zoo.insight.signal import accuracy, accuracy_without, branch_ratios, measure_signal
+
+
+class Block(nn.Module):
+    """A residual block whose branch is a factor."""
+
+    def __init__(self, factor: float, identity: bool = True) -> None:
+        super().__init__()
+        self.branch = nn.Conv2d(2, 2, 1, bias=False)
+        self.shortcut = nn.Identity() if identity else nn.Conv2d(2, 2, 1, bias=False)
+        eye = torch.eye(2)[:, :, None, None]
+        self.branch.weight.data = factor * eye
+        if not identity:
+            self.shortcut.weight.data = 4 * eye
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.shortcut, nn.Identity):
+            return x + self.branch(x)
+        return self.shortcut(x) + self.branch(x)
+
+
+def labelled(batch: int = 4096, inputs: int = 256, classes: int = 64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, inputs, generator=generator), torch.randint(classes, (batch,), generator=generator)
+
+
+def test_variances_of_a_linear_network_are_the_closed_form():
+    """Var[y] = fan-in Var[w] Var[x] forwards; backwards Var[dL/dx] = fan-out Var[w] Var[dL/dy]."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(256, 512, bias=False), nn.Linear(512, 64, bias=False))
+    for layer, deviation in zip(network, (0.05, 0.001), strict=True):
+        nn.init.normal_(layer.weight, 0, deviation)
+    images, labels = labelled()
+    first, last = measure_signal(network, images, labels)
+    assert (first.layer, last.layer) == ("0", "1")
+    assert first.activation == pytest.approx(256 * 0.05**2, rel=0.1)
+    assert last.activation == pytest.approx(512 * 0.001**2 * first.activation, rel=0.1)
+    assert first.gradient == pytest.approx(64 * 0.001**2 * last.gradient, rel=0.1)
+    # Logits near 0: the gradient is (1/K - onehot) / B, whose variance is (1/K)(1 - 1/K) / B².
+    assert last.gradient == pytest.approx(1 / 64 * (1 - 1 / 64) / 4096**2, rel=0.02)
+
+
+def test_gradients_and_ratios_are_autograds_own_despite_work_in_place():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(256, 32), nn.ReLU(inplace=True), nn.Linear(32, 8)).double()
+    images, labels = labelled(64, classes=8)
+    images = images.double()
+    first, last = measure_signal(network, images, labels)
+    a, b = network[0], network[2]
+    hidden = F.linear(images, a.weight, a.bias)
+    logits = F.linear(hidden.relu(), b.weight, b.bias)
+    of_logits = (logits.softmax(1) - F.one_hot(labels, 8)) / 64  # by hand, without autograd
+    of_hidden = (of_logits @ b.weight) * (hidden > 0)
+    for found, output, gradient, layer, inputs in (
+        (first, hidden, of_hidden, a, images),
+        (last, logits, of_logits, b, hidden.relu()),
+    ):
+        assert found.activation == pytest.approx(output.var(correction=0).item(), rel=1e-5)
+        assert found.gradient == pytest.approx(gradient.var(correction=0).item(), rel=1e-5)
+        rms = (gradient.T @ inputs).square().mean().sqrt() / layer.weight.square().mean().sqrt()
+        assert found.weight_ratio == pytest.approx(rms.item(), rel=1e-5)
+
+
+def test_layers_are_chosen_by_name_and_a_frozen_one_has_no_ratio():
+    network = nn.Sequential(nn.Linear(256, 32), nn.ReLU(inplace=True), nn.Linear(32, 8))
+    network[0].weight.requires_grad_(False)
+    images, labels = labelled(64, classes=8)
+    linear, relu = measure_signal(network, images, labels, ["1", "0"])  # in the order of the forward pass
+    assert (relu.layer, linear.layer) == ("1", "0")
+    assert relu.weight_ratio is linear.weight_ratio is None
+    assert linear.gradient > 0
+    assert relu.activation < linear.activation
+    with pytest.raises(UserError, match=r"Sequential has no layer 7"):
+        measure_signal(network, images, labels, ["7"])
+
+
+def test_measuring_takes_the_batchs_statistics_and_leaves_no_trace():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(256, 32), nn.BatchNorm1d(32), nn.Dropout(0.5), nn.Linear(32, 8)).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images, labels = labelled(64, classes=8)
+    found = measure_signal(network, 100 * images, labels, ["1", "2"])
+    assert found[0].activation == pytest.approx(1, rel=1e-3)  # running statistics would leave 10,000 times as much
+    assert found[1].activation == pytest.approx(found[0].activation)  # dropout would have doubled it
+    assert not any(module.training for module in network.modules())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_branch_ratios_are_those_of_known_branches():
+    network = nn.Sequential(Block(0.5), Block(-2.0), Block(3.0, identity=False))
+    found = branch_ratios(network, torch.randn(3, 2, 4, 4))
+    assert [b.ratio for b in found] == pytest.approx([0.5, 2.0, 3 / 4])
+    assert [(b.block, b.identity) for b in found] == [("0", True), ("1", True), ("2", False)]
+    assert branch_ratios(nn.Conv2d(2, 2, 1), torch.randn(1, 2, 4, 4)) == []
+
+
+def test_blocks_are_taken_out_one_at_a_time_and_put_back():
+    class Net(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).mean((2, 3))
+
+    network = Net(Block(0.5), Block(-2.0), Block(3.0, identity=False))
+    images = torch.rand(8, 2, 4, 4)
+    labels = images.mean((2, 3)).argmin(1)  # the second block's sign makes the smaller mean the larger logit
+    batches = [(images[:5], labels[:5]), (images[5:], labels[5:])]
+    assert accuracy(network, batches) == 1
+    assert accuracy_without(network, batches) == {"0": 1.0, "1": 0.0}
+    assert accuracy(network, batches) == 1
+    assert not math.isnan(network[0].branch.weight.sum().item())

@@ -1,0 +1,289 @@
+"""How the signal passes through a network: variances of activations and gradients, and what each residual block adds.
+
+A deep network learns where neither dies out nor explodes on its way through the layers (Glorot and Bengio, 2010), and
+where all layers change at about the same rate. A residual block refines its input where its branch F is small beside
+the input x, and where the network hardly misses it (Veit, Wilber and Belongie, 2016, take blocks out in the same way).
+
+Everything here leaves a network as it was: weights, their ``.grad``, running statistics, and whether it trains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
+
+from zoo.errors import UserError
+
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+
+
+@dataclass
+class LayerSignal:
+    """What passes a layer.
+
+    Args:
+        layer: its name, as in ``named_modules``.
+        activation: variance of its output, over images, channels and places.
+        gradient: variance of the loss's gradient with respect to that output.
+        weight_ratio: RMS(gradient of its weight) / RMS(weight); None where it has no weight, or a frozen one.
+    """
+
+    layer: str
+    activation: float
+    gradient: float
+    weight_ratio: float | None
+
+
+@dataclass
+class BranchRatio:
+    """What a residual block adds to its input.
+
+    Args:
+        block: its name, as in ``named_modules``.
+        ratio: ‖F(x)‖ / ‖x‖, the mean over images; x is what F(x) is added to, behind a projection where there is one.
+        identity: whether x itself is passed on, so that the block can be taken out.
+    """
+
+    block: str
+    ratio: float
+    identity: bool
+
+
+def measure_signal(
+    network: nn.Module, images: Tensor, labels: Tensor, layers: Sequence[str] | None = None
+) -> list[LayerSignal]:
+    """Variances and rates by layer, in the order of the forward pass, at one batch.
+
+    Batch normalisation takes the batch's statistics, as in training; dropout and stochastic depth are off.
+
+    Args:
+        network: from images to logits (B, K).
+        images: as the network takes them, (B, C, H, W).
+        labels: class numbers (B,), or shares of the classes (B, K); the loss is the cross-entropy's mean over them.
+        layers: names of layers whose output is one tensor; left out, every convolution and fully connected layer.
+
+    Raises:
+        UserError: there is no such layer, it is not called, or it gives no tensor.
+    """
+    chosen = find_layers(network, layers) if layers is not None else _weighted(network)
+    weights = _learnt_weights(chosen)
+    seen: dict[str, _Seen] = {}
+    with as_measured(network), torch.enable_grad(), _hooked(chosen, partial(_note, seen)):
+        # A copy that needs a gradient: the whole graph is kept, frozen layers' too, and the first may work in place.
+        inputs = images.detach().clone().requires_grad_()
+        loss = F.cross_entropy(network(inputs.clone()), labels)
+        grads = torch.autograd.grad(loss, [inputs, *weights.values()], allow_unused=True)[1:]
+    if layers is not None and (uncalled := [name for name in layers if name not in seen]):
+        raise UserError(f"{type(network).__name__} has a layer {uncalled[0]}, but its forward does not call it")
+    ratios = {
+        name: None if grad is None else _rms(grad) / max(_rms(weights[name]), 1e-30)
+        for name, grad in zip(weights, grads, strict=True)
+    }
+    return [LayerSignal(name, s.activation, s.gradient, ratios.get(name)) for name, s in seen.items()]
+
+
+@dataclass
+class _Seen:
+    activation: float
+    gradient: float = math.nan
+
+
+def _note(seen: dict[str, _Seen], name: str, output: Any) -> None:
+    """Measure an output at once, before what follows can write into it, and its gradient when that comes."""
+    if not isinstance(output, Tensor):
+        raise UserError(f"the output of layer {name} is a {type(output).__name__}, not one tensor")
+    seen[name] = record = _Seen(_variance(output))  # of a layer that is called several times, the last call
+    if output.requires_grad:
+
+        def hook(gradient: Tensor) -> None:
+            record.gradient = _variance(gradient)
+
+        output.register_hook(hook)
+
+
+def branch_ratios(network: nn.Module, images: Tensor) -> list[BranchRatio]:
+    """‖F(x)‖ / ‖x‖ of every residual block, in the order of the forward pass; empty where there is none.
+
+    Batch normalisation takes the batch's statistics, so that a network without any training can be measured, too.
+
+    Args:
+        network: its blocks have the attributes ``branch`` (F) and ``shortcut``.
+        images: as the network takes them, (B, C, H, W).
+    """
+    blocks = residual_blocks(network)
+    branches = {name: block.branch for name, block in blocks.items()}
+    shortcuts = {name: block.shortcut for name, block in blocks.items()}
+    entering: dict[str, Tensor] = {}
+    added: dict[str, Tensor] = {}
+    carried: dict[str, Tensor] = {}
+    with (
+        as_measured(network),
+        torch.no_grad(),
+        _entered(blocks, entering),
+        _hooked(branches, partial(_note_norm, added)),
+        _hooked(shortcuts, partial(_note_norm, carried)),
+    ):
+        network(images)
+    # A block may pass its input on without calling the identity.
+    return [
+        BranchRatio(name, float((norm / carried.get(name, entering[name])).mean()), _passes_on(blocks[name]))
+        for name, norm in added.items()
+    ]
+
+
+def _note_norm(norms: dict[str, Tensor], name: str, values: Tensor) -> None:
+    norms[name] = values.detach().float().flatten(1).norm(dim=1).clamp(min=1e-30)
+
+
+def _passes_on(block: nn.Module) -> bool:
+    return isinstance(block.shortcut, nn.Identity)
+
+
+def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Share of right answers, in evaluation mode.
+
+    Args:
+        network: from images to logits (B, K).
+        batches: images as the network takes them, and labels (B,).
+    """
+    right = total = 0
+    with _modes_kept(network), torch.no_grad():
+        network.eval()
+        for images, labels in batches:
+            right += int((network(images).argmax(1) == labels).sum())
+            total += len(labels)
+    return right / max(total, 1)
+
+
+def accuracy_without(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Accuracy with each residual block taken out, one at a time; of those blocks whose shortcut is the identity.
+
+    Args:
+        network: its blocks have the attributes ``branch`` (F) and ``shortcut``.
+        batches: as in ``accuracy``.
+    """
+    found: dict[str, float] = {}
+    for name, block in residual_blocks(network).items():
+        if _passes_on(block):
+            with taken_out(block):
+                found[name] = accuracy(network, batches)
+    return found
+
+
+@contextmanager
+def taken_out(block: nn.Module) -> Iterator[None]:
+    """A residual block without its branch: what is left of x + F(x) is x."""
+    branch = block.branch
+    block.branch = _Nothing()
+    try:
+        yield
+    finally:
+        block.branch = branch
+
+
+class _Nothing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+# Layers and blocks
+
+
+def find_layers(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The submodules of these names.
+
+    Raises:
+        UserError: there is no such submodule.
+    """
+    known = {name: module for name, module in network.named_modules() if name}
+    if missing := [name for name in names if name not in known]:
+        from zoo.registry import did_you_mean
+
+        raise UserError(f"{type(network).__name__} has no layer {missing[0]}{did_you_mean(missing[0], list(known))}")
+    return {name: known[name] for name in names}
+
+
+def residual_blocks(network: nn.Module) -> dict[str, Any]:
+    """The modules with a ``branch`` and a ``shortcut``, by name, in the order of definition."""
+    return {n: m for n, m in network.named_modules() if hasattr(m, "branch") and hasattr(m, "shortcut")}
+
+
+def _weighted(network: nn.Module) -> dict[str, nn.Module]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, WEIGHTED)}
+
+
+def _learnt_weights(layers: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
+    found = {name: getattr(module, "weight", None) for name, module in layers.items()}
+    return {name: w for name, w in found.items() if isinstance(w, nn.Parameter) and w.requires_grad}
+
+
+@contextmanager
+def _hooked(layers: dict[str, nn.Module], note: Callable[[str, Any], None]) -> Iterator[None]:
+    """Show ``note`` each output of these layers, with the layer's name."""
+    handles = [m.register_forward_hook(lambda _m, _i, out, n=n: note(n, out)) for n, m in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _entered(blocks: dict[str, nn.Module], norms: dict[str, Tensor]) -> Iterator[None]:
+    """Note the norms of what enters these blocks."""
+    handles = [
+        block.register_forward_pre_hook(lambda _m, args, n=n: _note_norm(norms, n, args[0]))
+        for n, block in blocks.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def as_measured(network: nn.Module) -> Iterator[None]:
+    """Batch statistics as in training, nothing random, and running statistics as they were afterwards."""
+    kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    with _modes_kept(network):
+        network.eval()
+        for module in network.modules():
+            if isinstance(module, _NormBase):
+                module.train()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, buffer in network.named_buffers():
+                    buffer.copy_(kept[name])
+
+
+@contextmanager
+def _modes_kept(network: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+# Numbers
+
+
+def _variance(values: Tensor) -> float:
+    return float(values.detach().float().var(correction=0))
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.detach().float().square().mean().sqrt())
