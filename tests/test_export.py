@@ -34,7 +34,7 @@ FACTS: dict[str, Any] = {
 
 def small_task() -> Classification:
     torch.manual_seed(0)
-    task = Classification(partial(AlexNet, width=0.0625, init="kaiming"), facts=FACTS)
+    task = Classification(partial(AlexNet, width=0.0625, init="forward"), facts=FACTS)
     task.configure_model()
     return task.eval()
 

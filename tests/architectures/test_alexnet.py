@@ -17,7 +17,7 @@ from zoo.errors import UserError
 
 def small(**changes: object) -> AlexNet:
     torch.manual_seed(0)
-    arguments = {"num_classes": 5, "image_size": [64, 64], "width": 0.0625, "init": "kaiming", **changes}
+    arguments = {"num_classes": 5, "image_size": [64, 64], "width": 0.0625, "init": "forward", **changes}
     return AlexNet(**arguments).eval()  # type: ignore[arg-type]
 
 
@@ -83,11 +83,19 @@ def test_initialisation_of_the_paper() -> None:
             assert torch.equal(module.bias, torch.full_like(module.bias, float(one))), name
 
 
-def test_kaiming_initialisation() -> None:
-    network = small(width=0.5)
-    conv = network.layers.get_submodule("conv3")
-    assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / conv.weight[0].numel()), rel=0.05)
-    assert conv.bias.abs().max() == 0
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_other_initialisations(activation: str) -> None:
+    """The images count as linear; behind every other layer is the network's own activation."""
+    network, gain = small(width=0.5, activation=activation), {"relu": 2.0, "tanh": 1 / 0.394294}[activation]
+    for name, after in (
+        ("layers.conv1", 1.0),
+        ("layers.conv2", gain),
+        ("layers.conv3", gain),
+        ("classifier.fc7", gain),
+    ):
+        layer = network.get_submodule(name)
+        assert layer.weight.std().item() == pytest.approx(math.sqrt(after / layer.weight[0].numel()), rel=0.05)
+        assert layer.bias.abs().max() == 0
 
 
 def test_ingredients_can_be_switched_off() -> None:

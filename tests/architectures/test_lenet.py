@@ -78,6 +78,16 @@ def test_initialisation() -> None:
     assert table.weight[-6:].abs().max() <= 2.4 / 150 < table.weight[:3].abs().max() <= 2.4 / 75
 
 
+def test_other_initialisations() -> None:
+    """Appendix A's squash has E[f²] = 0.750 at variance 1, so that a linear layer needs 1 / (0.750 · 120)."""
+    torch.manual_seed(0)
+    network = LeNet(init="forward")
+    assert network.c1[0].weight.std().item() == pytest.approx(1 / 5, rel=0.2)
+    assert network.classifier is not None
+    assert network.classifier[3].weight.std().item() == pytest.approx((0.75043 * 120) ** -0.5, rel=0.05)
+    assert network.c3[0].weight.abs().max() <= 2.4 / 75
+
+
 def test_other_sizes_and_errors() -> None:
     assert LeNet(3, in_channels=3, image_size=[16, 45])(torch.randn(2, 3, 16, 45)).shape == (2, 3)
     assert LeNet(0)(torch.randn(1, 1, 32, 32)).shape == (1, 16, 5, 5)

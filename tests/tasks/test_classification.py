@@ -39,7 +39,7 @@ from zoo.tasks.classification import (
 
 warnings.filterwarnings("ignore")
 DESCENT = partial(SGD, lr=0.05, momentum=0.9)
-TINY = partial(AlexNet, width=0.03, init="kaiming", dropout=0.0)
+TINY = partial(AlexNet, width=0.03, init="forward", dropout=0.0)
 
 
 class Pooled(Architecture):
@@ -425,7 +425,7 @@ def test_checkpoint_is_safe_and_whole(tmp_path: Path) -> None:
     run.fit(task, datamodule=Bands())
     run.save_checkpoint(tmp_path / "x.ckpt")
     hparams = torch.load(tmp_path / "x.ckpt", weights_only=True)["hyper_parameters"]
-    assert hparams["architecture"]["init_args"] == {"width": 0.03, "init": "kaiming", "dropout": 0.0}
+    assert hparams["architecture"]["init_args"] == {"width": 0.03, "init": "forward", "dropout": 0.0}
     assert hparams["scheduler"]["class_path"].endswith("OneCycleLR")
     assert hparams["facts"] == Bands().facts
     assert hparams["label_smoothing"] == 0.0

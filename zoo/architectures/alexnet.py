@@ -7,7 +7,7 @@ Deviations and readings:
 - Images are 227×227: the 224 that the paper writes does not give its own 55×55 maps.
 - Below 128 pixels the first stride is 2, not 4, and a map smaller than a pooling window is passed on as it is.
 - The paper's N(0, 0.01) weights are too small to start learning in a much narrower network on small images;
-  ``init: kaiming`` (He et al. 2015, biases 0) is for these.
+  ``init: forward`` (see ``zoo.initialisation``; biases 0) is for these.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from zoo.architectures.base import Architecture, Stage
 from zoo.errors import UserError
+from zoo.initialisation import Init, initialise
 
 
 class _Convolution(NamedTuple):
@@ -55,7 +56,8 @@ class AlexNet(Architecture):
         overlapping_pooling: windows of 3 pixels every 2 pixels; else windows of 2.
         response_norm: local response normalisation behind layers 1 and 2.
         dropout: of the inputs of the first two fully connected layers; 0 for none.
-        init: the paper's N(0, 0.01) with some biases of one, or Kaiming's for narrow networks on small images.
+        init: the paper's N(0, 0.01) with some biases of one, or one of ``zoo.initialisation``, for narrow networks on
+            small images.
         stride: of the first convolution; left out, 4, and 2 below 128 pixels.
 
     Shape:
@@ -65,7 +67,7 @@ class AlexNet(Architecture):
         UserError: the image is smaller than the first filter, or a value is out of range.
     """
 
-    example: ClassVar[dict[str, Any]] = {"num_classes": 4, "image_size": [32, 32], "width": 0.0625, "init": "kaiming"}
+    example: ClassVar[dict[str, Any]] = {"num_classes": 4, "image_size": [32, 32], "width": 0.0625, "init": "forward"}
 
     def __init__(
         self,
@@ -77,13 +79,14 @@ class AlexNet(Architecture):
         overlapping_pooling: bool = True,
         response_norm: bool = True,
         dropout: float = 0.5,
-        init: Literal["paper", "kaiming"] = "paper",
+        init: Literal["paper", Init] = "paper",
         stride: int | None = None,
     ) -> None:
         super().__init__()
         stride = stride if stride is not None else 2 if min(image_size) < 128 else 4
         _check(num_classes, in_channels, image_size, width, dropout, stride)
-        self.activation, self.window = activation, 3 if overlapping_pooling else 2
+        self.activation: Literal["relu", "tanh"] = activation
+        self.window = 3 if overlapping_pooling else 2
         self.layers = nn.Sequential()
         self._stages: dict[int, Stage] = {}
         self._build_layers(in_channels, image_size, width, stride, response_norm)
@@ -123,18 +126,13 @@ class AlexNet(Architecture):
         head.add_module("fc8", nn.Linear(hidden, num_classes))
         return head
 
-    def _initialise(self, init: str) -> None:
-        ones = {f"conv{i}" for i, layer in enumerate(CONVOLUTIONS, start=1) if layer.bias} | {"fc6", "fc7"}
-        for name, module in self.named_modules():
-            if not isinstance(module, nn.Conv2d | nn.Linear):
-                continue
-            short = name.rpartition(".")[2]
-            if init == "kaiming":
-                nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if short == "fc8" else self.activation)
-            else:
-                nn.init.normal_(module.weight, 0.0, 0.01)
-            assert module.bias is not None
-            nn.init.constant_(module.bias, float(init == "paper" and short in ones))
+    def _initialise(self, init: Literal["paper", Init]) -> None:
+        initialise(self, "normal" if init == "paper" else init, self.activation)
+        if init == "paper":
+            ones = {f"conv{i}" for i, layer in enumerate(CONVOLUTIONS, start=1) if layer.bias} | {"fc6", "fc7"}
+            for name, parameter in self.named_parameters():
+                if name.endswith(".bias") and name.split(".")[1] in ones:
+                    nn.init.ones_(parameter)
 
     @property
     def stages(self) -> list[Stage]:

@@ -1,7 +1,7 @@
 """LeNet-5. LeCun, Bottou, Bengio and Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998, II.B.
 
 Layers C1, S2, C3, S4, C5 and F6 as in the paper, with its connection table, its trainable subsampling and its scaled
-tanh: 60,000 parameters. Weights start as appendix A says, uniform within 2.4 / fan-in.
+tanh: 60,000 parameters. Weights start as appendix A says, uniform within 2.4 / fan-in (``init: paper``).
 
 Deviations: the output is a linear layer of logits, for the cross-entropy, not the paper's ten fixed bitmaps with their
 distances (850 parameters more at ten classes). Subsampling is squashed by the same scaled tanh as the other layers;
@@ -11,7 +11,7 @@ the paper says a sigmoid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from zoo.architectures.base import Architecture, Stage
 from zoo.errors import UserError
+from zoo.initialisation import Init, initialise, weight_layers
 
 # Table I: the maps of S2 that each of C3's 16 maps sees.
 TABLE = (
@@ -48,6 +49,9 @@ class LeNet(Architecture):
         num_classes: length of the output; 0 leaves C5 and what follows out, for a backbone.
         in_channels: channels of the images.
         image_size: height and width of the images; the paper's 28×28 digits stand in the middle of 32×32.
+        init: the paper's, or one of ``zoo.initialisation`` for C1, C5, F6 and the output, taking the signal's variance
+            as 1 in front of each, for which the scaled tanh is made; C3 with its table and the subsampling keep the
+            paper's.
 
     Shape:
         images (B, C, H, W), normalised -> logits (B, num_classes), or the maps of S4 (B, 16, H', W') without classes
@@ -58,7 +62,13 @@ class LeNet(Architecture):
 
     example: ClassVar[dict[str, Any]] = {"num_classes": 4, "in_channels": 1, "image_size": [32, 32]}
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 1, image_size: Sequence[int] = (32, 32)) -> None:
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        image_size: Sequence[int] = (32, 32),
+        init: Literal["paper", Init] = "paper",
+    ) -> None:
         super().__init__()
         if len(image_size) != 2 or min(image_size) < 16:
             raise UserError(f"LeNet needs an image_size of at least 16×16 pixels, not {list(image_size)}")
@@ -72,9 +82,11 @@ class LeNet(Architecture):
         self.s4 = Subsampling(16)
         self.map_size = (height, width)
         self.classifier = _head(self.map_size, num_classes) if num_classes else None
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                _initialise(module.weight, module.weight[0].numel(), module.bias)
+        if init != "paper":
+            initialise(self, init, "scaled_tanh", normalised=True)
+            return
+        for layer in weight_layers(self):
+            _initialise(layer.weight, layer.weight[0].numel(), layer.bias)
 
     @property
     def stages(self) -> list[Stage]:
