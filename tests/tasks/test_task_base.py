@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from zoo.architectures.base import Architecture
@@ -20,7 +20,7 @@ from zoo.data.loading import TensorSource
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.schedulers import WarmupCosine
-from zoo.tasks.base import Normalize, Task, split_parameters
+from zoo.tasks.base import Normalize, Task, frozen_norms, split_parameters
 
 warnings.filterwarnings("ignore")
 DESCENT = partial(SGD, lr=0.5)
@@ -52,11 +52,12 @@ class Toy(Task):
         super().__init__()
         self.keep(
             facts,
+            None,
+            groups,
             architecture=(architecture, Architecture),
             optimizer=(optimizer, Optimizer),
             scheduler=(scheduler, LRScheduler),
         )
-        self.groups = list(groups)
         self.builds = 0
         self.rates: list[float] = []
 
@@ -78,7 +79,7 @@ class Toy(Task):
         pass
 
     def configure_optimizers(self) -> Any:
-        return self.optimizers_for(self.architecture, groups=self.groups)
+        return self.optimizers_for(self.architecture, groups=self.parameter_groups)
 
 
 class Numbers(Data):
@@ -300,3 +301,99 @@ def test_plateau_with_rare_validation() -> None:
     options = {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0, "callbacks": [Plateau()]}
     task = fitted(Toy(scheduler=scheduler), max_epochs=6, **options)
     assert task.rates[::2] == pytest.approx([0.5, 0.5, 0.5, 0.5, 0.05, 0.05])
+
+
+# Optimisers and statistics of groups
+
+
+class Normed(Net):
+    """Two branches with batch norm, one without parameters of its own, one with a weight that the network fixes."""
+
+    def __init__(self, num_classes: int = 2, in_channels: int = 1) -> None:
+        super().__init__(num_classes, in_channels)
+        self.body = nn.Sequential(
+            nn.Linear(in_channels, 4),
+            nn.BatchNorm1d(4),
+            nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False)),
+            nn.Dropout(0.5),
+        )
+        self.neck = nn.BatchNorm1d(4)
+        self.neck.weight.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.neck(self.body(images)))
+
+
+def test_a_group_has_its_own_optimizer() -> None:
+    group = {"pattern": "^head", "optimizer": partial(Adam, lr=0.25), "weight_decay": 0.1}
+    task = Toy(groups=[group, {"pattern": "bias$", "lr": 0.1}], facts={"num_classes": 3})
+    task.configure_model()
+    optimizer = task.configure_optimizers()["optimizer"]
+    assert [type(one) for one in optimizer.optimizers] == [SGD, Adam]
+    assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.5, 0.25]
+    assert optimizer.param_groups[2]["weight_decay"] == 0.1
+    by_name = names_in(optimizer.param_groups, task.architecture)
+    assert by_name[2] == {"head.weight", "head.bias"}
+
+
+def test_one_optimizer_stays_alone() -> None:
+    task = Toy(groups=[{"pattern": "", "optimizer": Adam}], facts={"num_classes": 3})
+    task.configure_model()
+    assert type(task.configure_optimizers()["optimizer"]) is Adam
+
+
+def test_both_optimizers_step_once_a_batch() -> None:
+    groups = [{"pattern": "^head", "optimizer": partial(Adam, lr=0.25)}]
+    task = Toy(groups=groups, scheduler=partial(WarmupCosine, warmup_steps=1))
+    before: dict[str, Tensor] = {}
+
+    class Watch(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+            before.update({k: v.clone() for k, v in pl_module.state_dict().items()})
+
+    fitted(task, max_epochs=3, accumulate_grad_batches=2, gradient_clip_val=0.5, callbacks=[Watch()])
+    assert task.trainer.global_step == 3
+    assert all(not torch.equal(v, before[k]) for k, v in task.state_dict().items())
+    assert [g["lr"] for g in task.trainer.optimizers[0].param_groups] == pytest.approx([0.0, 0.0])
+
+
+def test_what_the_network_fixes_is_in_no_group() -> None:
+    net = Normed()
+    assert len(split_parameters(net)) == sum(p.requires_grad for p in net.parameters())
+    made = split_parameters(net, [{"pattern": r"neck\.weight"}, {"pattern": "neck"}])
+    assert names_in(made, net)[0] == {"neck.bias"}
+
+
+def test_frozen_statistics_stay() -> None:
+    task = Toy(Normed, groups=[{"pattern": "^body", "frozen": True}])
+    fitted(task, limit_val_batches=1)
+    net = task.architecture
+    for norm in (net.body[1], net.body[2][1]):
+        assert norm.num_batches_tracked == 0
+    assert net.neck.num_batches_tracked == 4
+    task.eval()
+    task.train()
+    assert [m.training for m in net.body] == [True, False, True, True]
+    assert not net.body[2][1].training
+    assert net.neck.training
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("", ["body.1", "body.2.1", "neck"]),
+        (r"body\.1\.weight", []),
+        (r"body\.2", ["body.2.1"]),
+        (r"neck\.bias", []),
+    ],
+)
+def test_which_statistics_are_frozen(pattern: str, expected: list[str]) -> None:
+    net = Normed()
+    by_id = {id(m): name for name, m in net.named_modules()}
+    assert [by_id[id(m)] for m in frozen_norms(net, [{"pattern": pattern, "frozen": True}])] == expected
+    assert frozen_norms(net, [{"pattern": pattern}]) == []
+
+
+def test_wrong_optimizer_of_a_group() -> None:
+    with pytest.raises(UserError, match="Linear is no Optimizer"):
+        Toy(groups=[{"pattern": "head", "optimizer": nn.Linear}])

@@ -7,19 +7,21 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar, Required, TypedDict
+from typing import Any, ClassVar, Required, Self, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zoo.architectures.base import Architecture
 from zoo.checkpoints import RUN_KEY
 from zoo.data.base import Data
 from zoo.errors import UserError
-from zoo.facts import Facts, build, class_of, plain, spec, takes
+from zoo.facts import Facts, OptimizerFactory, build, class_of, plain, spec, takes
+from zoo.optimizers import Together
 
 
 class ParameterGroup(TypedDict, total=False):
@@ -29,12 +31,15 @@ class ParameterGroup(TypedDict, total=False):
         pattern: regular expression that is searched in the parameter's name; the first group that matches has it.
         lr: learning rate, instead of the optimiser's.
         weight_decay: weight decay, instead of the optimiser's.
-        frozen: leave these parameters as they are.
+        optimizer: an optimiser of their own.
+        frozen: leave these parameters as they are; and the running statistics of normalisation layers that have no
+            others, which then normalise by them.
     """
 
     pattern: Required[str]
     lr: float
     weight_decay: float
+    optimizer: OptimizerFactory
     frozen: bool
 
 
@@ -95,13 +100,22 @@ class Task(LightningModule, ABC):
         super().__init__()
         self._built = False
         self.factories: dict[str, Any] = {}
+        self.parameter_groups: list[ParameterGroup] = []
+        self._frozen_norms: list[nn.Module] = []
 
-    def keep(self, facts: Facts | None = None, weights: str | None = None, **factories: tuple[Any, type]) -> None:
+    def keep(
+        self,
+        facts: Facts | None = None,
+        weights: str | None = None,
+        parameter_groups: Sequence[ParameterGroup] | None = None,
+        **factories: tuple[Any, type],
+    ) -> None:
         """Remember the arguments: every factory checked at the door, everything as hyper-parameters.
 
         Args:
             facts: what a checkpoint or recipe says of the data; the data module adds what is missing.
             weights: a checkpoint whose tensors are loaded where name and shape agree.
+            parameter_groups: the task's argument of this name, where it has one.
             factories: each a pair of the factory (or None) and the class that it must be a subclass of.
         """
         frame = inspect.currentframe()
@@ -111,6 +125,9 @@ class Task(LightningModule, ABC):
         for name, factory in self.factories.items():
             if factory is not None and "_class_path" not in self.hparams:
                 self.hparams[name] = factory
+        self.parameter_groups = [_plain_group(group) for group in parameter_groups or ()]
+        if "parameter_groups" in self.hparams and "_class_path" not in self.hparams:
+            self.hparams["parameter_groups"] = self.parameter_groups or None
         self.hparams["facts"] = dict(facts or {})
         self._weights = weights
 
@@ -178,7 +195,9 @@ class Task(LightningModule, ABC):
         A scheduler that takes ``total_steps`` is stepped after every optimiser step, another after every epoch; one
         that waits for a plateau after every validation, by the task's ``monitor`` and its mode.
         """
-        made = self.factories[optimizer](split_parameters(network, groups))
+        made = make_optimizer(self.factories[optimizer], split_parameters(network, groups))
+        self._frozen_norms += frozen_norms(network, groups)
+        self.train(self.training)
         factory = self.factories.get(scheduler) if scheduler else None
         if factory is None:
             return {"optimizer": made}
@@ -200,6 +219,13 @@ class Task(LightningModule, ABC):
         """Step a scheduler; those that wait for a plateau are stepped by a callback at the validation's end instead."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module, but frozen normalisation stays as in evaluation."""
+        super().train(mode)
+        for norm in self._frozen_norms:
+            norm.eval()
+        return self
 
     # Checkpoints
 
@@ -238,34 +264,76 @@ def partial_first(factory: Any, first: Any) -> Any:
     return partial(factory, **{name: first})
 
 
+def _plain_group(group: ParameterGroup) -> ParameterGroup:
+    return {**group, "optimizer": plain(group["optimizer"], Optimizer)} if "optimizer" in group else group
+
+
 def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) -> list[Any]:
     """The trainable parameters for an optimiser: a plain list, or one dictionary a group.
+
+    Parameters that the network itself holds fixed are in none, but a pattern may match them.
 
     Raises:
         UserError: a group's pattern matches no parameter, or every parameter is frozen.
     """
-    named = dict(network.named_parameters())
-    if not groups:
-        return list(named.values())
-    rest = dict(named)
+    matched, rest = _matches(network, groups)
     made: list[dict[str, Any]] = []
-    for group in groups:
-        found = {name: p for name, p in rest.items() if re.search(group["pattern"], name)}
-        if not found and not any(re.search(group["pattern"], name) for name in named):
-            raise UserError(f"parameter_groups: no parameter's name has {group['pattern']!r} in it")
-        rest = {name: p for name, p in rest.items() if name not in found}
+    for group, found in zip(groups, matched, strict=True):
         if group.get("frozen"):
             for p in found.values():
                 p.requires_grad_(False)
-            continue
-        options = {k: v for k, v in group.items() if k in ("lr", "weight_decay")}
-        made.append({"params": list(found.values()), **options})
-    if rest:
-        made.append({"params": list(rest.values())})
+        options = {k: v for k, v in group.items() if k in ("lr", "weight_decay", "optimizer")}
+        made.append({"params": [p for p in found.values() if p.requires_grad], **options})
+    made.append({"params": [p for p in rest.values() if p.requires_grad]})
     made = [group for group in made if group["params"]]
     if not made:
         raise UserError("parameter_groups freezes every parameter: nothing is left to train")
-    return made
+    return made if groups else made[0]["params"]
+
+
+def _matches(
+    network: nn.Module, groups: Sequence[ParameterGroup]
+) -> tuple[list[dict[str, nn.Parameter]], dict[str, nn.Parameter]]:
+    """Each group's parameters by name, and those of none; the first match wins."""
+    named = dict(network.named_parameters())
+    rest, matched = dict(named), []
+    for group in groups:
+        if not any(re.search(group["pattern"], name) for name in named):
+            raise UserError(f"parameter_groups: no parameter's name has {group['pattern']!r} in it")
+        matched.append({name: p for name, p in rest.items() if re.search(group["pattern"], name)})
+        rest = {name: p for name, p in rest.items() if name not in matched[-1]}
+    return matched, rest
+
+
+def frozen_norms(network: nn.Module, groups: Sequence[ParameterGroup]) -> list[nn.Module]:
+    """Layers with running statistics whose every parameter is frozen by the groups.
+
+    One without parameters is judged by those of the smallest module around it that has any.
+    """
+    matched, _ = _matches(network, groups)
+    parts = zip(groups, matched, strict=True)
+    frozen = {id(p) for group, found in parts if group.get("frozen") for p in found.values()}
+    judged: dict[str, bool] = {}
+    for name, module in network.named_modules():
+        own = [id(p) in frozen for p in module.parameters()]
+        judged[name] = all(own) if own else judged.get(name.rpartition(".")[0], False)
+    modules = network.named_modules()
+    return [m for name, m in modules if judged[name] and getattr(m, "running_mean", None) is not None]
+
+
+def make_optimizer(factory: Any, params: Sequence[Any]) -> Optimizer:
+    """The optimiser of these parameters or groups; of several where a group brings its own.
+
+    Args:
+        factory: of the parameters that bring none.
+        params: as ``split_parameters`` makes them.
+    """
+    own = [group for group in params if isinstance(group, dict) and "optimizer" in group]
+    rest = [group for group in params if not (isinstance(group, dict) and "optimizer" in group)]
+    made = [factory(rest)] if rest else []
+    for group in own:
+        made.append(group["optimizer"]([{k: v for k, v in group.items() if k != "optimizer"}]))
+    return Together(made) if len(made) > 1 else made[0]
 
 
 def _short(value: Any) -> str:

@@ -107,6 +107,7 @@ class Classification(Task):
         self.keep(
             facts,
             weights,
+            parameter_groups,
             architecture=(architecture, Architecture),
             optimizer=(optimizer, Optimizer),
             scheduler=(scheduler, LRScheduler),
@@ -114,7 +115,7 @@ class Classification(Task):
         if not 0 <= label_smoothing <= 1:
             raise UserError(f"model.label_smoothing must be from 0 to 1, not {label_smoothing}")
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
-        self.views, self.parameter_groups = views, parameter_groups or []
+        self.views = views
         self._shown: list[_Seen] = []
         self._mistakes: list[_Seen] = []
         self._matrix: Tensor | None = None
