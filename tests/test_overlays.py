@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from running import folder_of, write_recipe, zoo
+from running import folder_of, said, write_recipe, zoo
 
 from zoo import registry
 
@@ -73,6 +73,31 @@ class TestOverlays:
         checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
         name = "architecture.head.weight"
         assert not torch.equal(checkpoint["state_dict"][name], checkpoint["current_model_state"][name])
+
+    @pytest.mark.parametrize(("overlay", "name"), [("compile", "Compile"), ("channels_last", "ChannelsLast")])
+    def test_acceleration_is_added_to_the_recipes_own_callbacks(self, monkeypatch, overlay, name):
+        started = []
+        monkeypatch.setattr(f"zoo.acceleration.{name}.change", lambda self, network, device: started.append(network))
+        monkeypatch.setattr(f"zoo.acceleration.{name}.restore", lambda self, network: None)
+        own = {"class_path": "lightning.pytorch.callbacks.LearningRateMonitor"}
+        write_recipe(Path("toy.yaml"), *TOY, callbacks=[own], logger=True)
+        assert zoo("fit", "--config", "toy.yaml", "--config", "trainer/csv", "--config", f"trainer/{overlay}") == 0
+        classes = [c["class_path"].rpartition(".")[2] for c in resolved(folder_of("toy"))["callbacks"]]
+        assert classes == ["LearningRateMonitor", name]
+        assert [type(network).__name__ for network in started] == ["ToyNet", "ToyNet"]  # to train, and to test
+
+    def test_sync_batchnorm_changes_nothing_on_one_process(self):
+        alone, other = (
+            torch.load(fit(*overlays) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+            for overlays in ((), ("sync_batchnorm",))
+        )
+        assert alone.keys() == other.keys()
+        assert all(torch.equal(alone[name], other[name]) for name in alone)
+
+    def test_sync_batchnorm_on_several_cpu_processes_ends_in_one_line(self, capsys):
+        write_recipe(Path("toy.yaml"), *TOY)
+        words = ("--config", "toy.yaml", "--config", "trainer/ddp", "--config", "trainer/sync_batchnorm")
+        assert "PyTorch synchronises batch norm on GPUs only" in said(capsys, "fit", *words)
 
     def test_debug_takes_three_steps_of_training_and_two_of_evaluation(self):
         folder = fit("debug")

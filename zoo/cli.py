@@ -20,6 +20,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.model_summary import ModelSummary
 
 from zoo import checkpoints, loggers, registry, runs
@@ -244,8 +245,20 @@ class ZooCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError, ImportError) as error:
             raise UserError(told_by(error)) from error
+        if self.subcommand == "fit":
+            self._refuse_synchronising_on_cpus()
         if self.subcommand == "fit" and self.checkpoint_path:
             self._refuse_another_length()
+
+    def _refuse_synchronising_on_cpus(self) -> None:
+        """PyTorch's synchronised batch norm would end every process in a traceback of its own."""
+        strategy = self.trainer.strategy
+        wanted = self.config_init.fit.trainer.sync_batchnorm and isinstance(strategy, ParallelStrategy)
+        if wanted and strategy.root_device.type == "cpu":
+            raise UserError(
+                "trainer.sync_batchnorm: PyTorch synchronises batch norm on GPUs only; several CPU processes train "
+                "without it, each with the statistics of its own share of the batch"
+            )
 
     def _refuse_another_length(self) -> None:
         """A schedule over all steps is made for their number: a resumed run can't change it."""

@@ -94,7 +94,7 @@ class Architecture(LightningModule, ABC):
 
         handles = [known[n].register_forward_hook(lambda _m, _a, out, n=n: hook(n, out)) for n in dict.fromkeys(names)]
         try:
-            self(images)
+            self._call_impl(images)  # interpreted: a compiled network would not run hooks that came later
         except _Enough:
             pass
         finally:
