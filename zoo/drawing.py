@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -79,6 +80,54 @@ def grid(pictures: Sequence[Image.Image], columns: int | None = None, gap: int =
     return made
 
 
+def stacked(pictures: Sequence[Image.Image], gap: int = 6) -> Image.Image:
+    """Pictures one below another on white, each at its own height, all at the left."""
+    made = Image.new("RGB", (max(p.width for p in pictures), sum(p.height + gap for p in pictures) - gap), WHITE)
+    top = 0
+    for picture in pictures:
+        made.paste(picture, (0, top))
+        top += picture.height + gap
+    return made
+
+
+def new_figure(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
+    """A figure of matplotlib's, 100 dots an inch, and its axes: one, or an array of one a row.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        rows: of axes.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    return figure, figure.subplots(rows)
+
+
+def figure_picture(figure: Any) -> Image.Image:
+    """A figure of matplotlib's as a picture, drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.frombuffer("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
+
+
+def heated(image: Tensor, heat: Tensor) -> Tensor:
+    """The image in faint grey with a heat map over it, in [0, 1], (3, H, W).
+
+    Args:
+        image: in [0, 1], (C, H, W).
+        heat: in [0, 1], (H, W); at 0 the grey image alone is seen.
+    """
+    import matplotlib
+
+    grey = image.detach().float().cpu()[:3].mean(0).expand(3, -1, -1)
+    colours = torch.from_numpy(matplotlib.colormaps["inferno"](heat.numpy())[..., :3]).float().movedim(2, 0)
+    weight = heat.sqrt()  # so that moderate heat is seen, too
+    return (1 - weight) * (0.25 + 0.5 * grey) + weight * colours
+
+
 def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
     """The confusion matrix: a row for each true class, shaded by its share of the row.
 
@@ -89,15 +138,10 @@ def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
         matrix: counts, (K, K), rows are the truth.
         names: of the K classes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     classes = len(matrix)
     share = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
     inches = min(14.0, max(5.0, 2.5 + 0.45 * classes))  # 14 give each of 1,000 classes a pixel
-    figure = Figure(figsize=(inches, inches * 0.92), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = new_figure(inches, inches * 0.92)
     # The square root lets a confusion of one in a hundred be seen beside a diagonal of one.
     shown = axes.imshow(share.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     bar = figure.colorbar(shown, ax=axes, shrink=0.8, ticks=[math.sqrt(v) for v in (0, 0.01, 0.05, 0.2, 0.5, 1)])
@@ -108,8 +152,7 @@ def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
         _name_axes(axes, names)
     if classes <= 30:
         _write_counts(axes, matrix, share)
-    canvas.draw()
-    return Image.frombuffer("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
+    return figure_picture(figure)
 
 
 def _name_axes(axes: object, names: Sequence[str]) -> None:

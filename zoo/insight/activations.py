@@ -1,0 +1,121 @@
+"""``zoo inspect activations``: the feature maps of chosen layers for one image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from zoo import drawing
+from zoo.architectures.base import Architecture
+from zoo.errors import UserError
+from zoo.insight.subject import Report, Subject
+
+SHOWN, STRONGEST, SIDE = 64, 8, 88  # maps of a layer's picture, of its row in the overview, and a map's pixels
+
+
+def activations(subject: Subject, file: str | None = None, layers: Sequence[str] | None = None) -> Report:
+    """Pictures and numbers of the feature maps for one image.
+
+    Args:
+        subject: whose network is looked into.
+        file: a picture; left out, the data's first test image, else a photograph of a cat.
+        layers: left out, the stages of the network, or its convolutions where it states none.
+
+    Raises:
+        UserError: there is no such layer, or its output is no stack of maps.
+    """
+    image = subject.image(file)
+    names = list(layers) if layers else default_layers(subject.network)
+    with torch.no_grad():
+        found = subject.network.features(subject.normalize(image[None].to(subject.device)), names)
+    maps = {name: _maps(name, output).cpu().float() for name, output in found.items()}
+    pictures = {"activations": _overview(image, maps)}
+    for name, each in maps.items():
+        pictures[f"activations-{name}"] = drawing.captioned(
+            _grid(each, range(min(SHOWN, len(each)))), [_title(name, each)]
+        )
+    numbers = {"layers": [_numbers(name, each) for name, each in maps.items()]}
+    return Report(numbers, pictures, [_line(one) for one in numbers["layers"]])
+
+
+def default_layers(network: Architecture) -> list[str]:
+    """The stages of a network, or its convolutions where it states none.
+
+    Raises:
+        UserError: it has neither.
+    """
+    try:
+        return [stage.layer for stage in network.stages]
+    except UserError:
+        found = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+        if not found:
+            raise UserError(f"{type(network).__name__} has no stages and no convolutions: give --layers") from None
+        return found
+
+
+def _maps(name: str, output: Any) -> Tensor:
+    if not isinstance(output, Tensor) or output.dim() != 4:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(f"layer {name} gives no maps (B, C, H, W), but {shape}")
+    return output[0]
+
+
+def _numbers(name: str, maps: Tensor) -> dict[str, Any]:
+    """Of one layer: how its values lie, and how many maps are dead (all zeros) for this image."""
+    flat = maps.flatten(1)
+    return {
+        "layer": name,
+        "shape": list(maps.shape),
+        "mean": float(maps.mean()),
+        "std": float(maps.std(correction=0)),
+        "zeros": float((maps == 0).float().mean()),
+        "dead_maps": int((flat == 0).all(1).sum()),
+        "mean_by_map": flat.mean(1).tolist(),
+    }
+
+
+def _line(one: dict[str, Any]) -> str:
+    shape = "×".join(map(str, one["shape"]))
+    return (
+        f"{one['layer']:<20} {shape:<13} mean {one['mean']:8.3g}  std {one['std']:8.3g}  zeros {one['zeros']:4.0%}  "
+        f"dead maps {one['dead_maps']}"
+    )
+
+
+# Pictures
+
+
+def map_pictures(maps: Tensor, side: int = SIDE) -> list[Image.Image]:
+    """Maps (C, H, W) as grey pictures on one scale for all, so that weak maps look weak.
+
+    Where no value is negative, 0 is black; else 0 is middle grey. A thousandth of the values may be cut off.
+    """
+    scale = maps.abs().flatten().quantile(0.999) if maps.numel() < 2**24 else maps.abs().max()
+    scale = scale.clamp(min=1e-30)
+    shown = maps / scale if bool((maps >= 0).all()) else 0.5 + maps / scale / 2
+    method = Image.Resampling.NEAREST if max(maps.shape[-2:]) <= side else Image.Resampling.BOX
+    return [drawing.to_picture(one[None], 1).resize((side, side), method) for one in shown]
+
+
+def _grid(maps: Tensor, which: Sequence[int], columns: int | None = None) -> Image.Image:
+    drawn = map_pictures(maps)
+    return drawing.grid([drawn[i] for i in which], columns, gap=4)
+
+
+def _title(name: str, maps: Tensor) -> str:
+    more = f", the first {SHOWN} of {len(maps)}" if len(maps) > SHOWN else ""
+    return f"{name}: {'×'.join(map(str, maps.shape))}{more}"
+
+
+def _overview(image: Tensor, maps: dict[str, Tensor]) -> Image.Image:
+    """The image, and of each layer the strongest maps."""
+    rows = [drawing.captioned(drawing.to_picture(image), ["image"])]
+    for name, each in maps.items():
+        strongest = each.abs().flatten(1).mean(1).argsort(descending=True)[:STRONGEST].tolist()
+        row = _grid(each, strongest, columns=STRONGEST)
+        rows.append(drawing.captioned(row, [f"{name}: {'×'.join(map(str, each.shape))}, the strongest maps"]))
+    return drawing.stacked(rows)

@@ -1,0 +1,101 @@
+"""The four commands of ``zoo inspect``: their own options, and what they write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
+
+from zoo import runs
+from zoo.cli import quiet
+from zoo.insight.activations import activations
+from zoo.insight.attribution import attribution
+from zoo.insight.filters import filters
+from zoo.insight.signal_report import signal
+from zoo.insight.subject import Report, Subject, parse, parser_for
+from zoo.parsing import ZooParser
+
+NEEDS_DATA = ("signal",)  # the others go without where the network is complete by itself
+TAKES_IMAGE = ("activations", "attribution")
+
+
+def inspect(what: str, about: str, argv: Sequence[str]) -> int:
+    """Run one of them.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: something that the user can put right; nothing is written then.
+    """
+    quiet()
+    parser = parser_for(what, about)
+    _add_options(parser, what)
+    options, subject_of = parse(parser, argv)
+    subject = subject_of()
+    report = _RUN[what](subject, options)
+    folder = runs.new_folder(Path("runs") / f"inspect-{subject.label}") if options.out is None else Path(options.out)
+    rows = write(report, what, folder)
+    if options.wandb:
+        rows += _log(report, what, folder, f"inspect-{subject.label}")
+    print("\n".join([*report.lines, *(f"{name:<12} {place}" for name, place in rows)]), flush=True)
+    return 0
+
+
+def _add_options(parser: ZooParser, what: str) -> None:
+    if what in TAKES_IMAGE:
+        text = "Picture; default: the data's first test image, else a photograph of a cat"
+        parser.add_argument("--image", type=str | None, default=None, help=text)
+    if what in ("activations", "signal"):
+        parser.add_argument("--layers", nargs="+", default=None, metavar="NAME", help="Names of layers")
+    if what == "signal":
+        text = "Images of the test part for accuracies; variances are of the first 128"
+        parser.add_argument("--images", type=PositiveInt, default=512, help=text)
+    if what == "attribution":
+        parser.add_argument("--class", type=str | None, default=None, help="Name or number; default: the most probable")
+        parser.add_argument("--layer", type=str | None, default=None, help="For Grad-CAM; default: the last stage")
+
+
+_RUN: dict[str, Callable[[Subject, Namespace], Report]] = {
+    "filters": lambda subject, options: filters(subject),
+    "activations": lambda subject, options: activations(subject, options.image, options.layers),
+    "signal": lambda subject, options: signal(subject, options.images, options.layers),
+    "attribution": lambda subject, options: attribution(subject, options.image, options["class"], options.layer),
+}
+
+
+def write(report: Report, what: str, folder: Path) -> list[tuple[str, str]]:
+    """Write the numbers as JSON and the pictures as PNG; nothing is overwritten.
+
+    Returns:
+        What was written, and where.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = runs.free(folder / f"{what}.json")
+    path.write_text(json.dumps(report.numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    rows = [("numbers", str(path))]
+    for name, picture in report.pictures.items():
+        path = runs.free(folder / f"{name}.png")
+        picture.save(path, optimize=True)
+        rows.append(("picture", str(path)))
+    return rows
+
+
+def _log(report: Report, what: str, folder: Path, name: str) -> list[tuple[str, str]]:
+    """Give all of it to W&B, offline unless there is an account."""
+    from zoo import loggers
+
+    loggers.settle(folder)
+    import wandb
+
+    run = wandb.init(project="zoo", name=f"{name}-{folder.name}", job_type="inspect", dir=folder)
+    media: dict[str, Any] = {f"{what}/{key}": wandb.Image(picture) for key, picture in report.pictures.items()}
+    run.log(media)
+    run.summary[what] = report.numbers
+    place = str(run.url or Path(run.dir).parent)
+    loggers.finish(0)
+    return [("W&B", place), *([] if run.url else [("upload it", f"wandb sync {place}")])]

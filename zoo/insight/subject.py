@@ -1,0 +1,273 @@
+"""What ``zoo inspect`` looks into: a network from a checkpoint, a recipe or by its name, with what must be known of it.
+
+The arguments are those of ``zoo fit``, parsed by the same parser, so that whatever can be trained can be inspected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from jsonargparse import ActionConfigFile, Namespace
+from PIL import Image
+from torch import Tensor, nn
+
+from zoo import checkpoints
+from zoo.architectures.base import Architecture
+from zoo.cli import _base_of, _label_of, _values, _with_checkpoint_file, _with_recipe_files
+from zoo.data.base import Data
+from zoo.data.files import read_image, to_channels
+from zoo.errors import UserError
+from zoo.facts import Facts
+from zoo.parsing import ZooParser, refuse_functions, told_by
+from zoo.registry import did_you_mean
+from zoo.tasks.base import Normalize, Task
+from zoo.tasks.classification import crops
+
+IMAGE_SIZE = [224, 224]  # of a network that is given by its name and does not say
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Args:
+        numbers: plain data, for the JSON file.
+        pictures: by name.
+        lines: the main numbers, for people.
+    """
+
+    numbers: dict[str, Any]
+    pictures: dict[str, Image.Image]
+    lines: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Subject:
+    """A network to look into.
+
+    Args:
+        network: in evaluation mode.
+        facts: of the images that it takes.
+        normalize: from images in [0, 1] to what the network takes.
+        label: what it is called in the output folder's name.
+        data: of its checkpoint or recipe, where there is one; it is set up when it is asked for images.
+    """
+
+    network: Architecture
+    facts: Facts
+    normalize: nn.Module
+    label: str
+    data: Data | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next((p.device for p in self.network.parameters()), torch.device("cpu"))
+
+    def deviation(self, channels: int) -> Tensor:
+        """What the normalisation divides by, (1, channels, 1, 1); 1 where there is none."""
+        found = [m.std for m in self.normalize.modules() if isinstance(m, Normalize)]
+        return found[0].cpu().float() if found else torch.ones(1, channels, 1, 1)
+
+    def batches(self, count: int, size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first images of the data's test part (else its validation part) as the network takes them, and labels.
+
+        Args:
+            count: images at most.
+            size: images a batch at most; the data's own batches are no larger.
+
+        Raises:
+            UserError: there is no such data.
+        """
+        for images, labels in islice(self._pictures(size), -(-count // size)):
+            kept = min(len(images), count)
+            count -= kept
+            yield self.normalize(images[:kept].to(self.device)), labels[:kept].to(self.device)
+
+    def _pictures(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images in [0, 1] of the network's size and labels, in batches of ``size``; only the last is smaller."""
+        data, split = self._evaluation_part()
+        data.eval_batch_size = size
+        for batch in data.loader(split):
+            images, labels = data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0)
+            yield crops(images, self.facts["image_size"])[0], labels
+
+    def _evaluation_part(self) -> tuple[Data, Any]:
+        if self.data is None:
+            raise UserError(
+                "there are no images to measure with: give --data NAME, or a recipe or checkpoint with data"
+            )
+        if self.data.batch != "classification":
+            raise UserError(f"{type(self.data).__name__} gives no labelled images, which are needed here")
+        self.data.prepare_data()
+        for stage, split in (("test", "test"), ("validate", "val")):
+            self.data.setup(stage)
+            if self.data.samples(split) is not None:  # type: ignore[arg-type]
+                self._refuse_other_facts(self.data.facts)
+                return self.data, split
+        raise UserError(f"{type(self.data).__name__} has neither a test nor a validation part")
+
+    def _refuse_other_facts(self, said: Facts) -> None:
+        for name in ("in_channels", "num_classes"):
+            own, others = self.facts.get(name), said.get(name)
+            if own is not None and others is not None and own != others:
+                network = type(self.network).__name__
+                raise UserError(f"{network} was made for {name} {own}, {type(self.data).__name__} has {others}")
+
+    def image(self, file: str | None) -> Tensor:
+        """A picture as the task sees it, in [0, 1], (C, H, W).
+
+        Args:
+            file: of the picture; left out, the first of the data's test part, else scikit-image's cat.
+
+        Raises:
+            UserError: it can't be read.
+        """
+        size, channels = self.facts["image_size"], self.facts["in_channels"]
+        if file is None and self.data is not None:
+            return next(self._pictures(1))[0][0]
+        if channels not in (1, 3):
+            raise UserError(f"the network wants {channels} channels; picture files have 1 or 3")
+        if file is None:
+            return cat(size, channels)
+        return read_image(file, size, channels).float() / 255
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the outputs; a thousand that the data does not name are taken for ImageNet's."""
+        count = self.facts.get("num_classes", 0)
+        if names := self.facts.get("class_names"):
+            return names
+        if count == 1000:
+            from timm.data import ImageNetInfo
+
+            return ImageNetInfo().label_descriptions()  # type: ignore[return-value]
+        return [str(i) for i in range(count)]
+
+
+def cat(size: Sequence[int], channels: int = 3) -> Tensor:
+    """scikit-image's photograph of a cat, its central region in [0, 1], (channels, *size)."""
+    from skimage.data import chelsea
+
+    picture = to_channels(Image.fromarray(chelsea()), channels)
+    height, width = size
+    side = min(picture.width / width, picture.height / height)
+    left, top = (picture.width - side * width) / 2, (picture.height - side * height) / 2
+    box = (left, top, left + side * width, top + side * height)
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(*size, channels).movedim(2, 0) / 255
+
+
+# From arguments
+
+
+def parser_for(what: str, about: str) -> ZooParser:
+    """The options that every subcommand of ``zoo inspect`` has."""
+    parser = ZooParser(prog=f"zoo inspect {what}", description=about)
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="Recipe's file or name: a fresh network")
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint, run folder, or: last")
+    parser.add_subclass_arguments(Architecture, "architecture", required=False, fail_untyped=False)
+    parser.add_subclass_arguments(Task, "model", required=False, fail_untyped=False)
+    parser.add_subclass_arguments(Data, "data", required=False, fail_untyped=False)
+    parser.add_argument("--trainer", type=dict[str, Any] | None, default=None, help="Of recipes; nothing is trained")
+    parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed of a fresh network's weights")
+    parser.add_argument("--network", type=str | None, default=None, help="Which one, of a task with several networks")
+    parser.add_argument("--out", type=str | None, default=None, help="Folder; default: runs/inspect-<recipe>/<time>/")
+    parser.add_argument("--wandb", action="store_true", help="Log numbers and pictures to W&B, too")
+    return parser
+
+
+def parse(parser: ZooParser, argv: Sequence[str]) -> tuple[Namespace, Callable[[], Subject]]:
+    """The options, and what builds the subject of them.
+
+    Raises:
+        UserError: not exactly one network is named, or an option has no meaning here.
+    """
+    if stray := next((word for word in argv if word.startswith("--trainer")), None):
+        raise UserError(f"{stray.partition('=')[0]}: nothing is trained here, so the trainer has no say")
+    names = [value for _, value in _values(argv, "--config", "-c")]
+    path, words = _with_checkpoint_file(["inspect", *_with_recipe_files(list(argv))], names)
+    checkpoint = checkpoints.read(path) if path else None
+    base = _base_of(checkpoint, path, "test") if checkpoint and path else None
+    given = parser.parse_object(base, defaults=False) if base else None
+    options = parser.parse_args(words[1:], namespace=given)
+    refuse_functions(options)
+    if (options.architecture is None) == (options.model is None):
+        raise UserError(
+            "say which network: --ckpt_path FILE, --config RECIPE, or --architecture NAME"
+            if options.model is None
+            else "--architecture names a network by itself: leave out the recipe, checkpoint or --model"
+        )
+    record = checkpoints.run_record(checkpoint) if checkpoint else {}
+    label = _label_of(names) or record.get("recipe_name")
+    return options, lambda: _subject(parser, options, label, checkpoint)
+
+
+def _subject(parser: ZooParser, options: Namespace, label: Any, checkpoint: dict[str, Any] | None) -> Subject:
+    from lightning.pytorch import seed_everything
+
+    seed_everything(int(options.seed_everything), verbose=False)
+    try:
+        built = parser.instantiate_classes(options)
+        if options.architecture is not None:
+            return _by_name(built, options.architecture)
+        _build(built.model, built.data, checkpoint)
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(told_by(error)) from error
+    task = built.model.eval()
+    network = named_network(task, options.network)
+    normalize = next((m for m in task.modules() if isinstance(m, Normalize)), nn.Identity())
+    return _placed(Subject(network, task.facts, normalize, str(label or type(task).__name__), built.data))
+
+
+def _by_name(built: Namespace, spec: Namespace) -> Subject:
+    network: Architecture = built.architecture.eval()
+    said = spec.get("init_args") or {}
+    facts = Facts(
+        in_channels=said.get("in_channels") or network.fixed_channels or 3,
+        image_size=list(said.get("image_size") or IMAGE_SIZE),
+        num_classes=said.get("num_classes") or 0,
+    )
+    return _placed(Subject(network, facts, Normalize(network, facts), type(network).__name__, built.data))
+
+
+def _build(task: Task, data: Data | None, checkpoint: dict[str, Any] | None) -> None:
+    """The task's networks: with the checkpoint's weights, or fresh ones as the data wants them."""
+    if data is not None and any(fact not in task.facts for fact in task.needs):
+        data.prepare_data()
+        data.setup("validate")
+        task.hparams["facts"] = {**data.facts, **task.facts}
+    task.configure_model()
+    if checkpoint is not None:
+        task.on_load_checkpoint(checkpoint)
+        try:
+            task.load_state_dict(checkpoint["state_dict"])
+        except RuntimeError as error:
+            raise UserError(f"the checkpoint's weights do not fit this task: {' '.join(str(error).split())}") from error
+
+
+def named_network(task: Task, name: str | None) -> Architecture:
+    """The task's network of this name; left out, its only one.
+
+    Raises:
+        UserError: there is none of this name, or several and none was named.
+    """
+    found = {n: net for n in task.factories if isinstance(net := getattr(task, n, None), Architecture)}
+    if name is not None and name not in found:
+        known = " and ".join(found) or "none"
+        raise UserError(f"{type(task).__name__} has no network {name}{did_you_mean(name, list(found))}: it has {known}")
+    if name is None and len(found) != 1:
+        raise UserError(f"{type(task).__name__} has {len(found)} networks: say --network {' or '.join(found)}")
+    return found[name or next(iter(found))]
+
+
+def _placed(subject: Subject) -> Subject:
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device is not None:
+        subject.network.to(device)
+        subject.normalize.to(device)
+    return subject
