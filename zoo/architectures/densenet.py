@@ -23,6 +23,7 @@ Deviations and readings:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -65,7 +66,7 @@ class DenseNet(Architecture):
         growth_rate: maps that a layer adds, k; left out, 32 (48 at depth 161), and 12 in CIFAR's networks.
         bottleneck: a 1×1 convolution to 4k maps in front of each 3×3 convolution.
         compression: part of the maps that a transition keeps; 1 for all.
-        memory_efficient: keep no concatenation for the backward pass, but compute it again; only in training.
+        memory_efficient: keep no concatenation for the backward pass but compute it again; only in training mode.
         init: see ``zoo.initialisation.initialise``; He et al.'s by fan-in where nothing is said.
 
     Shape:
@@ -115,7 +116,7 @@ class DenseNet(Architecture):
             if i < len(blocks):
                 self._stages.append(Stage(f"layers.denseblock{i}", channels, reduction))
                 kept = max(1, int(channels * compression))
-                self.layers.add_module(f"transition{i}", Transition(channels, kept))
+                self.layers.add_module(f"transition{i}", Transition(channels, kept, lean))
                 channels, reduction = kept, 2 * reduction
         last = len(blocks) + 1
         self.layers.add_module(f"norm{last}", nn.BatchNorm2d(channels))
@@ -210,14 +211,9 @@ class DenseLayer(nn.Module):
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
         """This layer's own maps."""
-        if not (self.memory_efficient and self.training and torch.is_grad_enabled()):
-            return self.collect(*outputs)
-        contexts = nullcontext(), KeptStatistics(self.norm1)
-        # There is nothing random in it, so no generator's state has to be kept.
-        again = checkpoint(
-            self.collect, *outputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts
-        )
-        return cast(Tensor, again)
+        if self.memory_efficient and self.training:
+            return computed_again(self.collect, self.norm1, *outputs)
+        return self.collect(*outputs)
 
     def collect(self, *outputs: Tensor) -> Tensor:
         """The first convolution of the normalised, rectified concatenation."""
@@ -249,12 +245,33 @@ class Transition(nn.Sequential):
         (B, channels, H, W) -> (B, kept, H // 2, W // 2)
     """
 
-    def __init__(self, channels: int, kept: int) -> None:
+    def __init__(self, channels: int, kept: int, memory_efficient: bool = False) -> None:
         super().__init__()
+        self.memory_efficient = memory_efficient
         self.norm = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.conv = nn.Conv2d(channels, kept, 1, bias=False)
         self.pool = nn.AvgPool2d(2)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Fewer maps of half the size."""
+        if self.memory_efficient and self.training:
+            return computed_again(super().forward, self.norm, maps)
+        return super().forward(maps)
+
+
+def computed_again(function: Callable[..., Tensor], norm: nn.Module, *inputs: Tensor) -> Tensor:
+    """``function(*inputs)``, of which nothing but the inputs is kept: the backward pass computes it again.
+
+    Args:
+        function: has nothing random in it.
+        norm: the one normalisation in it; its running statistics are written once.
+    """
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    if not torch.compiler.is_compiling():  # a compiled program writes buffers at its end, once, and takes no contexts
+        contexts = nullcontext(), KeptStatistics(norm)
+        options["context_fn"] = lambda: contexts
+    return cast(Tensor, checkpoint(function, *inputs, **options))
 
 
 class KeptStatistics:
