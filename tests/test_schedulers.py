@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,10 @@ from zoo.errors import UserError
 from zoo.schedulers import WarmupCosine
 
 
-def rates(total: int, groups: tuple[float, ...] = (0.4,), **arguments: float) -> list[list[float]]:
+def rates(total: int, groups: tuple[float, ...] = (0.4,), **arguments: Any) -> list[list[float]]:
     made = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in groups]
     optimizer = torch.optim.SGD(made)
-    scheduler = WarmupCosine(optimizer, total, **arguments)  # type: ignore[arg-type]
+    scheduler = WarmupCosine(optimizer, total, **arguments)
     found = []
     for _ in range(total):
         found.append([g["lr"] for g in optimizer.param_groups])
@@ -77,3 +78,16 @@ def test_goes_on_from_its_state() -> None:
 def test_wrong_arguments(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         rates(10, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_line_is_torch_s() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.4)
+    line = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.25, total_iters=15)
+    expected = []
+    for _ in range(16):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        line.step()
+    found = [r[0] for r in rates(18, warmup_steps=2, final_fraction=0.25, anneal="linear")]
+    assert found[:2] == pytest.approx([0.2, 0.4])
+    assert found[2:] == pytest.approx(expected)

@@ -3,7 +3,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from zoo.errors import UserError
-from zoo.transforms import CropEach, FlipEach, PCAColor, mean_and_std, move, pixel_covariance
+from zoo.transforms import CropEach, FlipAlternately, FlipEach, PCAColor, mean_and_std, move, pixel_covariance
 
 
 def images(count=64, channels=3, height=9, width=11, dtype=torch.uint8):
@@ -136,3 +136,40 @@ def test_colour_of_grey_images_and_given_components():
         PCAColor(eigenvalues=[1.0])
     with pytest.raises(UserError, match="as many"):
         PCAColor(eigenvalues=[1.0], eigenvectors=[[1.0, 0.0]])
+
+
+def flips(batch, epoch, seed=0):
+    flip = FlipAlternately()
+    flip.start_epoch(epoch, seed)
+    return flip.make_params([batch])["flip"]
+
+
+def test_alternate_flips_are_every_other_epoch_s():
+    batch = images(2000)
+    first = flips(batch, 0)
+    assert 900 < first.sum() < 1100
+    for epoch in range(1, 6):
+        assert torch.equal(flips(batch, epoch), first if epoch % 2 == 0 else ~first)
+    order = torch.randperm(2000)
+    assert torch.equal(flips(batch[order], 0), first[order])  # an image's own, wherever in a batch it is
+    assert torch.equal(flips(batch.float() / 255, 0), first)
+    for seed in (1, 2, 3):
+        assert 800 < (flips(batch, 0, seed) ^ first).sum() < 1200
+    flip = FlipAlternately()
+    expected = torch.where(flip.make_params([batch])["flip"][:, None, None, None], batch.flip(-1), batch)
+    assert torch.equal(flip(batch), expected)
+    steps = [FlipAlternately(), CropEach([7, 9])]
+    torch.manual_seed(0)
+    one_by_one = steps[1](steps[0](batch))
+    torch.manual_seed(0)
+    assert torch.equal(move(batch, steps), one_by_one)
+    assert flip(batch[0]).shape == batch[0].shape
+
+
+def test_alternate_flips_do_not_depend_on_similar_sums():
+    """Images that differ by one step of one pixel are reflected as if drawn anew."""
+    ramp = torch.zeros(256, 1, 4, 4, dtype=torch.uint8)
+    ramp[:, 0, 0, 0] = torch.arange(256)
+    first = flips(ramp, 0)
+    assert 90 < first.sum() < 166
+    assert 70 < (first[1:] ^ first[:-1]).sum() < 185

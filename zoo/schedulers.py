@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -12,7 +13,7 @@ from zoo.errors import UserError
 
 
 class WarmupCosine(LRScheduler):
-    """A linear rise to the optimiser's rate, then half a cosine down; stepped after every optimiser step.
+    """A linear rise to the optimiser's rate, then half a cosine, or a line, down; stepped after every optimiser step.
 
     The warm-up of Goyal et al. 2017 ("Accurate, Large Minibatch SGD", section 2.2) before the cosine of Loshchilov and
     Hutter 2017 ("SGDR", without restarts). Every group's rate is scaled alike.
@@ -23,6 +24,7 @@ class WarmupCosine(LRScheduler):
         warmup_fraction: part of them that rises.
         warmup_steps: the same as a number of steps; it takes the place of the fraction.
         final_fraction: part of the rate that is left at the end.
+        anneal: whether it goes there by a cosine or by a line.
 
     Raises:
         UserError: a fraction is not in [0, 1], or the warm-up is as long as the run.
@@ -35,6 +37,7 @@ class WarmupCosine(LRScheduler):
         warmup_fraction: float = 0.05,
         warmup_steps: int | None = None,
         final_fraction: float = 0.0,
+        anneal: Literal["cosine", "linear"] = "cosine",
     ) -> None:
         if not (0 <= warmup_fraction <= 1 and 0 <= final_fraction <= 1):
             raise UserError("WarmupCosine: warmup_fraction and final_fraction must be from 0 to 1")
@@ -42,15 +45,22 @@ class WarmupCosine(LRScheduler):
         if not 0 <= warmup < total_steps:
             raise UserError(f"WarmupCosine: a warm-up of {warmup} steps does not fit in a run of {total_steps}")
         self.total_steps, self.warmup_steps, self.final_fraction = total_steps, warmup, final_fraction
+        self.anneal = anneal
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates of the coming step, one for each group."""
-        factor = warmup_cosine(self.last_epoch, self.total_steps, self.warmup_steps, self.final_fraction)
+        factor = warmup_cosine(self.last_epoch, self.total_steps, self.warmup_steps, self.final_fraction, self.anneal)
         return [base * factor for base in self.base_lrs]
 
 
-def warmup_cosine(step: int, total_steps: int, warmup_steps: int, final_fraction: float = 0.0) -> float:
+def warmup_cosine(
+    step: int,
+    total_steps: int,
+    warmup_steps: int,
+    final_fraction: float = 0.0,
+    anneal: Literal["cosine", "linear"] = "cosine",
+) -> float:
     """Factor on the learning rate: ``(step + 1) / warmup_steps`` at first, ``final_fraction`` in the last step.
 
     Args:
@@ -59,4 +69,5 @@ def warmup_cosine(step: int, total_steps: int, warmup_steps: int, final_fraction
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps))
-    return final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * progress)) / 2
+    left = 1 - progress if anneal == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return final_fraction + (1 - final_fraction) * left

@@ -68,7 +68,9 @@ def move(images: Tensor, moves: Sequence[Move]) -> Tensor:
         if rows is not None and columns is not None and step.padding:
             images, rows, columns = gather_places(images, rows, columns), None, None
         size = images.shape[-2:] if rows is None or columns is None else (rows.shape[1], columns.shape[1])
-        params = step.make_params([images[..., : size[0], : size[1]]])  # only its shape and device matter
+        params = step.make_params(
+            [images[..., : size[0], : size[1]]]
+        )  # of all but the first only its shape and device matter
         images = step.pad(images)
         new_rows, new_columns = step.places(params, *(n + 2 * step.padding for n in size))
         rows = new_rows if rows is None else rows.gather(1, new_rows)
@@ -147,10 +149,50 @@ class FlipEach(Move):
 
     def places(self, params: dict[str, Any], height: int, width: int) -> tuple[Tensor, Tensor]:
         """All rows; columns in their order or backwards."""
-        flip = params["flip"][:, None]
-        columns = torch.arange(width, device=flip.device)
-        rows = torch.arange(height, device=flip.device).expand(len(flip), -1)
-        return rows, torch.where(flip, columns.flip(0), columns)
+        return reflected_places(params["flip"], height, width)
+
+
+def scrambled(values: Tensor, seed: int) -> Tensor:
+    """Integers whose every bit is as if drawn for the value and the seed; SplitMix64's steps (Steele et al. 2014)."""
+    z = values + (seed + 1) % 2**31 * 0x9E3779B9
+    for factor in (0x3F58476D1CE4E5B9, 0x14D049BB133111EB):  # of 63 bits, since torch's integers have a sign
+        z = (z ^ (z >> 30)) * factor
+    return z ^ (z >> 31)
+
+
+def reflected_places(flip: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """All rows (B, H); columns (B, W) in their order, or backwards where ``flip`` (B,) says so."""
+    columns = torch.arange(width, device=flip.device)
+    rows = torch.arange(height, device=flip.device).expand(len(flip), -1)
+    return rows, torch.where(flip[:, None], columns.flip(0), columns)
+
+
+class FlipAlternately(Move):
+    """Reflect each image, left to right, in every other epoch: half of them, drawn at random, in the first.
+
+    Jordan 2024 ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", section 3.6). Two epochs in a row then show each
+    image from both sides, of which independent draws show the same one in half of the cases. An image is known by its
+    pixels, so it must come first of all transforms; which ones are reflected follows from pixels, seed and epoch alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoch, self.seed = 0, 0
+
+    def start_epoch(self, epoch: int, seed: int) -> None:
+        """The data module calls it with the epoch that runs, counted from 0, and the run's seed."""
+        self.epoch, self.seed = epoch, seed
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Which images are reflected, (B,)."""
+        images = flat_inputs[0]
+        pixels = (images * 255).round() if images.is_floating_point() else images
+        total = pixels.reshape(images.shape[:-3].numel(), -1).sum(1, dtype=torch.int64)
+        return {"flip": (scrambled(total, self.seed) + self.epoch) % 2 == 1}
+
+    def places(self, params: dict[str, Any], height: int, width: int) -> tuple[Tensor, Tensor]:
+        """All rows; columns in their order or backwards."""
+        return reflected_places(params["flip"], height, width)
 
 
 class PCAColor(EachTransform):

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional
 from zoo.data import MNIST, Digits, ImageFolder
 from zoo.data.images import as_floats
 from zoo.errors import UserError
-from zoo.transforms import CropEach, FlipEach, PCAColor
+from zoo.transforms import CropEach, FlipAlternately, FlipEach, PCAColor
 
 
 class Watcher(LightningModule):
@@ -253,3 +253,63 @@ def test_hyper_parameters_rebuild_the_data():
     assert plain["init_args"]["augment"][0] == {"class_path": "zoo.parts.CropEach", "init_args": {"padding": 2}}
     assert plain["init_args"]["val_fraction"] == 0.2
     assert getattr(zoo.data, plain["class_path"].rpartition(".")[2]) is Digits
+
+
+def test_two_epochs_show_both_sides_of_each_image():
+    epochs = [set(), set()]
+
+    class Sides(Watcher):
+        def training_step(self, batch, batch_idx):
+            epochs[self.current_epoch].update(image.numpy().tobytes() for image in batch[0])
+            epochs_mirrored[self.current_epoch].update(image.flip(-1).numpy().tobytes() for image in batch[0])
+            return super().training_step(batch, batch_idx)
+
+    epochs_mirrored = [set(), set()]
+    run = trainer(num_sanity_val_steps=0)
+    run.fit_loop.max_epochs = 2
+    run.fit(Sides(), datamodule=Digits(augment=[FlipAlternately], val_fraction=0, batch_size=500))
+    assert epochs[0] == epochs_mirrored[1]
+    assert epochs[0] != epochs[1]
+
+
+def test_alternate_flips_come_first():
+    with pytest.raises(UserError, match="FlipAlternately knows images by their pixels, so it must be the first"):
+        Digits(augment=[FlipEach, FlipAlternately]).setup("fit")
+
+
+def on(device, **arguments):
+    data = Digits(on_device=True, **arguments)
+    data.setup()
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    data.trainer = SimpleNamespace(strategy=strategy, world_size=1, global_rank=0, current_epoch=0, training=True)
+    data.trainer.fit_loop = SimpleNamespace(batch_idx=-1)
+    return data
+
+
+def test_bytes_on_the_device_are_gathered_there():
+    data = on("meta", batch_size=100)  # a device on which nothing can be put but what was made there
+    (train, val) = (next(iter(loader)) for loader in (data.train_dataloader(), data.val_dataloader()))
+    for images, labels in (train, val):
+        assert images.device == labels.device == torch.device("meta")
+    assert train[0].shape == (100, 1, 8, 8)
+
+
+def test_bytes_on_the_device_are_the_same_batches():
+    options = {"augment": [FlipEach], "batch_size": 300}
+    plain, there = (seen(Digits(on_device=where, **options), num_sanity_val_steps=0) for where in (False, True))
+    for split in ("train", "val"):
+        for one, other in zip(plain[split], there[split], strict=True):
+            assert all(map(torch.equal, one, other))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_no_image_is_copied_to_a_gpu_at_a_step():
+    data = on("cuda", batch_size=100)
+    (source, _) = data._splits["train"]
+    loader = iter(data.train_dataloader())
+    images, labels = next(loader)
+    assert images.is_cuda
+    assert labels.is_cuda
+    assert all(t.is_cuda for t in source.tensors)
+    assert data.transfer_batch_to_device((images, labels), images.device, 0)[0].data_ptr() == images.data_ptr()

@@ -34,6 +34,7 @@ from zoo.tasks.classification import (
     crops,
     hard,
     mean_softmax,
+    seen_views,
     shown_rows,
 )
 
@@ -142,6 +143,28 @@ def test_mean_softmax() -> None:
     expected = torch.stack([one.double().softmax(1) for one in logits]).mean(0)
     torch.testing.assert_close(mean_softmax(logits).double().exp(), expected, rtol=1e-4, atol=1e-7)
     assert mean_softmax([torch.tensor([[0.0, -200.0]])]).isfinite().all()
+
+
+def test_weighted_mean_softmax() -> None:
+    logits = [3 * torch.randn(3, 5) for _ in range(3)]
+    probabilities = [one.double().softmax(1) for one in logits]
+    expected = (2 * probabilities[0] + probabilities[1] + probabilities[2]) / 4
+    torch.testing.assert_close(mean_softmax(logits, [1.0, 0.5, 0.5]).double().exp(), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_shifted_views() -> None:
+    """The centre with half of all the weight; a pixel up and left, and down and right, a quarter each; and mirrored."""
+    images = torch.arange(2 * 4 * 5).view(2, 1, 4, 5).float()
+    reflected = torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect"))
+    expected = [images, reflected[..., :4, :5], reflected[..., 2:, 2:]]
+    found = seen_views(images, [4, 5], "shifted", mirror=False)
+    assert all(map(torch.equal, [view for view, _ in found], expected))
+    assert [weight for _, weight in found] == [1.0, 0.5, 0.5]
+    both = seen_views(images, [4, 5], "shifted")
+    assert all(map(torch.equal, [view for view, _ in both], expected + [view.flip(3) for view in expected]))
+    assert [weight for _, weight in both] == [1.0, 0.5, 0.5] * 2
+    assert torch.equal(seen_views(F.pad(images, (1, 1, 1, 1)), [4, 5], "shifted")[0][0], images)
+    assert [weight for _, weight in seen_views(images, [2, 2], "ten")] == [1.0] * 10
 
 
 def test_balanced_weights_are_scikit_learn_s() -> None:
@@ -258,6 +281,8 @@ def test_figures_are_scikit_learn_s() -> None:
             expected["recall"] = sklearn.metrics.recall_score(labels, guesses, average="macro", zero_division=0)
             each = sklearn.metrics.recall_score(labels, guesses, average=None, labels=every)
             expected |= {f"top1/kind {k}": each[k] for k in every}
+            center, _ = expected_scores(task, data, split, FIVE[:1])
+            expected["top1_center"] = sklearn.metrics.accuracy_score(labels, center.argmax(1))
         assert 0.2 < expected["top1"] < 1, "a trained network, but not a perfect one"
         assert {k for k in found if k.startswith(split)} == {f"{split}/{k}" for k in expected}
         for name, value in expected.items():
@@ -339,6 +364,24 @@ def test_other_precisions(precision: Any, soft: bool) -> None:
     run.fit(task, datamodule=data)
     run.test(task, datamodule=data, verbose=False)
     assert run.callback_metrics["test/loss"].isfinite()
+
+
+@pytest.mark.parametrize("views", ["shifted", "ten", "center"])
+def test_a_test_tells_the_centre_s_accuracy_too(views: Any) -> None:
+    task, run, data = made(views=views), trainer(), Bands()
+    run.fit(task, datamodule=data)
+    run.test(task, datamodule=data, verbose=False)
+    told = run.callback_metrics
+    images, labels = data.samples("test").tensors
+    with torch.no_grad():
+        center = task(images[..., 2:14, 2:14])
+        seen = seen_views(images, [12, 12], views)
+        mean = sum(weight * task(view).softmax(1) for view, weight in seen)
+    assert told["test/top1"] == pytest.approx(float((mean.argmax(1) == labels).float().mean()))
+    if views == "center":
+        assert "test/top1_center" not in told
+    else:
+        assert told["test/top1_center"] == pytest.approx(float((center.argmax(1) == labels).float().mean()))
 
 
 def test_parameter_groups_reach_the_network() -> None:

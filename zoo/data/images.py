@@ -28,7 +28,7 @@ from zoo.data.files import (
     random_resized,
     read_image,
 )
-from zoo.data.loading import Rows, TensorSource, split_indices
+from zoo.data.loading import Rows, TensorSource, run_seed, split_indices
 from zoo.errors import UserError
 from zoo.facts import Facts, TransformFactory, build, plain
 from zoo.transforms import Move, mean_and_std, move
@@ -206,14 +206,25 @@ class ImageClassification(Data):
     def _build_augment(self) -> None:
         size = [self.image_size] * 2
         self._augment = [build(f, image_size=size, num_classes=len(self.class_names)) for f in self.augment]
-        for transform in self._augment:
+        for number, transform in enumerate(self._augment):
+            if number and hasattr(transform, "start_epoch"):
+                name = type(transform).__name__
+                raise UserError(f"data.augment: {name} knows images by their pixels, so it must be the first")
             if hasattr(transform, "fit") and getattr(transform, "needs_fit", True):
                 transform.fit(self.some_training_images())
         self._train_size = self._size_to_augment()
 
     @abstractmethod
-    def some_training_images(self) -> Tensor:
-        """Bytes, (N, C, H, W): training images from which an augmentation computes what it needs to know."""
+    def some_training_images(self, count: int | None = None) -> Tensor:
+        """Bytes, (N, C, H, W): training images from which an augmentation computes what it needs to know.
+
+        Args:
+            count: at most so many; left out, as many as are soon read.
+        """
+
+    def first_images(self, count: int) -> Tensor:
+        """At most so many training images as a network sees them: floats in [0, 1], without augmentation."""
+        return as_floats(self.some_training_images(count), [self.image_size] * 2, torch.float32)
 
     def _size_to_augment(self) -> int:
         """``resize`` where the augmentation crops from there, else ``image_size``; tried out with two black images."""
@@ -241,6 +252,9 @@ class ImageClassification(Data):
         if trainer is None or not trainer.training:
             size = images.shape[-2:] if isinstance(rest, list) else (self.resize, self.resize)
             return as_floats(images, size, dtype), rest
+        for transform in self._augment or ():
+            if hasattr(transform, "start_epoch"):
+                transform.start_epoch(trainer.current_epoch, run_seed())
         return self.augmented(images, rest, dtype)
 
     def augmented(self, images: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -290,7 +304,15 @@ class InMemoryImages(ImageClassification):
     """Base of sets that fit in memory: one tensor of bytes, fetched a batch at a time.
 
     Where a set knows no mean and deviation, they are those of the training part.
+
+    Args:
+        on_device: keep the bytes on the device that trains, and gather batches there: nothing is copied at a step.
+        kwargs: as for every labelled image set.
     """
+
+    def __init__(self, on_device: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.on_device = on_device
 
     def setup(self, stage: str | None = None) -> None:
         """As every set, and the mean and deviation where they aren't known."""
@@ -310,13 +332,16 @@ class InMemoryImages(ImageClassification):
         return TensorSource(images, labels), labels
 
     def subset(self, source: TensorSource, rows: Tensor, split: Split) -> Rows:
-        """These rows, without a copy."""
+        """These rows, without a copy but for one to the device, where that is asked for."""
+        if self.on_device and self.trainer is not None:
+            source.move(self.trainer.strategy.root_device)
+            rows = rows.to(source.device)
         return Rows(source, rows)
 
-    def some_training_images(self) -> Tensor:
-        """All of them."""
+    def some_training_images(self, count: int | None = None) -> Tensor:
+        """The first, or all of them."""
         train = self.samples("train")
-        return train.fetch(torch.arange(len(train)))[0]
+        return train.fetch(torch.arange(len(train))[:count])[0]
 
 
 def example_images(labels: Tensor, side: int, channels: int, seed: int = 0) -> Tensor:
@@ -391,11 +416,11 @@ class ImageFiles(ImageClassification):
         paths, labels = source
         return LabelledFiles([paths[row] for row in rows.tolist()], labels[rows], side, self.in_channels, region)
 
-    def some_training_images(self) -> Tensor:
-        """A thousand, evenly spaced, as central squares."""
+    def some_training_images(self, count: int | None = None) -> Tensor:
+        """A thousand, or so many, evenly spaced, as central squares."""
         found = self._splits["train"]
         assert found is not None
-        source, rows = found
-        step = max(1, len(rows) // self.some)
-        files = self._files(source, rows[::step][: self.some], self.image_size, central)
+        (source, rows), count = found, count or self.some
+        step = max(1, len(rows) // count)
+        files = self._files(source, rows[::step][:count], self.image_size, central)
         return torch.stack([files[i][0] for i in range(len(files))])

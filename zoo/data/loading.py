@@ -73,8 +73,18 @@ class TensorSource:
     def __len__(self) -> int:
         return len(self.tensors[0])
 
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return self.tensors[0].device
+
+    def move(self, device: torch.device) -> None:
+        """Have them lie there; batches are then fetched there."""
+        self.tensors = tuple(t.to(device) for t in self.tensors)
+
     def fetch(self, indices: Tensor) -> tuple[Tensor, ...]:
         """Rows of every tensor."""
+        indices = indices.to(self.device)
         return tuple(t.index_select(0, indices) for t in self.tensors)  # several times as fast as t[indices]
 
 
@@ -94,7 +104,7 @@ class Rows:
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, ...]:
         """Those of these rows."""
-        return self.source.fetch(self.rows[indices])
+        return self.source.fetch(self.rows[indices.to(self.rows.device)])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar, Required, Self, TypedDict
+from typing import Any, ClassVar, Protocol, Required, Self, TypedDict, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule
@@ -75,6 +75,21 @@ class Normalize(nn.Module):
         if self.repeat > 1:
             images = images.expand(-1, self.repeat, -1, -1)
         return (images - self.mean) / self.std
+
+
+@runtime_checkable
+class SeesImages(Protocol):
+    """A network, or a part of one, that wants to see training images before its first step.
+
+    What it makes of them it keeps with its weights, and then wants no more: so a resumed run, a fine-tuned network
+    and every process of several see them once, or not at all.
+    """
+
+    wants_images: int  # how many; 0 when it has seen them
+
+    def see(self, images: Tensor) -> None:
+        """Look at them; as the network's own input, (N, C, H, W)."""
+        ...
 
 
 class Task(LightningModule, ABC):
@@ -180,6 +195,21 @@ class Task(LightningModule, ABC):
                 f"{type(self).__name__} needs {missing[0]}, which the data does not say: give model.facts.{missing[0]}"
             )
         self.hparams["facts"] = merged
+
+    def on_fit_start(self) -> None:
+        """Show training images to those parts of the networks that want to see some."""
+        for module in self.modules():
+            if isinstance(module, SeesImages) and module.wants_images:
+                module.see(self._training_images(module.wants_images))
+
+    def _training_images(self, count: int) -> Tensor:
+        """The first so many, the same on every process, normalised where the task normalises."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(data, "first_images"):
+            raise UserError(f"the network wants to see {count} training images, but {type(data).__name__} shows none")
+        images = data.first_images(count).to(self.device)
+        normalize = getattr(self, "normalize", None)
+        return normalize(images) if isinstance(normalize, Normalize) else images
 
     # Optimising
 
