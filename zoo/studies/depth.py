@@ -1,0 +1,188 @@
+"""``zoo study depth``: what happens to plain, residual and identity-skip networks when they get deeper.
+
+The claims: over 10 layers weights must be initialised with care and batch normalisation helps (Ioffe and Szegedy
+2015); over 30, skip connections (He et al. 2015); over 100, identity skips (He et al. 2016). The networks are CIFAR's,
+on small digits, so that all of it takes less than an hour on two cores; ``--full`` trains the papers' depths on
+CIFAR-10 by their recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import SGD
+
+from zoo.architectures.base import Architecture
+from zoo.architectures.plain import PlainNet
+from zoo.architectures.preact_resnet import PreActResNet
+from zoo.architectures.resnet import ResNet
+from zoo.commands import Parser
+from zoo.data.mnist import MNIST5k
+from zoo.insight.signal import measure_signal, residual_blocks
+from zoo.schedulers import WarmupCosine
+from zoo.studies import depth_page
+from zoo.studies.book import Book
+from zoo.studies.training import tested, train
+from zoo.tasks.base import Normalize
+from zoo.tasks.classification import Classification
+
+ABOUT = "Plain, residual and identity-skip networks by depth."
+POINTS = 60  # of a plotted signal
+
+
+class Family(NamedTuple):
+    """Networks that differ in depth only.
+
+    Args:
+        network: the factory, yet to be given its depth.
+        lr: the highest rate; without normalisation the usual one breaks training off.
+        thousand: a depth of about a thousand layers that the family has.
+    """
+
+    network: Any
+    lr: float
+    thousand: int = 1001
+
+
+FAMILIES = {
+    "plain, no care": Family(partial(PlainNet, norm="none", init="normal"), 0.02),
+    "plain, initialised": Family(partial(PlainNet, norm="none", init="backward"), 0.02),
+    "plain, batch norm": Family(partial(PlainNet, norm="batch", init="backward"), 0.1),
+    "residual": Family(ResNet, 0.1, thousand=1004),
+    "identity skips": Family(PreActResNet, 0.1),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the figures depend on."""
+
+    depths: Sequence[int] = (8, 14, 20, 32, 56, 110)
+    seeds: Sequence[int] = (0, 1)
+    signal_depths: Sequence[int] = (110, 1001)
+    epochs: int = 20
+    images: int = 4000
+    image_size: int = 16
+    batch_size: int = 64
+    precision: str = "bf16-mixed"
+    rates: Sequence[float] = tuple(family.lr for family in FAMILIES.values())
+
+
+QUICK = Settings(depths=(8, 14), seeds=(0,), signal_depths=(8, 110), epochs=1, images=400, image_size=8)
+
+
+def main(argv: list[str]) -> int:
+    """Run the study, or what is left of it, and write its rows, plots and page.
+
+    Args:
+        argv: the words behind ``zoo study depth``.
+
+    Raises:
+        UserError: the folder holds a study with other settings.
+    """
+    parser = Parser("study depth", "Plain, residual and identity-skip networks by depth: accuracy, loss, signal.")
+    parser.add_argument("--quick", action="store_true", help="two depths, a few images: a minute, to see that it runs")
+    parser.add_argument("--out", default="runs/study-depth", metavar="FOLDER", help="of rows, plots and page")
+    options = parser.parse_args(argv)
+    settings = QUICK if options.quick else Settings()
+    out = Path(options.out)
+    book = Book(out / "depth.json", "zoo study depth", ABOUT, asdict(settings))
+    run(book, settings)
+    print(write_page(book, out))
+    return 0
+
+
+def run(book: Book, settings: Settings) -> None:
+    """Whatever of the study is not in the book yet: signals first, then the shallow networks."""
+    for depth in settings.signal_depths:
+        for name, family in FAMILIES.items():
+            deep = family.thousand if depth == 1001 else depth
+            book.once({"network": name, "depth": deep, "what": "signal"}, partial(signal_of, family, deep, settings))
+    for depth in settings.depths:
+        for seed in settings.seeds:
+            for name, family in FAMILIES.items():
+                key = {"network": name, "depth": depth, "seed": seed}
+                book.once(key, partial(train_one, family, depth, seed, settings))
+
+
+def write_page(book: Book, out: Path) -> Path:
+    """Plots and tables of the rows that there are."""
+    pictures = depth_page.draw(book.content, out)
+    text = "\n".join([f"# {ABOUT}\n", *(f"![{name}]({name})\n" for name in pictures), depth_page.tables(book.content)])
+    page = out / "depth.md"
+    page.write_text(text, encoding="utf-8")
+    return page
+
+
+def data_of(settings: Settings) -> MNIST5k:
+    """The digits, small."""
+    held = 1 - settings.images / 4000
+    return MNIST5k(
+        image_size=settings.image_size, val_fraction=held, batch_size=settings.batch_size, eval_batch_size=500
+    )
+
+
+def train_one(family: Family, depth: int, seed: int, settings: Settings) -> dict[str, Any]:
+    """Train and test one network."""
+    task = Classification(
+        partial(family.network, depth=depth),
+        optimizer=partial(SGD, lr=family.lr, momentum=0.9, weight_decay=1e-4, nesterov=True),
+        scheduler=partial(WarmupCosine, warmup_fraction=0.1),
+    )
+    data = data_of(settings)
+    trainer, curve = train(task, data, settings.epochs, seed, settings.precision)
+    figures = tested(trainer, task, data)
+    return {
+        "accuracy": figures["test/top1"],
+        "train_loss": curve.losses[-1],
+        "train_accuracy": 1 - curve.errors[-1],
+        "losses": curve.losses,
+    }
+
+
+# Signal
+
+
+def signal_of(family: Family, depth: int, settings: Settings) -> dict[str, Any]:
+    """Variances by layer of a network that has not been trained, with real images."""
+    torch.manual_seed(0)
+    images, labels, facts = a_batch(settings)
+    network: Architecture = family.network(num_classes=10, in_channels=1, depth=depth)
+    return {"signal": signal(network, Normalize(network, facts)(images), labels)}
+
+
+def a_batch(settings: Settings, size: int = 32) -> tuple[Tensor, Tensor, Any]:
+    """Images in [0, 1] and labels of the test part, and the data's facts."""
+    data = data_of(settings)
+    data.setup()
+    samples = data.samples("test")
+    batch = samples.fetch(torch.arange(0, len(samples), max(1, len(samples) // size))[:size])
+    return *data.on_after_batch_transfer(batch, 0), data.facts
+
+
+def signal(network: Architecture, images: Tensor, labels: Tensor) -> dict[str, list[float]]:
+    """Variance of activations and gradients at some places from the first layer (0) to the logits (1).
+
+    Of a plain network, at its weight layers; of a residual one, at the sums, since these are what is passed on.
+    """
+    blocks = list(residual_blocks(network))
+    found = measure_signal(network, images, labels, ["conv1", *blocks, "fc"] if blocks else None)
+    kept = evenly(len(found), POINTS)
+    return {
+        "position": [n / max(1, len(found) - 1) for n in kept],
+        "activation": [found[n].activation for n in kept],
+        "gradient": [found[n].gradient for n in kept],
+    }
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many of the numbers below ``count``, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(k * (count - 1) / (most - 1)) for k in range(most)]
