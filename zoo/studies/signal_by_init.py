@@ -1,0 +1,202 @@
+"""The variance of the signal by layer in deep fully connected networks, drawn with care and without.
+
+Images are N(0, 1), and so is the gradient that enters behind the last layer, so that what is measured is the networks'
+own doing. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.initialisation import Init, Transfer, initialise, transfer_factors
+from zoo.studies.book import Book
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FUNCTIONS: dict[str, type[nn.Module]] = {
+    "linear": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+NAMES: dict[Transfer, str] = {
+    "linear": "linear",
+    "relu": "ReLU",
+    "leaky_relu": "leaky ReLU",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "gelu": "GELU",
+    "silu": "SiLU",
+}
+# Without care: weights that are right for linear layers, PyTorch's own, N(0, 0.01²).
+Way = Literal["forward", "backward", "linear", "torch", "normal"]
+WAYS: dict[Way, str] = {
+    "forward": "forward",
+    "backward": "backward",
+    "linear": "as for linear layers",
+    "torch": "PyTorch's own",
+    "normal": "N(0, 0.01²)",
+}
+SHOWN: tuple[Transfer, ...] = ("relu", "tanh", "sigmoid")
+UNSTABLE: tuple[Transfer, ...] = ("gelu", "silu")
+SETTINGS = {"depth": 100, "width": 512, "images": 16, "seeds": 8, "every": 4}
+Signal = list[float]
+
+
+def run(out: Path) -> None:
+    """Measure, and write ``initialisation.json``, ``factors.md``, ``init-variance.png`` and ``init-unstable.png``.
+
+    Args:
+        out: a folder; a study that was interrupted there goes on.
+    """
+    about = "Variance of the input and of every fourth layer's output, and of the gradient with respect to it, by seed."
+    book = Book(out / "initialisation.json", "zoo study initialisation", about, SETTINGS)
+    found = {(t, way): book.once({"transfer": t, "way": way}, partial(measure, t, way)) for t, way in _plan()}
+    (out / "factors.md").write_text(factor_table(), encoding="utf-8")
+    draw_variances(found).savefig(out / "init-variance.png")
+    draw_unstable(found).savefig(out / "init-unstable.png")
+
+
+def _plan() -> list[tuple[Transfer, Way]]:
+    careful: tuple[Way, ...] = ("forward", "backward")
+    return [(t, way) for t in SHOWN for way in WAYS] + [(t, way) for t in UNSTABLE for way in careful]
+
+
+def measure(transfer: Transfer, way: Way) -> dict[str, list[Signal]]:
+    """Variances by seed and layer of networks whose settings are above; index 0 is the input."""
+    rows: dict[str, list[Signal]] = {"activation": [], "gradient": []}
+    for seed in range(SETTINGS["seeds"]):
+        torch.manual_seed(seed)
+        network = chain(transfer, SETTINGS["depth"], SETTINGS["width"])
+        draw(network, transfer, way)
+        size = SETTINGS["images"], SETTINGS["width"]
+        images, gradient = (torch.randn(size, dtype=torch.float64) for _ in range(2))
+        for name, values in zip(rows, variances(network, images, gradient), strict=True):
+            rows[name].append(values[:: SETTINGS["every"]])
+    return rows
+
+
+def chain(transfer: Transfer, depth: int, width: int) -> nn.Sequential:
+    """Linear layers of one width with a transfer function between them; float64, since variances fall to 1e-160."""
+    layers: list[nn.Module] = [nn.Linear(width, width, dtype=torch.float64)]
+    for _ in range(depth - 1):
+        layers += [FUNCTIONS[transfer](), nn.Linear(width, width, dtype=torch.float64)]
+    return nn.Sequential(*layers).requires_grad_(False)
+
+
+def draw(network: nn.Module, transfer: Transfer, way: Way) -> None:
+    """Draw the weights in one of the ways that are compared."""
+    if way == "linear":
+        initialise(network, "backward", "linear")
+    else:
+        init: Init = way
+        initialise(network, init, transfer)
+
+
+def variances(network: nn.Sequential, images: Tensor, gradient: Tensor) -> tuple[Signal, Signal]:
+    """Variance of the input and of each linear layer's output, and of the gradients with respect to these.
+
+    Args:
+        images: (B, inputs).
+        gradient: with respect to the output, (B, outputs).
+    """
+    signal = [images.requires_grad_()]
+    z = images
+    for layer in network:
+        z = layer(z)
+        if isinstance(layer, nn.Linear):
+            signal.append(z)
+    gradients = torch.autograd.grad(z, signal, gradient)
+    return [z.var().item() for z in signal], [g.var().item() for g in gradients]
+
+
+def factor_table() -> str:
+    """The constants of each transfer function at v = 1, as a table in Markdown, with PyTorch's gain where it has one.
+
+    "1 % more becomes": where a layer gets a variance 1 % above 1, what is too much behind the next, drawn ``forward``.
+    """
+    lines = [
+        "| f | E[f²] | G0 = E[f′²] | G0 at v = 0.1 | G0 at v = 10 | 1 % more becomes | 1 / √E[f²] | PyTorch's gain |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for transfer, name in NAMES.items():
+        one, low, high = (transfer_factors(transfer, v) for v in (1.0, 0.1, 10.0))
+        later = (1.01 * transfer_factors(transfer, 1.01).forward / one.forward - 1) * 100
+        cells = [one.forward, one.backward, low.backward, high.backward]
+        ours, theirs = f"{one.forward**-0.5:.4f}", _torch_gain(transfer)
+        lines.append(f"| {name} | {' | '.join(f'{v:.4f}' for v in cells)} | {later:.2f} % | {ours} | {theirs} |")
+    return "\n".join(lines) + "\n"
+
+
+def _torch_gain(transfer: str) -> str:
+    try:
+        return f"{nn.init.calculate_gain(transfer):.4f}"  # type: ignore[arg-type]
+    except ValueError:
+        return "none"
+
+
+def draw_variances(found: dict[tuple[Transfer, Way], dict[str, Any]]) -> Figure:
+    """Activations and gradients by layer: a row for each function, a line for each way; the mean over seeds."""
+    figure, grid = _figure(10, 9, len(SHOWN), 2)
+    for axes, (transfer, quantity) in zip(
+        grid, [(t, q) for t in SHOWN for q in ("activation", "gradient")], strict=True
+    ):
+        for i, (way, label) in enumerate(WAYS.items()):
+            mean = torch.tensor(found[transfer, way][quantity], dtype=torch.float64).mean(0)
+            # Lines that lie on each other are both seen: the second is dashed.
+            axes.plot(_layers(), mean, label=label, color=f"C{i}", linestyle=("-", "--")[i % 2], linewidth=2)
+        axes.set_title(f"{NAMES[transfer]}: {'Var[z]' if quantity == 'activation' else 'Var[∂L/∂z]'}")
+        _log(axes, 1e-12, 1e12)
+    grid[0].legend(fontsize=8, loc="upper left", ncols=2)
+    return figure
+
+
+def draw_unstable(found: dict[tuple[Transfer, Way], dict[str, Any]]) -> Figure:
+    """What a layer does to a wrong variance, and where that leads: a line for each network."""
+    figure, grid = _figure(10, 3.8, 1, 2)
+    levels = torch.logspace(-1, 1, 41)
+    shown: tuple[Transfer, ...] = ("relu", "gelu", "silu", "tanh")
+    for i, transfer in enumerate(shown):
+        right = transfer_factors(transfer).forward
+        factor = [transfer_factors(transfer, float(v)).forward / right for v in levels]
+        grid[0].plot(levels, factor, color=f"C{i}", label=NAMES[transfer], linewidth=2)
+        for seed, values in enumerate(found[transfer, "forward"]["activation"]):
+            grid[1].plot(_layers(), values, color=f"C{i}", linewidth=1, label=NAMES[transfer] if not seed else None)
+    grid[0].set(
+        xscale="log", xlabel="v = Var[z] in front of f", title="what one layer (forward) does to v", ylabel="factor"
+    )
+    grid[0].grid(alpha=0.3)
+    grid[0].legend()
+    grid[1].set_title(f"Var[z] by layer, {SETTINGS['seeds']} networks each")
+    _log(grid[1], 1e-4, 1e14)
+    return figure
+
+
+def _layers() -> Sequence[int]:
+    return range(0, SETTINGS["depth"] + 1, SETTINGS["every"])
+
+
+def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def _log(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic axis; lines that vanish or explode leave it."""
+    axes.set(yscale="log", ylim=(low, high), xlim=(0, SETTINGS["depth"]), xlabel="layer (0: the input)")
+    axes.grid(alpha=0.3)
