@@ -313,3 +313,15 @@ def test_no_image_is_copied_to_a_gpu_at_a_step():
     assert labels.is_cuda
     assert all(t.is_cuda for t in source.tensors)
     assert data.transfer_batch_to_device((images, labels), images.device, 0)[0].data_ptr() == images.data_ptr()
+
+
+def test_the_first_images_are_every_process_s():
+    found = []
+    for rank in (0, 1):
+        data = Digits(image_size=12, resize=16, augment=[CropEach])
+        data.setup("fit")
+        data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        found.append(data.first_images(50))
+    assert torch.equal(*found)
+    expected = as_floats(rows(data, "train")[0][:50], (12, 12), torch.float32)
+    assert torch.equal(found[0], expected)
