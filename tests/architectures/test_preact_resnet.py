@@ -20,7 +20,7 @@ from zoo.testing.architectures import randomise
 
 @pytest.mark.parametrize(("depth", "millions", "projections"), [(110, 1.7, 0), (164, 1.7, 3), (1001, 10.2, 3)])
 def test_parameters_of_the_paper(depth: int, millions: float, projections: int) -> None:
-    """Table 6; its 10.2 M of the deepest leave batch normalisation out."""
+    """Table 4; its 10.2 M of the deepest leave batch normalisation out."""
     with torch.device("meta"):
         network = PreActResNet(depth=depth)
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]

@@ -2,7 +2,7 @@
 
 A block computes ``y = F(x) + x`` and nothing after the sum: normalisation and ReLU stand in front of F's convolutions
 ("full pre-activation", section 4.1), so that the signal runs from any block to any later one as it is, and the
-gradient back, but for the two places where the resolution changes. This is CIFAR's family (table 6): three groups of
+gradient back, but for the two places where the resolution changes. This is CIFAR's family: three groups of
 
 - pairs of 3×3 convolutions with 16, 32, 64 channels, 6n+2 layers, up to 110;
 - bottlenecks (1×1, 3×3, 1×1) with 64, 128, 256 channels at their ends, 9n+2 layers, from 164 on.
@@ -13,7 +13,7 @@ maps; between groups of pairs, it takes every second pixel and pads with channel
 
 Deviations and readings: a bottleneck's stride is at its first 1×1 convolution, as in the authors' code. Weights start
 with the variance 2 / fan-out, as there; the fan-out counts that a stride skips pixels. The last layer starts in the
-same way, there in PyTorch's old one. Narrower or wider networks (``width``) are not the paper's.
+same way, there in Torch's own. Narrower or wider networks (``width``) are not the paper's.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DEEPEST_OF_PAIRS = 110  # what is deeper is made of bottlenecks
 class PreActResNet(Architecture):
     """Residual networks with identity skips: 1.7 M parameters at 110 and at 164 layers, 10.3 M at 1001.
 
-    Table 6 says 10.2 M for 1001: without the 149,216 of batch normalisation.
+    Table 4 says 10.2 M for 1001: without the 149,216 of batch normalisation.
 
     Args:
         num_classes: length of the output; 0 leaves pooling and the linear layer out, for a backbone.
