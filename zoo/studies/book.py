@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -84,7 +83,7 @@ class Book:
         draft = self.path.with_suffix(".part")
         lines = [f" {json.dumps(k)}: {_by_line(v)}" for k, v in self.content.items()]
         draft.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-        os.replace(draft, self.path)
+        draft.replace(self.path)
 
 
 def _by_line(value: Any) -> str:

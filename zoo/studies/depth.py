@@ -28,7 +28,7 @@ from zoo.insight.signal import measure_signal, residual_blocks
 from zoo.schedulers import WarmupCosine
 from zoo.studies import depth_page
 from zoo.studies.book import Book
-from zoo.studies.training import tested, train
+from zoo.studies.training import figures_of_test, train
 from zoo.tasks.base import Normalize
 from zoo.tasks.classification import Classification
 
@@ -137,7 +137,7 @@ def train_one(family: Family, depth: int, seed: int, settings: Settings) -> dict
     )
     data = data_of(settings)
     trainer, curve = train(task, data, settings.epochs, seed, settings.precision)
-    figures = tested(trainer, task, data)
+    figures = figures_of_test(trainer, task, data)
     return {
         "accuracy": figures["test/top1"],
         "train_loss": curve.losses[-1],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
@@ -39,7 +40,13 @@ class Curve(Callback):
 
 
 def train(
-    task: Classification, data: Data, epochs: int, seed: int, precision: Any = "32-true", until: float = 0.0
+    task: Classification,
+    data: Data,
+    epochs: int,
+    seed: int,
+    precision: Any = "32-true",
+    until: float = 0.0,
+    test_batches: int | None = None,
 ) -> tuple[Trainer, Curve]:
     """Train from this seed; nothing is written, and nothing is validated.
 
@@ -50,6 +57,7 @@ def train(
         seed: of weights, order and augmentation.
         precision: Lightning's name of it.
         until: training error at which it is enough.
+        test_batches: at most, in tests that follow; left out, all.
 
     Raises:
         KeyboardInterrupt: the user ended it.
@@ -63,6 +71,7 @@ def train(
         precision=precision,
         callbacks=[curve],
         limit_val_batches=0,
+        limit_test_batches=test_batches,
         log_every_n_steps=1,  # so that the curve holds every batch
         logger=False,
         enable_checkpointing=False,
@@ -82,13 +91,13 @@ def _interruptible(trainer: Trainer, work: Any) -> None:
         raise
 
 
-def tested(trainer: Trainer, task: Classification, data: Data, views: Views = "center") -> dict[str, float]:
+def figures_of_test(trainer: Trainer, task: Classification, data: Data, views: Views = "center") -> dict[str, float]:
     """The task's figures on the test part, by these views."""
     task.views = views
     return _figures(trainer.test(task, datamodule=data, verbose=False))
 
 
-def seen_again(task: Classification, data: Data, precision: Any = "32-true") -> dict[str, float]:
+def figures_of_training(task: Classification, data: Data, precision: Any = "32-true") -> dict[str, float]:
     """The task's figures on what ``watching`` data calls validation: its training images, as evaluation sees them."""
     options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(devices=1, precision=precision, enable_model_summary=False, **options)
@@ -117,7 +126,7 @@ def epochs_to(errors: Sequence[float], level: float, start: float) -> float | No
         start: the error before training, that of guessing.
     """
     points = [(0.0, start), *((n + 0.5, error) for n, error in enumerate(errors))]
-    for (before, high), (after, low) in zip(points, points[1:], strict=False):
+    for (before, high), (after, low) in pairwise(points):
         if low <= level:
             return before if high <= level else before + (after - before) * (high - level) / (high - low)
     return None
