@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import UserError
-from zoo.initialisation import Init, Transfer, initialise, transfer_factors, weight_layers
+from zoo.initialisation import Init, Transfer, fans_on_maps, initialise, transfer_factors, weight_layers
 from zoo.studies import signal_by_init
 
 Direction = Literal["forward", "backward"]
@@ -127,6 +127,35 @@ def test_fans_of_convolutions(layer: nn.Module, direction: Direction) -> None:
     kept = output if direction == "forward" else reached
     inner = kept[(..., *[slice(6, 18) if kept.shape[-1] >= 24 else slice(None)] * dimensions)]
     assert inner.var().item() == pytest.approx(1, rel=0.06)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_margins_are_counted_where_the_images_size_is_known(direction: Direction) -> None:
+    """Thirty convolutions on small maps, most padded, one with a stride, one transposed."""
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(3, 64, 3), *(nn.Conv2d(64, 64, 3, padding="same") for _ in range(6))]
+    convolutions += [nn.Conv2d(64, 128, 3, 2, 1), *(nn.Conv2d(128, 128, 3, 1, 1, groups=2) for _ in range(20))]
+    convolutions += [nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.Conv2d(64, 64, 5, 1, 2)]
+    layers = [module for conv in convolutions for module in (nn.ReLU(), conv)]
+    network, found = nn.Sequential(*layers[1:]), {}
+    for shape in (None, (3, 10, 10)):
+        means = []
+        for seed in range(30):
+            torch.manual_seed(seed)
+            initialise(network, direction, image_shape=shape)
+            means.append(ratio(network, direction, torch.randn(2, 3, 10, 10)))
+        found[shape] = sum(means) / len(means)
+    assert found[None] < 0.01
+    assert 0.5 < found[3, 10, 10] < 2
+
+
+def test_terms_at_the_margins_by_hand() -> None:
+    """At 4×4 pixels a padded 3×3 filter has (10 / 4)² terms on average, and then, where the margins have less, more."""
+    first, second = fans_on_maps(nn.Sequential(*(nn.Conv2d(5, 5, 3, padding=1) for _ in range(2))), (5, 4, 4))
+    assert first.into == pytest.approx(5 * 2.5**2)
+    assert second.into == pytest.approx(5 * 2.6**2)
+    assert second.out == pytest.approx(5 * 2.5**2)
+    assert first.out == pytest.approx(5 * 2.6**2)
 
 
 def stack(transfer: Transfer, depth: int, widths: Sequence[int] = (512,)) -> nn.Sequential:

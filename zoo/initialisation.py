@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
 from zoo.errors import UserError
@@ -36,6 +37,7 @@ def initialise(
     transfer: Transfer = "relu",
     normalised: bool = False,
     negative_slope: float = 0.01,
+    image_shape: Sequence[int] | None = None,
 ) -> None:
     """Draw the weights of every convolution and linear layer anew, from N(0, Var[w]), and set their biases to 0.
 
@@ -51,6 +53,8 @@ def initialise(
         normalised: batch norm holds the variance in front of every transfer function at 1, so that it isn't followed
             from layer to layer (which would need the layers to be a chain).
         negative_slope: of ``leaky_relu``.
+        image_shape: (C, H, W) of the images that a chain of layers is made for: terms that filters at the margins lack,
+            where they see padding, are then not counted as terms (see ``fans_on_maps``).
 
     Raises:
         UserError: there is no such init or transfer function.
@@ -60,7 +64,8 @@ def initialise(
     if init == "torch":
         return
     layers = list(weight_layers(network))
-    variances = weight_variances([fans(layer) for layer in layers], init, transfer, normalised, negative_slope)
+    terms = [fans(layer) for layer in layers] if image_shape is None else fans_on_maps(network, image_shape)
+    variances = weight_variances(terms, init, transfer, normalised, negative_slope)
     for layer, variance in zip(layers, variances, strict=True):
         nn.init.normal_(layer.weight, 0.0, math.sqrt(variance))
         if layer.bias is not None:
@@ -107,13 +112,86 @@ def fans(layer: _ConvNd | nn.Linear) -> Fans:
 
     With a stride s an input pixel takes part in only 1 / s² of the k² windows that it would be in, on average over the
     pixels, so that the fan-out of a convolution (and the fan-in of a transposed one) is divided by s². PyTorch's
-    ``fan_out`` is not. Margins, where a filter looks at padding, are not counted.
+    ``fan_out`` is not. Filters count as whole also at the margins.
     """
     if isinstance(layer, nn.Linear):
         return Fans(layer.in_features, layer.out_features)
     window, stride = math.prod(layer.kernel_size), math.prod(layer.stride)
     into, out = layer.in_channels // layer.groups * window, layer.out_channels // layer.groups * window
     return Fans(into / stride, out) if layer.transposed else Fans(into, out / stride)
+
+
+def fans_on_maps(network: nn.Module, image_shape: Sequence[int]) -> list[Fans]:
+    """Fan-in and fan-out of each layer of a chain on images of this shape, without terms that are padding.
+
+    A 3×3 filter at the corner of a map has 4 terms, not 9. Where maps are small that is no detail: a hundred padded
+    convolutions at 4×4 pixels lose a factor of 10¹¹ by it. Since the margins get less, and pass less on, the energy is
+    followed along each side of the map, up for the fan-in and down for the fan-out, and the mean over pixels is kept.
+
+    Args:
+        network: two-dimensional convolutions, padded with zeros or not at all, and linear layers.
+        image_shape: (C, H, W).
+    """
+    sizes = _map_sizes(network, image_shape)
+    found = []
+    layers = list(weight_layers(network))
+    sides = [[_pairs(layer, sizes.get(layer, (1, 1)), side) for layer in layers] for side in (0, 1)]
+    up = [_terms(pairs) for pairs in sides]
+    down = [_terms([p.T for p in reversed(pairs)])[::-1] for pairs in sides]
+    for i, layer in enumerate(layers):
+        if isinstance(layer, nn.Linear):
+            found.append(fans(layer))
+        else:
+            into, out = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+            found.append(Fans(into * up[0][i] * up[1][i], out * down[0][i] * down[1][i]))
+    return found
+
+
+def _map_sizes(network: nn.Module, image_shape: Sequence[int]) -> dict[nn.Module, tuple[int, ...]]:
+    """Height and width of what each convolution sees."""
+    sizes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sizes[layer] = tuple(inputs[0].shape[2:])
+
+    layers = [layer for layer in weight_layers(network) if not isinstance(layer, nn.Linear)]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(layers[0].weight.new_zeros(1, *image_shape))
+    finally:
+        network.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return sizes
+
+
+def _pairs(layer: _ConvNd | nn.Linear, sizes: tuple[int, ...], side: int) -> Tensor:
+    """Along one side, 1 where an input pixel is a term of an output pixel: (inputs, outputs)."""
+    if isinstance(layer, nn.Linear):
+        return torch.ones(1, 1, device="cpu")
+    pixels = torch.eye(sizes[side], device="cpu").unsqueeze(1)
+    filters = torch.ones(1, 1, layer.kernel_size[side], device="cpu")
+    stride, dilation = layer.stride[side], layer.dilation[side]
+    if layer.transposed:
+        extra, margin = layer.output_padding[side], int(layer.padding[side])
+        return F.conv_transpose1d(pixels, filters, None, stride, margin, extra, dilation=dilation).squeeze(1)
+    padding = layer.padding if isinstance(layer.padding, str) else layer.padding[side]
+    return F.conv1d(pixels, filters, None, stride, padding, dilation).squeeze(1)
+
+
+def _terms(chain: Sequence[Tensor]) -> list[float]:
+    """How much of the energy each layer passes on along one side, from where the layer before has left it."""
+    found = []
+    energy = torch.ones(0, device="cpu")
+    for pairs in chain:
+        if len(energy) != len(pairs):  # the first layer, or one behind a pooling: even
+            energy = torch.ones(len(pairs), device="cpu")
+        after = energy @ pairs
+        found.append((after.mean() / energy.mean()).item())
+        energy = after / after.mean()
+    return found
 
 
 class Factors(NamedTuple):
