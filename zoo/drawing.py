@@ -114,7 +114,7 @@ def figure_picture(figure: Any) -> Image.Image:
 
 
 def heated(image: Tensor, heat: Tensor) -> Tensor:
-    """The image in faint grey with a heat map over it, in [0, 1], (3, H, W).
+    """The image in grey with a heat map over it, in [0, 1], (3, H, W).
 
     Args:
         image: in [0, 1], (C, H, W).
@@ -124,8 +124,8 @@ def heated(image: Tensor, heat: Tensor) -> Tensor:
 
     grey = image.detach().float().cpu()[:3].mean(0).expand(3, -1, -1)
     colours = torch.from_numpy(matplotlib.colormaps["inferno"](heat.numpy())[..., :3]).float().movedim(2, 0)
-    weight = heat.sqrt()  # so that moderate heat is seen, too
-    return (1 - weight) * (0.25 + 0.5 * grey) + weight * colours
+    weight = 0.7 * heat.sqrt()  # so that moderate heat is seen, and the image through it
+    return (1 - weight) * grey + weight * colours
 
 
 def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:

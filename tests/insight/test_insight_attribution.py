@@ -8,7 +8,7 @@ from zoo.architectures.alexnet import AlexNet
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.insight.attribution import attribution, class_index, grad_cam, integrated_gradients, usable
-from zoo.insight.subject import Subject, cat
+from zoo.insight.subject import Subject
 from zoo.tasks.base import Normalize
 
 NAMES = ["tabby, tabby cat", "tiger cat", "Egyptian cat", "7"]
@@ -96,13 +96,13 @@ def test_what_is_no_classifier_or_gives_no_maps_is_told(subject):
         attribution(subject)
 
 
-def test_the_cat_is_the_central_part_of_the_photograph():
+def test_the_cat_comes_with_a_package_and_may_be_seen_whole(subject):
     from skimage.data import chelsea
-    from skimage.transform import resize
 
-    found = cat([224, 224])
-    photograph = chelsea()
-    left = (photograph.shape[1] - 300) // 2
-    expected = torch.from_numpy(resize(photograph[:, left : left + 300], (224, 224), anti_aliasing=True)).movedim(2, 0)
-    assert (found - expected).abs().mean() < 0.02  # other filters; a crop beside it is 0.1 off
-    assert cat([32, 40], 1).shape == (1, 32, 40)
+    photograph = torch.from_numpy(chelsea()).movedim(2, 0) / 255
+    found = subject.image(None)
+    expected = nn.functional.interpolate(photograph[None, :, :, 75:375], (64, 64), mode="bilinear", antialias=True)[0]
+    assert (found - expected).abs().mean() < 0.01
+    assert subject.image(None, whole=True).shape == (3, 64, 96)
+    subject.facts["in_channels"] = 1
+    assert subject.image(None).shape == (1, 64, 64)

@@ -127,6 +127,11 @@ def test_a_network_by_its_name(workspace, capsys):
         (["activations", "--config", "alexnet", *SMALL, "--layers", "conv1"], "no layer conv1"),
         (["attribution", "--architecture", "AlexNet", "--architecture.num_classes", "0"], "without classes"),
         (["signal", "--architecture", "AlexNet", "--data", "Digits", "--architecture.num_classes", "0"], "classifier"),
+        (
+            ["activations", "--architecture", "AlexNet", "--architecture.width", "0.1", "--whole"],
+            "which is not the image_s",
+        ),
+        (["activations", "--config", "alexnet", "--whole"], "--whole is for a picture of your own"),
         (["signal", "--architecture", "AlexNet", "--data", "Digits"], "made for in_channels 3, Digits has 1"),
     ],
 )

@@ -17,18 +17,21 @@ from zoo.insight.subject import Report, Subject
 SHOWN, STRONGEST, SIDE = 64, 8, 88  # maps of a layer's picture, of its row in the overview, and a map's pixels
 
 
-def activations(subject: Subject, file: str | None = None, layers: Sequence[str] | None = None) -> Report:
+def activations(
+    subject: Subject, file: str | None = None, whole: bool = False, layers: Sequence[str] | None = None
+) -> Report:
     """Pictures and numbers of the feature maps for one image.
 
     Args:
         subject: whose network is looked into.
         file: a picture; left out, the data's first test image, else a photograph of a cat.
+        whole: all of the picture instead of its central part, for networks that take any size.
         layers: left out, the stages of the network, or its convolutions where it states none.
 
     Raises:
         UserError: there is no such layer, or its output is no stack of maps.
     """
-    image = subject.image(file)
+    image = subject.image(file, whole)
     names = list(layers) if layers else default_layers(subject.network)
     with torch.no_grad():
         found = subject.network.features(subject.normalize(image[None].to(subject.device)), names)

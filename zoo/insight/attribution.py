@@ -24,7 +24,8 @@ from zoo.insight.signal import find_layers
 from zoo.insight.subject import Report, Subject
 from zoo.registry import did_you_mean
 
-STEPS = 64  # of the integral: with Gauss-Legendre's nodes 1 % of the outputs' difference, and less
+STEPS, MOST = 64, 256  # of the integral: doubled until it is as exact as TOLERANCE, or the most are reached
+TOLERANCE = 0.05  # of the outputs' difference
 SIDE = 288  # of a panel, in pixels
 
 
@@ -43,13 +44,18 @@ class Integrated(NamedTuple):
 
 
 def attribution(
-    subject: Subject, file: str | None = None, which: str | None = None, layer: str | None = None
+    subject: Subject,
+    file: str | None = None,
+    whole: bool = False,
+    which: str | None = None,
+    layer: str | None = None,
 ) -> Report:
     """Pictures and numbers of where the evidence for a class lies.
 
     Args:
         subject: a classifier.
         file: a picture; left out, the data's first test image, else a photograph of a cat.
+        whole: all of the picture instead of its central part, for networks that take any size.
         which: the class's name or number; left out, the most probable one.
         layer: whose maps Grad-CAM weighs; left out, the network's last stage with more than one place.
 
@@ -57,7 +63,7 @@ def attribution(
         UserError: the network is no classifier, or there is no such class or layer.
     """
     _check(subject)
-    image = subject.image(file)
+    image = subject.image(file, whole)
     pixels = image[None].to(subject.device)
     classifier = nn.Sequential(subject.normalize, subject.network)
     with torch.no_grad():
@@ -162,24 +168,25 @@ def grad_cam(classifier: nn.Module, images: Tensor, target: int, layer: nn.Modul
     return heat / heat.max().clamp(min=1e-30)
 
 
-def integrated_gradients(classifier: nn.Module, images: Tensor, target: int, steps: int = STEPS) -> Integrated:
-    """Integrated gradients of one image from a black one.
+def integrated_gradients(classifier: nn.Module, images: Tensor, target: int) -> Integrated:
+    """Integrated gradients of one image from a black one, with as many steps as completeness needs, up to 256.
 
     Args:
         classifier: from images to logits.
         images: in [0, 1], (1, C, H, W).
         target: the class.
-        steps: of the integral.
     """
     from captum.attr import IntegratedGradients
 
-    black = torch.zeros_like(images)
-    found: Tensor = IntegratedGradients(classifier).attribute(
-        images, black, target, n_steps=steps, internal_batch_size=16
-    )
+    method, black, steps = IntegratedGradients(classifier), torch.zeros_like(images), STEPS
     with torch.no_grad():
         difference = float(classifier(images)[0, target] - classifier(black)[0, target])
-    return Integrated(found[0].detach().float().cpu(), float(found.double().sum()), difference)
+    while True:
+        found: Tensor = method.attribute(images, black, target, n_steps=steps, internal_batch_size=16)
+        total = float(found.double().sum())
+        if abs(total - difference) <= TOLERANCE * abs(difference) or steps >= MOST:
+            return Integrated(found[0].detach().float().cpu(), total, difference)
+        steps *= 2
 
 
 def evidence(attributions: Tensor) -> Tensor:
@@ -213,20 +220,21 @@ def _peak(heat: Tensor) -> list[int]:
 
 
 def _lines(numbers: dict[str, Any]) -> list[str]:
-    whole = numbers["integrated_gradients"]
+    sums = numbers["integrated_gradients"]
     top = ", ".join(f"{short_name(one['class'])} {one['confidence']:.0%}" for one in numbers["top"])
     return [
         f"class        {numbers['class']} ({numbers['index']}), {numbers['confidence']:.1%}",
         f"top          {top}",
         f"Grad-CAM     of {numbers['grad_cam']['layer']}, largest at row and column {numbers['grad_cam']['peak']}",
-        f"integrated   sum {whole['sum']:.3f}, difference of the outputs {whole['difference']:.3f} "
-        f"(apart by {whole['relative_error']:.1%})",
+        f"integrated   sum {sums['sum']:.3f}, difference of the outputs {sums['difference']:.3f} "
+        f"(apart by {sums['relative_error']:.1%})",
     ]
 
 
 def _picture(image: Tensor, name: str, layer: str, cam: Tensor, integrated: Integrated) -> Image.Image:
     found = evidence(integrated.attributions)
-    found = F.avg_pool2d(found[None, None], 3, 1, 1)[0, 0]  # single pixels are hard to see
+    reach = max(1, min(found.shape) // 60)
+    found = F.avg_pool2d(found[None, None], 2 * reach + 1, 1, reach)[0, 0]  # single pixels are hard to see
     found = (found / found.quantile(0.99).clamp(min=1e-30)).clamp(max=1)
     panels = [
         drawing.captioned(_panel(image), [name]),

@@ -50,6 +50,8 @@ def _add_options(parser: ZooParser, what: str) -> None:
     if what in TAKES_IMAGE:
         text = "Picture; default: the data's first test image, else a photograph of a cat"
         parser.add_argument("--image", type=str | None, default=None, help=text)
+        text = "All of the picture, not its central part; for networks that take any size"
+        parser.add_argument("--whole", action="store_true", help=text)
     if what in ("activations", "signal"):
         parser.add_argument("--layers", nargs="+", default=None, metavar="NAME", help="Names of layers")
     if what == "signal":
@@ -62,9 +64,11 @@ def _add_options(parser: ZooParser, what: str) -> None:
 
 _RUN: dict[str, Callable[[Subject, Namespace], Report]] = {
     "filters": lambda subject, options: filters(subject),
-    "activations": lambda subject, options: activations(subject, options.image, options.layers),
+    "activations": lambda subject, options: activations(subject, options.image, options.whole, options.layers),
     "signal": lambda subject, options: signal(subject, options.images, options.layers),
-    "attribution": lambda subject, options: attribution(subject, options.image, options["class"], options.layer),
+    "attribution": lambda subject, options: attribution(
+        subject, options.image, options.whole, options["class"], options.layer
+    ),
 }
 
 

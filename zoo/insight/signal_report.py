@@ -102,8 +102,12 @@ def _signal_picture(signals: list[LayerSignal]) -> Image.Image:
 
 def _blocks_picture(blocks: list[dict[str, Any]], whole: float) -> Image.Image:
     figure, axes = drawing.new_figure(7.6, 5.2, rows=2)
-    _points(axes[0], [b["ratio"] for b in blocks], "‖F(x)‖ / ‖x‖")
-    axes[0].set_yscale("log")
+    ratios = [b["ratio"] for b in blocks]
+    _points(axes[0], ratios, "‖F(x)‖ / ‖x‖")
+    if max(ratios) > 20 * min(ratios):
+        axes[0].set_yscale("log")
+    else:
+        axes[0].set_ylim(0, 1.1 * max(ratios))
     axes[0].axhline(1, color="0.7", linewidth=1)
     _points(axes[1], [b["accuracy_without"] for b in blocks], "accuracy\nwithout the block")
     axes[1].axhline(whole, color="0.5", linestyle=":", label="all blocks")

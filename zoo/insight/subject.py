@@ -5,21 +5,24 @@ The arguments are those of ``zoo fit``, parsed by the same parser, so that whate
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import ActionConfigFile, Namespace
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from zoo import checkpoints
-from zoo.architectures.base import Architecture
+from zoo.architectures.base import Architecture, weights_follow
 from zoo.cli import _base_of, _label_of, _values, _with_checkpoint_file, _with_recipe_files
 from zoo.data.base import Data
-from zoo.data.files import read_image, to_channels
+from zoo.data.files import read_image
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.parsing import ZooParser, refuse_functions, told_by
@@ -118,23 +121,35 @@ class Subject:
                 network = type(self.network).__name__
                 raise UserError(f"{network} was made for {name} {own}, {type(self.data).__name__} has {others}")
 
-    def image(self, file: str | None) -> Tensor:
+    def image(self, file: str | None, whole: bool = False) -> Tensor:
         """A picture as the task sees it, in [0, 1], (C, H, W).
 
         Args:
             file: of the picture; left out, the first of the data's test part, else scikit-image's cat.
+            whole: all of the picture, its shorter side as the network's, instead of the central part.
 
         Raises:
-            UserError: it can't be read.
+            UserError: it can't be read, or the network does not take it whole.
         """
-        size, channels = self.facts["image_size"], self.facts["in_channels"]
         if file is None and self.data is not None:
+            if whole:
+                raise UserError("--whole is for a picture of your own (--image FILE), or a network without data")
             return next(self._pictures(1))[0][0]
+        size, channels = self.facts["image_size"], self.facts["in_channels"]
         if channels not in (1, 3):
             raise UserError(f"the network wants {channels} channels; picture files have 1 or 3")
-        if file is None:
-            return cat(size, channels)
-        return read_image(file, size, channels).float() / 255
+        source: Any = file if file is not None else cat_file()
+        image = read_image(source, _whole_size(source, size) if whole else size, channels).float() / 255
+        if whole:
+            self._try(image)
+        return image
+
+    def _try(self, image: Tensor) -> None:
+        try:
+            with torch.no_grad():
+                self.network(self.normalize(image[None].to(self.device)))
+        except (RuntimeError, AssertionError) as error:  # what torch and timm raise for a size that does not fit
+            raise UserError(f"--whole: {type(self.network).__name__} takes images of one size only") from error
 
     @property
     def class_names(self) -> list[str]:
@@ -149,17 +164,22 @@ class Subject:
         return [str(i) for i in range(count)]
 
 
-def cat(size: Sequence[int], channels: int = 3) -> Tensor:
-    """scikit-image's photograph of a cat, its central region in [0, 1], (channels, *size)."""
-    from skimage.data import chelsea
+def cat_file() -> Path:
+    """scikit-image's photograph of a cat, which its package brings along."""
+    import skimage
 
-    picture = to_channels(Image.fromarray(chelsea()), channels)
-    height, width = size
-    side = min(picture.width / width, picture.height / height)
-    left, top = (picture.width - side * width) / 2, (picture.height - side * height) / 2
-    box = (left, top, left + side * width, top + side * height)
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
-    return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(*size, channels).movedim(2, 0) / 255
+    return Path(skimage.__file__).parent / "data" / "chelsea.png"
+
+
+def _whole_size(file: str | Path, size: Sequence[int]) -> list[int]:
+    """Height and width of all of a picture, its shorter side as in ``size``; multiples of 32, as strides like them."""
+    try:
+        with Image.open(file) as picture:
+            width, height = ImageOps.exif_transpose(picture).size
+    except OSError:
+        return list(size)  # reading it will tell what is wrong
+    scale = min(size) / min(width, height)
+    return [max(32, round(side * scale / 32) * 32) for side in (height, width)]
 
 
 # From arguments
@@ -173,7 +193,7 @@ def parser_for(what: str, about: str) -> ZooParser:
     parser.add_subclass_arguments(Architecture, "architecture", required=False, fail_untyped=False)
     parser.add_subclass_arguments(Task, "model", required=False, fail_untyped=False)
     parser.add_subclass_arguments(Data, "data", required=False, fail_untyped=False)
-    parser.add_argument("--trainer", type=dict[str, Any] | None, default=None, help="Of recipes; nothing is trained")
+    parser.add_argument("--trainer", type=dict[str, Any] | None, default=None, help=SUPPRESS)  # recipes have it
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed of a fresh network's weights")
     parser.add_argument("--network", type=str | None, default=None, help="Which one, of a task with several networks")
     parser.add_argument("--out", type=str | None, default=None, help="Folder; default: runs/inspect-<recipe>/<time>/")
@@ -241,7 +261,8 @@ def _build(task: Task, data: Data | None, checkpoint: dict[str, Any] | None) -> 
         data.prepare_data()
         data.setup("validate")
         task.hparams["facts"] = {**data.facts, **task.facts}
-    task.configure_model()
+    with weights_follow() if checkpoint is not None else nullcontext():
+        task.configure_model()
     if checkpoint is not None:
         task.on_load_checkpoint(checkpoint)
         try:
