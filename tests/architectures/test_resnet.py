@@ -107,7 +107,7 @@ def test_depths_and_sizes() -> None:
     for depth in (0, 2, 19, 1001):
         with pytest.raises(UserError, match=rf"no depth {depth}: 6n\+2"):
             ResNet(10, depth=depth)
-    with pytest.raises(UserError, match="such as 998 or 1004"):
+    with pytest.raises(UserError, match=r"such as 998 or 1004, and 18, 34, 50, 101, 152$"):
         ResNet(10, depth=1001)
     with pytest.raises(UserError, match="ResNet-18 needs images of at least 32×32 pixels, not 31×40"):
         ResNet(10, depth=18, width=0.125)(torch.zeros(1, 3, 31, 40))

@@ -70,7 +70,7 @@ class ResNet(Architecture):
     ) -> None:
         super().__init__()
         check_numbers("ResNet", num_classes, in_channels, width)
-        blocks = IMAGENET_BLOCKS.get(depth) or (cifar_blocks("ResNet", depth),) * 3
+        blocks = IMAGENET_BLOCKS.get(depth) or (cifar_blocks("ResNet", depth, others=tuple(IMAGENET_BLOCKS)),) * 3
         imagenet = depth in IMAGENET_BLOCKS
         widths = [scaled(c, width) for c in (IMAGENET_CHANNELS if imagenet else CIFAR_CHANNELS)]
         self.name = f"ResNet-{depth}"
@@ -209,8 +209,12 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def cifar_blocks(name: str, depth: int, layers: int = 2) -> int:
+def cifar_blocks(name: str, depth: int, layers: int = 2, others: Sequence[int] = ()) -> int:
     """Blocks in each of three groups: n of depth = 3 · layers · n + 2.
+
+    Args:
+        layers: of a block.
+        others: depths that the network has besides, for the message.
 
     Raises:
         UserError: there is no whole n.
@@ -220,7 +224,8 @@ def cifar_blocks(name: str, depth: int, layers: int = 2) -> int:
     if rest or blocks < 1:
         below = max(1, blocks)
         near = " or ".join(str(step * n + 2) for n in (below, below + 1))
-        raise UserError(f"{name} has no depth {depth}: {step}n+2 layers are possible, such as {near}")
+        besides = f", and {', '.join(map(str, others))}" if others else ""
+        raise UserError(f"{name} has no depth {depth}: {step}n+2 layers are possible, such as {near}{besides}")
     return blocks
 
 
