@@ -13,6 +13,7 @@ from typing import Any
 
 from zoo import catalogue, measure, registry
 from zoo.registry import Entry, Recipe
+from zoo.studies import book, depth_page, ingredients_page
 
 TITLES = {
     "architectures": ("Architectures", "Networks: layers, initialisation, and where features come out."),
@@ -36,7 +37,7 @@ def write_all(target: Path, results: Path) -> None:
     """
     rows = measure.rows(results)
     made = {"_measured.md": measured_table(rows), "_benchmarks.md": benchmark_tables(results / "benchmarks")}
-    _write(target, all_pages(rows) | made)
+    _write(target, all_pages(rows) | made | study_tables(results / "studies"))
 
 
 def all_pages(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -210,6 +211,16 @@ def benchmark_tables(folder: Path) -> str:
             "",
         ]
     return "\n".join(parts) or "Nothing has been measured yet.\n"
+
+
+def study_tables(folder: Path) -> dict[str, str]:
+    """Name and text of the tables of each study of ``zoo study`` that has pages of its own."""
+    tables = {"depth": depth_page.tables, "ingredients": ingredients_page.tables}
+    found = {name: folder / f"{name}.json" for name in tables}
+    return {
+        f"_study_{name}.md": tables[name](book.read(path)) if path.is_file() else "Nothing has been measured yet.\n"
+        for name, path in found.items()
+    }
 
 
 def _number(value: Any) -> str:

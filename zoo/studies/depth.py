@@ -8,8 +8,8 @@ CIFAR-10 by their recipes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
+from zoo import measure
 from zoo.architectures.base import Architecture
 from zoo.architectures.plain import PlainNet
 from zoo.architectures.preact_resnet import PreActResNet
 from zoo.architectures.resnet import ResNet
 from zoo.commands import Parser
+from zoo.data.cifar import CIFAR10
 from zoo.data.mnist import MNIST5k
+from zoo.errors import UserError
 from zoo.insight.signal import measure_signal, residual_blocks
 from zoo.schedulers import WarmupCosine
 from zoo.studies import depth_page
@@ -71,9 +74,26 @@ class Settings:
     image_size: int = 16
     batch_size: int = 64
     precision: str = "bf16-mixed"
-    rates: Sequence[float] = tuple(family.lr for family in FAMILIES.values())
+    rates: Mapping[str, float] = field(default_factory=lambda: {name: f.lr for name, f in FAMILIES.items()})
 
 
+# The papers' networks and the recipes with their settings: He et al. 2015, table 6; He et al. 2016, tables 4 and 5.
+PAPERS = (
+    ("plain, batch norm", 20, "cifar10/plain20"),
+    ("plain, batch norm", 32, "cifar10/plain20"),
+    ("plain, batch norm", 44, "cifar10/plain56"),
+    ("plain, batch norm", 56, "cifar10/plain56"),
+    ("residual", 20, "cifar10/resnet20"),
+    ("residual", 32, "cifar10/resnet20"),
+    ("residual", 44, "cifar10/resnet56"),
+    ("residual", 56, "cifar10/resnet56"),
+    ("residual", 110, "cifar10/resnet110"),
+    ("residual", 1202, "cifar10/resnet110"),
+    ("identity skips", 110, "cifar10/preact_resnet110"),
+    ("identity skips", 164, "cifar10/preact_resnet164"),
+    ("identity skips", 1001, "cifar10/preact_resnet1001"),
+)
+PAPER_SEEDS = (0,)
 QUICK = Settings(depths=(8, 14), seeds=(0,), signal_depths=(8, 110), epochs=1, images=400, image_size=8)
 
 
@@ -88,14 +108,51 @@ def main(argv: list[str]) -> int:
     """
     parser = Parser("study depth", "Plain, residual and identity-skip networks by depth: accuracy, loss, signal.")
     parser.add_argument("--quick", action="store_true", help="two depths, a few images: a minute, to see that it runs")
+    parser.add_argument("--full", action="store_true", help="the papers' depths on CIFAR-10: days on a GPU")
+    parser.add_argument("--root", metavar="FOLDER", help="of --full: that has cifar-10-batches-py")
     parser.add_argument("--out", default="runs/study-depth", metavar="FOLDER", help="of rows, plots and page")
     options = parser.parse_args(argv)
-    settings = QUICK if options.quick else Settings()
     out = Path(options.out)
+    if options.full:
+        return _run_papers(out, options.root)
+    if options.root:
+        raise UserError("study depth: --root goes with --full; without it the study trains on digits")
+    settings = QUICK if options.quick else Settings()
     book = Book(out / "depth.json", "zoo study depth", ABOUT, asdict(settings))
     run(book, settings)
     print(write_page(book, out))
     return 0
+
+
+def _run_papers(out: Path, root: str | None) -> int:
+    refuse_papers(root)
+    runs = [[name, depth, recipe] for name, depth, recipe in PAPERS]
+    book = Book(out / "depth-full.json", "zoo study depth --full", ABOUT, {"papers": runs, "seeds": PAPER_SEEDS})
+    for seed in PAPER_SEEDS:
+        for name, depth, recipe in PAPERS:
+            key = {"network": name, "depth": depth, "seed": seed}
+            book.once(key, partial(train_by_recipe, recipe, depth, seed, root))
+    print(write_page(book, out))
+    return 0
+
+
+def refuse_papers(root: str | None) -> None:
+    """Stop where the papers' networks can't be trained.
+
+    Raises:
+        UserError: there is no CIFAR-10, or no GPU.
+    """
+    data = CIFAR10(root=root)
+    if missing := data.missing():
+        raise UserError(f"study depth --full: {data.folder} has no {missing[0]}; --root names the folder above it")
+    if not torch.cuda.is_available():
+        raise UserError("study depth --full trains ResNet-1202 and PreActResNet-1001 on CIFAR-10: it needs a GPU")
+
+
+def train_by_recipe(recipe: str, depth: int, seed: int, root: str | None) -> dict[str, float]:
+    """Train and test by ``zoo fit`` with this recipe, at this depth."""
+    flags = ["--model.architecture.depth", str(depth), *(["--data.root", root] if root else [])]
+    return {"accuracy": measure.measure(recipe, [seed], flags)["figures"]["test/top1"]["mean"]}
 
 
 def run(book: Book, settings: Settings) -> None:
@@ -113,9 +170,9 @@ def run(book: Book, settings: Settings) -> None:
 
 def write_page(book: Book, out: Path) -> Path:
     """Plots and tables of the rows that there are."""
-    pictures = depth_page.draw(book.content, out)
+    pictures = depth_page.draw(book.content, out, book.path.stem)
     text = "\n".join([f"# {ABOUT}\n", *(f"![{name}]({name})\n" for name in pictures), depth_page.tables(book.content)])
-    page = out / "depth.md"
+    page = book.path.with_suffix(".md")
     page.write_text(text, encoding="utf-8")
     return page
 

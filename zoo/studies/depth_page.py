@@ -9,25 +9,36 @@ from typing import Any
 from zoo.studies.book import Row, conditions
 from zoo.studies.pages import COLORS, chosen, figure, mean_and_spread, save, table
 
+SIGNAL_TITLE = """\
+What is left of the variance before any training: of the activations from the first layer to the last, of the gradients
+from the last layer to the first.
+"""
 FLOOR = 1e-40  # of the plots; float32 ends there
 
 
 def tables(content: Row) -> str:
     """The study's tables, as Markdown."""
-    settings = content["settings"]
     parts = [
         "Test accuracy in %, mean and standard deviation over the seeds:\n",
         by_depth(content, "accuracy", 1, 100),
-        "Training loss of the last epoch:\n",
-        by_depth(content, "train_loss", 3),
-        "What is left of the variance, at the start: of the activations from the first layer to the last, of the",
-        "gradients from the last layer to the first.\n",
-        signal_table(content["runs"]),
-        f"{settings['images']} training images of {settings['image_size']}×{settings['image_size']} pixels, "
-        f"{settings['epochs']} epochs, batch {settings['batch_size']}, seeds {', '.join(map(str, settings['seeds']))}, "
-        f"{settings['precision']}. {conditions(content)}",
     ]
-    return "\n".join(parts) + "\n"
+    if any("train_loss" in run for run in content["runs"]):
+        parts += ["Training loss of the last epoch:\n", by_depth(content, "train_loss", 3)]
+    if signals(content["runs"]):
+        parts += [SIGNAL_TITLE, signal_table(content["runs"])]
+    return "\n".join([*parts, f"{_setting(content['settings'])} {conditions(content)}"]) + "\n"
+
+
+def _setting(s: Row) -> str:
+    """A sentence on what was trained how; of the papers' depths their recipes say it."""
+    seeds = ", ".join(map(str, s["seeds"]))
+    if "images" not in s:
+        return f"CIFAR-10, by the recipes of that name, seeds {seeds}."
+    size, rates = s["image_size"], ", ".join(f"{k} {v:g}" for k, v in s["rates"].items())
+    return (
+        f"{s['images']} training images of {size}×{size} pixels, {s['epochs']} epochs, batch {s['batch_size']}, "
+        f"seeds {seeds}, {s['precision']}; highest rates: {rates}."
+    )
 
 
 def by_depth(content: Row, what: str, digits: int, factor: float = 1.0) -> str:
@@ -43,7 +54,7 @@ def by_depth(content: Row, what: str, digits: int, factor: float = 1.0) -> str:
 
 def trained(content: Row) -> list[Row]:
     """The runs that trained a network."""
-    return [run for run in content["runs"] if "train_loss" in run]
+    return [run for run in content["runs"] if "accuracy" in run]
 
 
 def families(runs: Sequence[Row]) -> list[str]:
@@ -80,16 +91,18 @@ def _power(ratio: float | None) -> str:
 # Plots
 
 
-def draw(content: Row, folder: Path) -> list[str]:
-    """Write the study's plots; their names."""
+def draw(content: Row, folder: Path, stem: str = "depth") -> list[str]:
+    """Write the study's plots; their names, which begin with the stem."""
     runs, made = trained(content), []
     if runs:
-        _draw_by_depth(runs, "accuracy", "test accuracy, %", folder / "depth-accuracy.png")
-        _draw_by_depth(runs, "train_loss", "training loss, last epoch", folder / "depth-loss.png")
-        made += ["depth-accuracy.png", "depth-loss.png"]
+        _draw_by_depth(runs, "accuracy", "test accuracy, %", folder / f"{stem}-accuracy.png")
+        made.append(f"{stem}-accuracy.png")
+    if losses := [run for run in runs if "train_loss" in run]:
+        _draw_by_depth(losses, "train_loss", "training loss, last epoch", folder / f"{stem}-loss.png")
+        made.append(f"{stem}-loss.png")
     if measured := signals(content["runs"]):
-        _draw_signals(measured, folder / "depth-signal.png")
-        made.append("depth-signal.png")
+        _draw_signals(measured, folder / f"{stem}-signal.png")
+        made.append(f"{stem}-signal.png")
     return made
 
 
