@@ -10,6 +10,7 @@ functions. Without normalisation, convolutions have biases. The last layer's wei
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ class PlainNet(Architecture):
         norm: ``batch`` behind every convolution, or ``none``.
         activation: the transfer function.
         init: of the weights, for this transfer function; see ``zoo.initialisation``.
+        image_size: height and width of the images that the weights are drawn for. Without normalisation, what is lost
+            at the margins of small maps adds up with depth; other sizes can be used all the same.
 
     Shape:
         images (B, C, H, W) of at least 4×4 pixels, normalised -> logits (B, num_classes), or the last map
@@ -55,6 +58,7 @@ class PlainNet(Architecture):
         norm: Norm = "batch",
         activation: Activation = "relu",
         init: Init = "backward",
+        image_size: Sequence[int] = (32, 32),
     ) -> None:
         super().__init__()
         check_numbers("PlainNet", num_classes, in_channels, width)
@@ -67,7 +71,8 @@ class PlainNet(Architecture):
                 channels = scaled(middle, width)
             self._stages.append(Stage(f"layers.{len(self.layers) - 1}", channels, 2**i))
         self.fc = nn.Linear(channels, num_classes) if num_classes else None
-        initialise(self, init, activation, normalised=norm == "batch")
+        shape = (in_channels, *image_size) if norm == "none" else None
+        initialise(self, init, activation, normalised=norm == "batch", image_shape=shape)
 
     def _add_layer(self, in_channels: int, channels: int, stride: int, norm: Norm, activation: Activation) -> None:
         self.layers.append(nn.Conv2d(in_channels, channels, 3, stride, 1, bias=norm == "none"))
