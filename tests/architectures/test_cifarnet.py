@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from zoo import load
 from zoo.architectures.base import parameter_count
 from zoo.architectures.cifarnet import CifarNet, whitening
-from zoo.data import Digits
+from zoo.data import CIFAR10, Digits
 from zoo.errors import UserError
 from zoo.tasks.base import SeesImages
 from zoo.tasks.classification import Classification
@@ -125,17 +126,30 @@ def test_a_resumed_run_keeps_what_it_saw(tmp_path: Path, workspace: Path, monkey
     assert zoo("fit", "--config", str(recipe), "--no_test", "--checkpoint_every_n_steps", "1") == 0
     whole = folder_of("case") / "checkpoints"
     assert looks == [1438]
-    for step in (1, 3):
-        copy_ = tmp_path / f"{step}.ckpt"
-        copy_.write_bytes((whole / f"step={step}.ckpt").read_bytes())
-        assert zoo("fit", "--ckpt_path", str(copy_), "--no_test") == 0
-        assert not different(state(whole / "last.ckpt"), state(folder_of("case") / "checkpoints" / "last.ckpt"))
+    alone = shutil.copy(whole / "step=3.ckpt", tmp_path / "alone.ckpt")
+    assert zoo("fit", "--ckpt_path", str(alone), "--no_test") == 0
+    assert not different(state(whole / "last.ckpt"), state(folder_of("case") / "checkpoints" / "last.ckpt"))
     task = load(whole / "last.ckpt")
     assert task.architecture.wants_images == 0
     model["init_args"]["weights"] = str(whole / "last.ckpt")  # what fine-tuning starts from has seen its images
     recipe = write_recipe(tmp_path / "fine.yaml", model, data, **options)
     assert zoo("fit", "--config", str(recipe), "--no_test") == 0
     assert looks == [1438]
+
+
+def test_the_fast_recipe_resumes_exactly(tmp_path: Path, workspace: Path) -> None:
+    CIFAR10.write_example(tmp_path / "files")
+    few = ["--data.root", str(tmp_path / "files"), "--data.check", "false", "--data.batch_size", "12"]
+    few += ["--trainer.max_epochs", "2", "--trainer.logger", "false", "--trainer.accelerator", "cpu"]
+    small = ["--model.architecture.width", "0.125", "--no_test", "--checkpoint_every_n_steps", "1"]
+    assert zoo("fit", "--config", "cifar10/fast", *few, *small) == 0
+    whole = folder_of("cifar10/fast") / "checkpoints"
+    assert state(whole / "last.ckpt")["global_step"] == 6
+    for step in (2, 4):
+        alone = shutil.copy(whole / f"step={step}.ckpt", tmp_path / "alone.ckpt")
+        assert zoo("fit", "--ckpt_path", str(alone), "--no_test") == 0
+        found = different(state(whole / "last.ckpt"), state(folder_of("cifar10/fast") / "checkpoints" / "last.ckpt"))
+        assert not found, f"resumed at step {step}, these differ: {found[:5]}"
 
 
 def test_data_that_shows_nothing() -> None:
