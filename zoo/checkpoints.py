@@ -143,6 +143,7 @@ def build_task(checkpoint: dict[str, Any], path: Path) -> Task:
     """The task that a checkpoint's hyper-parameters describe, built, with fresh weights."""
     from jsonargparse import ArgumentError
 
+    from zoo.architectures.base import weights_follow
     from zoo.parsing import from_spec, told_by
     from zoo.tasks.base import Task
 
@@ -150,7 +151,8 @@ def build_task(checkpoint: dict[str, Any], path: Path) -> Task:
         task = from_spec(Task, task_spec(checkpoint, path))
     except (ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{path} can't be rebuilt: {told_by(error)}") from error
-    task.configure_model()
+    with weights_follow():
+        task.configure_model()
     return task
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -83,26 +85,36 @@ class Architecture(LightningModule, ABC):
             from zoo.registry import did_you_mean
 
             raise UserError(f"{type(self).__name__} has no layer {missing[0]}{did_you_mean(missing[0], list(known))}")
-        found: dict[str, Tensor] = {}
-
-        def hook(name: str, output: Tensor) -> None:
-            if len(found | {name: output}) < len(set(names)):
-                found[name] = output.clone()
-            else:
-                found[name] = output
-                raise _Enough
-
-        handles = [known[n].register_forward_hook(lambda _m, _a, out, n=n: hook(n, out)) for n in dict.fromkeys(names)]
-        try:
-            self._call_impl(images)  # interpreted: a compiled network would not run hooks that came later
-        except _Enough:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+        found = capture(lambda: self._run_layers(images), {name: known[name] for name in names})
         if missing := [name for name in names if name not in found]:
             raise UserError(f"{type(self).__name__} has a layer {missing[0]}, but its forward does not call it")
         return {name: found[name] for name in names}
+
+    def _run_layers(self, images: Tensor) -> None:
+        """The pass that ``features`` listens to; a network overrides it whose ``forward`` is made of ``capture``."""
+        self(images)
+
+
+def capture(run: Callable[[], Any], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Outputs of the layers while ``run`` calls them; it is ended after the last of them, and what comes is copied."""
+    found: dict[str, Tensor] = {}
+
+    def hook(name: str, output: Tensor) -> None:
+        if len(found | {name: output}) < len(layers):
+            found[name] = output.clone()
+        else:
+            found[name] = output
+            raise _Enough
+
+    handles = [m.register_forward_hook(lambda _m, _a, out, n=n: hook(n, out)) for n, m in layers.items()]
+    try:
+        run()
+    except _Enough:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -118,3 +130,49 @@ def output_shape(network: nn.Module, *shape: int) -> tuple[int, ...]:
         output = network(torch.zeros(1, *shape))
     network.train(was_training)
     return tuple(output.shape)
+
+
+_WEIGHTS_FOLLOW: ContextVar[bool] = ContextVar("weights_follow", default=False)
+
+
+@contextmanager
+def weights_follow() -> Iterator[None]:
+    """Networks built in here get all their weights from a checkpoint, so none looks for pretrained ones."""
+    token = _WEIGHTS_FOLLOW.set(True)
+    try:
+        yield
+    finally:
+        _WEIGHTS_FOLLOW.reset(token)
+
+
+def wants_pretrained() -> bool:
+    """Whether a network that is to start from pretrained weights must find them now; see ``weights_follow``."""
+    return not _WEIGHTS_FOLLOW.get()
+
+
+def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Mean or std of other channels than the weights were trained on, to go with ``timm.models.adapt_input_conv``.
+
+    That sums the filters of all colours for one channel, and repeats them in turn for several.
+    """
+    return (sum(values) / len(values),) if channels == 1 else tuple(values[i % len(values)] for i in range(channels))
+
+
+def refuse_bad_size(network: nn.Module, name: str, channels: int, image_size: Sequence[int]) -> None:
+    """Try one image of zeros, since a library's network says only in its forward that it can't take a size.
+
+    Raises:
+        UserError: it can't.
+    """
+    size = "×".join(map(str, image_size))
+    if len(image_size) != 2:
+        raise UserError(f"{name}: image_size is height and width, not {list(image_size)}")
+    try:
+        output_shape(network, channels, *image_size)
+    except Exception as error:  # each library's own kinds
+        raise UserError(f"{name} can't take images of {size} pixels: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

