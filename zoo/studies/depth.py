@@ -27,6 +27,7 @@ from zoo.commands import Parser
 from zoo.data.cifar import CIFAR10
 from zoo.data.mnist import MNIST5k
 from zoo.errors import UserError
+from zoo.facts import build
 from zoo.insight.signal import measure_signal, residual_blocks
 from zoo.schedulers import WarmupCosine
 from zoo.studies import depth_page
@@ -210,7 +211,8 @@ def signal_of(family: Family, depth: int, settings: Settings) -> dict[str, Any]:
     """Variances by layer of a network that has not been trained, with real images."""
     torch.manual_seed(0)
     images, labels, facts = a_batch(settings)
-    network: Architecture = family.network(num_classes=10, in_channels=1, depth=depth)
+    side = [settings.image_size] * 2
+    network: Architecture = build(family.network, num_classes=10, in_channels=1, image_size=side, depth=depth)
     return {"signal": signal(network, Normalize(network, facts)(images), labels)}
 
 
