@@ -92,7 +92,7 @@ class Architecture(LightningModule, ABC):
 
     def _run_layers(self, images: Tensor) -> None:
         """The pass that ``features`` listens to; a network overrides it whose ``forward`` is made of ``capture``."""
-        self(images)
+        self._call_impl(images)  # interpreted: a compiled network would not run hooks that came later
 
 
 def capture(run: Callable[[], Any], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
