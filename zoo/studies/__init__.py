@@ -18,13 +18,13 @@ STUDIES = {
 HELP = """\
 usage: zoo study STUDY [options]
 
-Rerun an experiment of the documentation, and write its rows, pictures and page.
+Rerun an experiment of the documentation: write its rows, pictures and tables.
 
-  depth           plain, residual and identity-skip networks, 8 to over 100 layers
+  depth           plain, residual and identity-skip networks of 8 to 218 layers
   ingredients     what each part of AlexNet does for its error
   initialisation  the variance of the signal by layer and initialisation
 
-`zoo study STUDY --help` says more. An interrupted study goes on where it was.
+`zoo study STUDY --help` says more. An interrupted study goes on.
 """
 
 

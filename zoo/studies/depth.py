@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from zoo import measure
+from zoo.acceleration import ChannelsLast
 from zoo.architectures.base import Architecture
 from zoo.architectures.plain import PlainNet
 from zoo.architectures.preact_resnet import PreActResNet
@@ -46,20 +47,22 @@ class Family(NamedTuple):
     Args:
         network: the factory, yet to be given its depth.
         lr: the highest rate; without normalisation the usual one breaks training off.
+        skips: whether it is trained where the others can't be any more.
         thousand: a depth of about a thousand layers that the family has.
     """
 
     network: Any
     lr: float
+    skips: bool = False
     thousand: int = 1001
 
 
 FAMILIES = {
-    "plain, no care": Family(partial(PlainNet, norm="none", init="normal"), 0.02),
-    "plain, initialised": Family(partial(PlainNet, norm="none", init="backward"), 0.02),
+    "plain, no care": Family(partial(PlainNet, norm="none", init="normal"), 0.005),
+    "plain, initialised": Family(partial(PlainNet, norm="none", init="backward"), 0.005),
     "plain, batch norm": Family(partial(PlainNet, norm="batch", init="backward"), 0.1),
-    "residual": Family(ResNet, 0.1, thousand=1004),
-    "identity skips": Family(PreActResNet, 0.1),
+    "residual": Family(ResNet, 0.1, skips=True, thousand=1004),
+    "identity skips": Family(PreActResNet, 0.1, skips=True),
 }
 
 
@@ -70,7 +73,8 @@ class Settings:
     depths: Sequence[int] = (8, 14, 20, 32, 56, 110)
     seeds: Sequence[int] = (0, 1)
     signal_depths: Sequence[int] = (110, 1001)
-    epochs: int = 20
+    deep: Sequence[int] = (218,)  # with skips only, and with the first seed only: each takes minutes
+    epochs: int = 12
     images: int = 4000
     image_size: int = 16
     batch_size: int = 64
@@ -78,6 +82,7 @@ class Settings:
     rates: Mapping[str, float] = field(default_factory=lambda: {name: f.lr for name, f in FAMILIES.items()})
 
 
+FLOAT32 = Settings(depths=(32,), signal_depths=(), deep=(), precision="32-true")
 # The papers' networks and the recipes with their settings: He et al. 2015, table 6; He et al. 2016, tables 4 and 5.
 PAPERS = (
     ("plain, batch norm", 20, "cifar10/plain20"),
@@ -95,7 +100,7 @@ PAPERS = (
     ("identity skips", 1001, "cifar10/preact_resnet1001"),
 )
 PAPER_SEEDS = (0,)
-QUICK = Settings(depths=(8, 14), seeds=(0,), signal_depths=(8, 110), epochs=1, images=400, image_size=8)
+QUICK = Settings(depths=(8, 14), seeds=(0,), signal_depths=(8, 110), deep=(), epochs=1, images=400, image_size=8)
 
 
 def main(argv: list[str]) -> int:
@@ -108,8 +113,12 @@ def main(argv: list[str]) -> int:
         UserError: the folder holds a study with other settings.
     """
     parser = Parser("study depth", "Plain, residual and identity-skip networks by depth: accuracy, loss, signal.")
-    parser.add_argument("--quick", action="store_true", help="two depths, a few images: a minute, to see that it runs")
-    parser.add_argument("--full", action="store_true", help="the papers' depths on CIFAR-10: days on a GPU")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--quick", action="store_true", help="two depths, a few images: a minute, to see that it runs")
+    parser.add_argument(
+        "--float32", action="store_true", help="32 layers without bfloat16, to see that it is no matter"
+    )
+    kind.add_argument("--full", action="store_true", help="the papers' depths on CIFAR-10: days on a GPU")
     parser.add_argument("--root", metavar="FOLDER", help="of --full: that has cifar-10-batches-py")
     parser.add_argument("--out", default="runs/study-depth", metavar="FOLDER", help="of rows, plots and page")
     options = parser.parse_args(argv)
@@ -118,8 +127,11 @@ def main(argv: list[str]) -> int:
         return _run_papers(out, options.root)
     if options.root:
         raise UserError("study depth: --root goes with --full; without it the study trains on digits")
-    settings = QUICK if options.quick else Settings()
-    book = Book(out / "depth.json", "zoo study depth", ABOUT, asdict(settings))
+    name, settings = (
+        ("depth-float32", FLOAT32) if options.float32 else ("depth", QUICK if options.quick else Settings())
+    )
+    command = "zoo study depth" + " --float32" * options.float32 + " --quick" * options.quick
+    book = Book(out / f"{name}.json", command, ABOUT, asdict(settings))
     run(book, settings)
     print(write_page(book, out))
     return 0
@@ -162,11 +174,17 @@ def run(book: Book, settings: Settings) -> None:
         for name, family in FAMILIES.items():
             deep = family.thousand if depth == 1001 else depth
             book.once({"network": name, "depth": deep, "what": "signal"}, partial(signal_of, family, deep, settings))
-    for depth in settings.depths:
-        for seed in settings.seeds:
-            for name, family in FAMILIES.items():
-                key = {"network": name, "depth": depth, "seed": seed}
-                book.once(key, partial(train_one, family, depth, seed, settings))
+    for depth, seed, name in plan(settings):
+        key = {"network": name, "depth": depth, "seed": seed}
+        book.once(key, partial(train_one, FAMILIES[name], depth, seed, settings))
+
+
+def plan(settings: Settings) -> list[tuple[int, int, str]]:
+    """Depth, seed and family of every network that is trained, the shallow ones first."""
+    most = [(depth, seed, name) for depth in settings.depths for seed in settings.seeds for name in FAMILIES]
+    return most + [
+        (depth, settings.seeds[0], name) for depth in settings.deep for name, f in FAMILIES.items() if f.skips
+    ]
 
 
 def write_page(book: Book, out: Path) -> Path:
@@ -194,7 +212,7 @@ def train_one(family: Family, depth: int, seed: int, settings: Settings) -> dict
         scheduler=partial(WarmupCosine, warmup_fraction=0.1),
     )
     data = data_of(settings)
-    trainer, curve = train(task, data, settings.epochs, seed, settings.precision)
+    trainer, curve = train(task, data, settings.epochs, seed, settings.precision, callbacks=[ChannelsLast()])
     figures = figures_of_test(trainer, task, data)
     return {
         "accuracy": figures["test/top1"],

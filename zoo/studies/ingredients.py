@@ -89,13 +89,19 @@ def main(argv: list[str]) -> int:
     """
     parser = Parser("study ingredients", "Leave AlexNet's ingredients out, one at a time; race ReLU against tanh.")
     parser.add_argument("--root", metavar="FOLDER", help="that has cifar-10-batches-py; left out, digits are used")
-    parser.add_argument("--full", action="store_true", help="all training images, not a fixed 10,000: takes hours")
-    parser.add_argument("--quick", action="store_true", help="a few images: a minute, to see that it runs")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--full", action="store_true", help="all training images, not a fixed 10,000: takes hours")
+    kind.add_argument("--quick", action="store_true", help="a few images: a minute, to see that it runs")
     parser.add_argument("--out", default="runs/study-ingredients", metavar="FOLDER", help="of rows, plot and page")
     options = parser.parse_args(argv)
     settings = settings_of(options.root, options.full, options.quick)
     out = Path(options.out)
-    command = "zoo study ingredients" + " --root FOLDER" * bool(options.root) + " --full" * options.full
+    command = (
+        "zoo study ingredients"
+        + " --root FOLDER" * bool(options.root)
+        + " --full" * options.full
+        + " --quick" * options.quick
+    )
     book = Book(out / "ingredients.json", command, ABOUT, asdict(settings))
     run(book, settings, options.root)
     print(write_page(book, out))

@@ -47,6 +47,7 @@ def train(
     precision: Any = "32-true",
     until: float = 0.0,
     test_batches: int | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[Trainer, Curve]:
     """Train from this seed; nothing is written, and nothing is validated.
 
@@ -58,6 +59,7 @@ def train(
         precision: Lightning's name of it.
         until: training error at which it is enough.
         test_batches: at most, in tests that follow; left out, all.
+        callbacks: what else is to be done.
 
     Raises:
         KeyboardInterrupt: the user ended it.
@@ -69,7 +71,7 @@ def train(
         max_epochs=epochs,
         devices=1,
         precision=precision,
-        callbacks=[curve],
+        callbacks=[curve, *callbacks],
         limit_val_batches=0,
         limit_test_batches=test_batches,
         log_every_n_steps=1,  # so that the curve holds every batch
