@@ -115,9 +115,7 @@ def main(argv: list[str]) -> int:
     parser = Parser("study depth", "Plain, residual and identity-skip networks by depth: accuracy, loss, signal.")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--quick", action="store_true", help="two depths, a few images: a minute, to see that it runs")
-    parser.add_argument(
-        "--float32", action="store_true", help="32 layers without bfloat16, to see that it is no matter"
-    )
+    kind.add_argument("--float32", action="store_true", help="32 layers without bfloat16, to see that it is no matter")
     kind.add_argument("--full", action="store_true", help="the papers' depths on CIFAR-10: days on a GPU")
     parser.add_argument("--root", metavar="FOLDER", help="of --full: that has cifar-10-batches-py")
     parser.add_argument("--out", default="runs/study-depth", metavar="FOLDER", help="of rows, plots and page")

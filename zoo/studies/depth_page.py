@@ -85,7 +85,7 @@ def left_over(signal: dict[str, list[float | None]]) -> tuple[float | None, floa
 
 
 def _power(ratio: float | None) -> str:
-    return "–" if ratio is None else "0 (below float32)" if ratio == 0 else f"{ratio:.2g}"
+    return "beyond float32" if ratio is None else "0 (below float32)" if ratio == 0 else f"{ratio:.2g}"
 
 
 # Plots
