@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import timm
 from timm.models import PretrainedCfg
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.architectures.base import Architecture, Stage, by_channel, first_line, refuse_bad_size, wants_pretrained
 from zoo.errors import UserError
@@ -46,6 +46,8 @@ class Timm(Architecture):
         UserError: timm has no such network or weights, they can't be fetched, or the network can't take the arguments
             or the image size.
     """
+
+    network: Any  # an nn.Module with the methods that timm's have
 
     licence: ClassVar[str | None] = "each network's weights have their own: timm.get_pretrained_cfg(name).license"
     example: ClassVar[dict[str, Any]] = {"name": "test_resnet", "num_classes": 4, "image_size": [32, 32]}
@@ -118,7 +120,7 @@ def _pretrained_cfg(name: str, pretrained: bool) -> PretrainedCfg:
     return cfg or PretrainedCfg()
 
 
-def _create(name: str, cfg: PretrainedCfg, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+def _create(name: str, cfg: PretrainedCfg, pretrained: bool, arguments: dict[str, Any]) -> Any:
     if pretrained:
         _reach_hub(name, cfg)
     try:
