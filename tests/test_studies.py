@@ -48,20 +48,23 @@ def test_epochs_to_an_error_are_interpolated_between_the_middles_of_epochs():
     assert training.epochs_to([0.2, 0.4], 0.25, 0.9) < 0.5, "the first time counts"
 
 
-def test_difference_has_the_standard_error_of_two_means():
-    # variances 1 and 4 of three values each: sqrt(1/3 + 4/3)
-    gap, error = ingredients_page.difference([2.0, 3.0, 4.0], [-1.0, 1.0, 3.0])
+def test_differences_have_their_95_percent_intervals():
+    # Two variances of 1, three values each: a standard error of sqrt(2/3), four degrees of freedom, t = 2.776.
+    gap, half = ingredients_page.difference([2.0, 3.0, 4.0], [0.0, 1.0, 2.0])
     assert gap == pytest.approx(2.0)
-    assert error == pytest.approx(math.sqrt(5 / 3))
+    assert half == pytest.approx(2.776 * math.sqrt(2 / 3), rel=1e-3)
     assert math.isnan(ingredients_page.difference([1.0], [2.0])[1])
+    # A variance of 1 in three values: sqrt(1/3), two degrees of freedom, t = 4.303.
+    assert ingredients_page.gain([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.303 * math.sqrt(1 / 3)), rel=1e-3)
+    assert math.isnan(ingredients_page.gain([1.0])[1])
 
 
 @pytest.mark.parametrize(
-    ("gap", "error", "says"),
-    [(1.0, 0.4, "helps"), (-1.0, 0.4, "harms"), (1.0, 0.6, "within the noise"), (1.0, math.nan, "one seed")],
+    ("gap", "half", "says"),
+    [(1.0, 0.9, "helps"), (-1.0, 0.9, "harms"), (1.0, 1.1, "within the noise"), (1.0, math.nan, "one seed")],
 )
-def test_verdict_weighs_the_difference_against_its_error(gap, error, says):
-    assert ingredients_page.verdict(gap, error) == says
+def test_verdict_asks_whether_the_interval_has_0_in_it(gap, half, says):
+    assert ingredients_page.verdict(gap, half) == says
 
 
 def run(without: str, seed: int, ten: float, one: float, seen: float) -> dict:
@@ -79,13 +82,13 @@ PARTS = [
 
 def test_effects_compare_networks_by_ten_crops_and_the_crops_by_seed():
     found = ingredients_page.effects(PARTS)
-    assert found["dropout"] == pytest.approx((5.0, 100 * math.sqrt(2 * 0.0002 / 2)))
-    gap, error = found["ten crops averaged"]  # gains of 2 and 4 points: mean 3, standard error 1
-    assert gap == pytest.approx(3.0)
-    assert error == pytest.approx(1.0)
+    # Variances of 2e-4, two values each: a standard error of sqrt(2e-4), two degrees of freedom, t = 4.303.
+    assert found["dropout"] == pytest.approx((5.0, 4.303 * 100 * math.sqrt(2e-4)), rel=1e-3)
+    # Gains of 2 and 4 points: mean 3, standard error 1, one degree of freedom, t = 12.71.
+    assert found["ten crops averaged"] == pytest.approx((3.0, 12.71), rel=1e-3)
     text = ingredients_page.parts_table(PARTS)
-    assert "| dropout | 36.0 ± 1.4 | 38.0 ± 2.8 | 6.0 ± 1.4 | 32.0 ± 1.4 | +5.00 ± 1.41 | helps |" in text
-    assert "| ten crops averaged |  |  |  |  | +3.00 ± 1.00 | helps |" in text
+    assert "| dropout | 36.0 ± 1.4 | 38.0 ± 2.8 | 6.0 ± 1.4 | 32.0 ± 1.4 | +5.00 ± 6.0" in text
+    assert "| ten crops averaged |  |  |  |  | +3.00 ± 12.71 | within the noise |" in text
 
 
 def test_the_best_rate_is_the_fastest_at_which_every_seed_arrives():

@@ -29,8 +29,9 @@ def tables(content: Row) -> str:
     s = content["settings"]
     return "\n".join(
         [
-            "Test error in %, and how many points it rises without the ingredient, ± the standard error of the",
-            "difference; a difference counts where it is more than twice that. The gap is test less training error.\n",
+            "Error in % without each ingredient, mean and standard deviation over the seeds; how many points the test",
+            "error (of ten crops) rises by that, with its 95 % interval. The gap is from the training error, of images",
+            "without augmentation, to the test error of one crop.\n",
             parts_table(content["runs"]),
             f"Epochs until the training error is {LEVEL:.0%}, without any regularisation, mean and standard deviation",
             f"over the seeds (a training error that was not reached in {s['race_epochs']} epochs is a –):\n",
@@ -43,15 +44,29 @@ def tables(content: Row) -> str:
 
 
 def difference(without: Sequence[float], whole: Sequence[float]) -> tuple[float, float]:
-    """Difference of two means, and its standard error (Welch's); no number where there is one value only."""
+    """Difference of two means, and half of its 95 % interval (Welch's); no number where there is one value only."""
+    from scipy.stats import ttest_ind
+
     gap = statistics.fmean(without) - statistics.fmean(whole)
     if min(len(without), len(whole)) < 2:
         return gap, math.nan
-    return gap, math.sqrt(sum(statistics.variance(v) / len(v) for v in (without, whole)))
+    return gap, _half(ttest_ind(without, whole, equal_var=False))
+
+
+def gain(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of differences that were taken seed by seed, and half of its 95 % interval (Student's)."""
+    from scipy.stats import ttest_1samp
+
+    return statistics.fmean(values), _half(ttest_1samp(values, 0)) if len(values) > 1 else math.nan
+
+
+def _half(test: Any) -> float:
+    low, high = test.confidence_interval(0.95)
+    return float(high - low) / 2
 
 
 def effects(runs: Sequence[Row]) -> dict[str, tuple[float, float]]:
-    """What the test error rises by without each ingredient, and the standard error of that, in points.
+    """What the test error rises by without each ingredient, and half of the 95 % interval of that, in points.
 
     Networks are compared by ten crops, as in the paper; the ten crops themselves with the centre alone, on the same
     networks, seed by seed.
@@ -61,25 +76,24 @@ def effects(runs: Sequence[Row]) -> dict[str, tuple[float, float]]:
         if name != WHOLE:
             found[name] = difference(chosen(runs, "ten_error", without=name), whole)
     if whole:
-        gains = [one - ten for one, ten in zip(chosen(runs, "one_error", without=WHOLE), whole, strict=True)]
-        error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
-        found["ten crops averaged"] = statistics.fmean(gains), error
-    return {name: (100 * gap, 100 * error) for name, (gap, error) in found.items()}
+        ones = chosen(runs, "one_error", without=WHOLE)
+        found["ten crops averaged"] = gain([one - ten for one, ten in zip(ones, whole, strict=True)])
+    return {name: (100 * gap, 100 * half) for name, (gap, half) in found.items()}
 
 
-def verdict(gap: float, error: float) -> str:
-    """Whether the ingredient helped, by more than twice the standard error."""
-    if math.isnan(error):
+def verdict(gap: float, half: float) -> str:
+    """Whether the ingredient helped: whether 0 lies outside of the interval."""
+    if math.isnan(half):
         return "one seed"
-    return "helps" if gap > 2 * error else "harms" if gap < -2 * error else "within the noise"
+    return "helps" if gap > half else "harms" if gap < -half else "within the noise"
 
 
 def parts_table(runs: Sequence[Row]) -> str:
     """A line an ingredient: errors without it, the difference, the paper's claim."""
     found = effects(runs)
     lines = [_line(runs, WHOLE, "", "", "")]
-    for name, (gap, error) in found.items():
-        lines.append(_line(runs, name, f"{gap:+.2f} ± {error:.2f}", verdict(gap, error), CLAIMS[name]))
+    for name, (gap, half) in found.items():
+        lines.append(_line(runs, name, f"{gap:+.2f} ± {half:.2f}", verdict(gap, half), CLAIMS[name]))
     titles = ("without", "ten crops", "one crop", "training", "gap", "rise, points", "here it", "the paper")
     return table(titles, lines)
 
@@ -139,12 +153,12 @@ def draw(content: Row, folder: Path) -> list[str]:
 def _draw_effects(axis: Any, found: dict[str, tuple[float, float]]) -> None:
     names = list(found)[::-1]
     for y, name in enumerate(names):
-        gap, error = found[name]
-        width = 0 if math.isnan(error) else 2 * error
+        gap, half = found[name]
+        width = 0 if math.isnan(half) else half
         axis.errorbar(gap, y, xerr=width, fmt="o", color=COLORS[3] if abs(gap) > width else COLORS[0], capsize=3)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(names)), names)
-    axis.set_xlabel("rise of the test error without it, points (± 2 standard errors)")
+    axis.set_xlabel("rise of the test error without it, points (95 % interval)")
 
 
 def _draw_race(axis: Any, runs: Sequence[Row]) -> None:
