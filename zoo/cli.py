@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.model_summary import ModelSummary
 
 from zoo import checkpoints, loggers, registry, runs
+from zoo.architectures.base import weights_follow
 from zoo.callbacks import Pictures, Plateau, Premises, RunCheckpoints, Stopped, progress
 from zoo.data.base import Data
 from zoo.errors import UserError
@@ -316,6 +318,11 @@ class ZooCLI(LightningCLI):
         }
 
     # Running
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """With a checkpoint, every network's weights come from it."""
+        with weights_follow() if self.checkpoint_path else nullcontext():
+            super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:
         """Test the chosen checkpoint as a task loaded afresh, then say what there is."""

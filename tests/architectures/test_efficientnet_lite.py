@@ -11,6 +11,7 @@ import skimage.data
 import timm
 import torch
 from lightning.pytorch import Trainer
+from running import folder_of, write_recipe, zoo
 from torch import Tensor
 from torchvision.io import decode_image
 from torchvision.transforms import v2
@@ -126,3 +127,22 @@ def test_checkpoint_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.architectures.efficientnet_lite.imagenet_weights", lambda: pytest.fail("looked for them"))
     loaded = checkpoints.load(file)
     assert torch.equal(loaded.architecture.network.conv_stem.weight, task.architecture.network.conv_stem.weight)
+
+
+def test_resumes_and_tests_without_the_package(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = write_recipe(
+        Path("tune.yaml"),
+        {
+            "class_path": "Classification",
+            "init_args": {"architecture": {"class_path": "EfficientNetLite0", "init_args": {"weights": "imagenet"}}},
+        },
+        {"class_path": "MNIST5k", "init_args": {"image_size": 32, "batch_size": 8, "eval_batch_size": 8}},
+        limit_train_batches=1,
+        limit_val_batches=1,
+        limit_test_batches=1,
+    )
+    assert zoo("fit", "--config", str(recipe), "--no_test", "--trainer.max_epochs", "1") == 0
+    last = str(folder_of("tune") / "checkpoints" / "last.ckpt")
+    monkeypatch.setattr("zoo.architectures.efficientnet_lite.imagenet_weights", lambda: pytest.fail("looked for them"))
+    assert zoo("fit", "--ckpt_path", last, "--trainer.max_epochs", "2") == 0
+    assert zoo("test", "--ckpt_path", last) == 0
