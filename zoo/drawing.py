@@ -124,7 +124,7 @@ def heated(image: Tensor, heat: Tensor) -> Tensor:
 
     grey = image.detach().float().cpu()[:3].mean(0).expand(3, -1, -1)
     colours = torch.from_numpy(matplotlib.colormaps["inferno"](heat.numpy())[..., :3]).float().movedim(2, 0)
-    weight = 0.7 * heat.sqrt()  # so that moderate heat is seen, and the image through it
+    weight = 0.8 * heat**0.75  # so that moderate heat is seen, and the image through it
     return (1 - weight) * grey + weight * colours
 
 

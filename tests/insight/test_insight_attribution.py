@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from zoo.architectures.alexnet import AlexNet
+from zoo.architectures.efficientnet_lite import EfficientNetLite0
 from zoo.errors import UserError
 from zoo.facts import Facts
-from zoo.insight.attribution import attribution, class_index, grad_cam, integrated_gradients, usable
+from zoo.insight.attribution import attribution, class_index, default_layer, grad_cam, integrated_gradients, usable
 from zoo.insight.subject import Subject
 from zoo.tasks.base import Normalize
 
@@ -103,6 +104,27 @@ def test_the_cat_comes_with_a_package_and_may_be_seen_whole(subject):
     found = subject.image(None)
     expected = nn.functional.interpolate(photograph[None, :, :, 75:375], (64, 64), mode="bilinear", antialias=True)[0]
     assert (found - expected).abs().mean() < 0.01
+    subject.network.classifier = None  # a network that takes any size
     assert subject.image(None, whole=True).shape == (3, 64, 96)
     subject.facts["in_channels"] = 1
     assert subject.image(None).shape == (1, 64, 64)
+
+
+def test_the_cat_is_lit():
+    """Two thirds of Grad-CAM's heat and its peak lie on the face; beside the cat, at the right, it is dark."""
+    network = EfficientNetLite0().eval()
+    facts = Facts(num_classes=1000, in_channels=3, image_size=[224, 224])
+    found = Subject(network, facts, Normalize(network, facts), "test")
+    images = found.image(None, whole=True)[None]
+    classifier = nn.Sequential(found.normalize, network)
+    target = int(classifier(images).argmax())
+    assert "cat" in found.class_names[target]
+    with usable(network):
+        heat = grad_cam(classifier, images, target, network.get_submodule(default_layer(network, images)))
+    height, width = heat.shape
+    face = torch.zeros_like(heat, dtype=torch.bool)
+    face[height // 16 : height * 15 // 16, width // 8 : width * 13 // 16] = True
+    beside = heat[:, width * 15 // 16 :]
+    assert heat[face].sum() > 0.65 * heat.sum()
+    assert bool(face.flatten()[heat.argmax()])
+    assert beside.mean() < 0.4 * heat[face].mean()

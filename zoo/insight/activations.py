@@ -14,7 +14,7 @@ from zoo.architectures.base import Architecture
 from zoo.errors import UserError
 from zoo.insight.subject import Report, Subject
 
-SHOWN, STRONGEST, SIDE = 64, 8, 88  # maps of a layer's picture, of its row in the overview, and a map's pixels
+SHOWN, STRONGEST, SIDE = 64, 6, 88  # maps of a layer's picture, of its row in the overview, and a map's height
 
 
 def activations(
@@ -100,8 +100,9 @@ def map_pictures(maps: Tensor, side: int = SIDE) -> list[Image.Image]:
     scale = maps.abs().flatten().quantile(0.999) if maps.numel() < 2**24 else maps.abs().max()
     scale = scale.clamp(min=1e-30)
     shown = maps / scale if bool((maps >= 0).all()) else 0.5 + maps / scale / 2
-    method = Image.Resampling.NEAREST if max(maps.shape[-2:]) <= side else Image.Resampling.BOX
-    return [drawing.to_picture(one[None], 1).resize((side, side), method) for one in shown]
+    height, width = maps.shape[-2:]
+    method = Image.Resampling.NEAREST if height <= side else Image.Resampling.BOX
+    return [drawing.to_picture(one[None], 1).resize((round(side * width / height), side), method) for one in shown]
 
 
 def _grid(maps: Tensor, which: Sequence[int], columns: int | None = None) -> Image.Image:

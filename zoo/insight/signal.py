@@ -49,7 +49,7 @@ class BranchRatio:
 
     Args:
         block: its name, as in ``named_modules``.
-        ratio: ‖F(x)‖ / ‖x‖, the mean over images; x is what F(x) is added to, behind a projection where there is one.
+        ratio: ‖F(x)‖ / ‖x‖, the mean over images; x is what F(x) is added to.
         identity: whether x itself is passed on, so that the block can be taken out.
     """
 

@@ -113,7 +113,7 @@ def _blocks_picture(blocks: list[dict[str, Any]], whole: float) -> Image.Image:
     axes[1].axhline(whole, color="0.5", linestyle=":", label="all blocks")
     axes[1].set_ylim(0, 1.02)
     axes[1].legend(loc="lower right")
-    _name_places(axes, [b["block"] for b in blocks], "residual block (hollow: its shortcut is a projection)")
+    _name_places(axes, [b["block"] for b in blocks], "residual block (hollow: its shortcut changes the shape)")
     for i, block in enumerate(blocks):
         if not block["identity"]:
             axes[0].plot([i], [block["ratio"]], "o", markersize=5, markerfacecolor="white", color="C0")
