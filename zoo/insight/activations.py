@@ -84,8 +84,8 @@ def _numbers(name: str, maps: Tensor) -> dict[str, Any]:
 def _line(one: dict[str, Any]) -> str:
     shape = "×".join(map(str, one["shape"]))
     return (
-        f"{one['layer']:<20} {shape:<13} mean {one['mean']:8.3g}  std {one['std']:8.3g}  zeros {one['zeros']:4.0%}  "
-        f"dead maps {one['dead_maps']}"
+        f"{one['layer']:<18} {shape:<11} mean {one['mean']:7.2g}  std {one['std']:7.2g}  zeros {one['zeros']:4.0%}  "
+        f"dead {one['dead_maps']}"
     )
 
 
