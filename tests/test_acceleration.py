@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from running import TOYS, different, folder_of, state, write_recipe, zoo
+from running import TOYS, different, folder_of, said, state, write_recipe, zoo
 from torch import nn
 from torch._dynamo.utils import counters
 from zoo_toys.data import ToyTensors
@@ -183,6 +183,21 @@ class TestCompile:
         assert found.returncode == 2, found.stderr
         assert "zoo: error: Compile: a C++ compiler (g++) is needed on cpu" in found.stderr
         assert "Traceback" not in found.stderr
+
+    def test_a_network_that_cannot_be_compiled_ends_in_one_line(self, traced, monkeypatch, capsys):
+        def backend(graph, inputs):
+            raise RuntimeError("file too short")
+
+        compile = torch.compile
+        monkeypatch.setattr(
+            nn.Module,
+            "compile",
+            lambda net, **o: setattr(net, "_compiled_call_impl", compile(net._call_impl, backend=backend)),
+        )
+        write_recipe(Path("toy.yaml"), MODEL, DATA)
+        line = said(capsys, "fit", "--config", "toy.yaml", "--config", "trainer/compile")
+        assert line.startswith("zoo: error: Compile: the network can't be compiled")
+        assert "file too short" in line
 
     @pytest.mark.slow
     def test_inductors_code_gives_the_same_results(self):

@@ -6,6 +6,7 @@ Names of weights, checkpoints and hyper-parameters stay as they are; a run may g
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -109,7 +110,7 @@ class Compile(_OnNetworks):
             steps as CUDA graphs.
 
     Raises:
-        UserError: no program can be compiled on this machine.
+        UserError: no program can be compiled on this machine, or not this network.
     """
 
     def __init__(self, mode: Mode = "default") -> None:
@@ -124,6 +125,19 @@ class Compile(_OnNetworks):
     def restore(self, network: Architecture) -> None:
         """Interpreted again: layer by layer, with hooks, and fit for export."""
         network._compiled_call_impl = None  # torch has no word for it; its own copies of a module leave it out
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """A network that can't be compiled ends the run in a line; so does what a killed compiler left half written."""
+        if "torch._dynamo" not in sys.modules:
+            return
+        from torch._dynamo.exc import TorchDynamoException
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+        if isinstance(exception, TorchDynamoException):
+            raise UserError(
+                f"Compile: the network can't be compiled: {_reason(exception)} (if an earlier run was stopped while it "
+                f"compiled, remove {cache_dir()})"
+            ) from exception
 
 
 def check_compiler(device: torch.device) -> None:
@@ -146,4 +160,5 @@ def check_compiler(device: torch.device) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return f"{first} {rest[0]}" if first.endswith(":") and rest else first
