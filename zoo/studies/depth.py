@@ -29,7 +29,6 @@ from zoo.data.cifar import CIFAR10
 from zoo.data.mnist import MNIST5k
 from zoo.errors import UserError
 from zoo.facts import build
-from zoo.facts import build
 from zoo.insight.signal import measure_signal, residual_blocks
 from zoo.schedulers import WarmupCosine
 from zoo.studies import depth_page
