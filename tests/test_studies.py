@@ -1,5 +1,6 @@
 """The studies: figures from made-up rows against closed forms, going on after an interruption, and tiny real runs."""
 
+import importlib.util
 import json
 import math
 from dataclasses import asdict, replace
@@ -387,3 +388,16 @@ def test_initialisation_study_writes_into_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(signal_by_init, "run", seen.append)
     assert main(["study", "initialisation", "--out", str(tmp_path / "new")]) == 0
     assert seen == [tmp_path / "new"]
+
+
+def test_the_docs_have_the_tables_of_the_rows(tmp_path):
+    spec = importlib.util.spec_from_file_location("generate", Path(__file__).parent.parent / "docs" / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    kept = Book(tmp_path / "ingredients.json", "zoo study ingredients", "About.", asdict(ingredients.Settings()))
+    for row in PARTS:
+        kept.once({"without": row["without"], "seed": row["seed"]}, lambda row=row: row)
+    pages = generate.study_tables(tmp_path)
+    assert "| dropout | 36.0 ± 1.4 |" in pages["_study_ingredients.md"]
+    assert "10000 training images of 33×33 pixels" in pages["_study_ingredients.md"]
+    assert pages["_study_depth.md"] == "Nothing has been measured yet.\n"
