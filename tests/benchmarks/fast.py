@@ -26,7 +26,7 @@ def sizes() -> tuple[int, int]:
     return (2000, 210) if torch.cuda.is_available() else (500, WARM_UP + 16)
 
 
-def zoo_seconds(batch_size: int, steps: int) -> float:
+def zoo_seconds(batch_size: int, steps: int) -> tuple[float, float]:
     """Seconds a step of ``zoo fit``, an epoch of random pictures in the place of CIFAR-10."""
     import zoo_bench
 
@@ -43,7 +43,7 @@ def zoo_seconds(batch_size: int, steps: int) -> float:
         "--data.augment=[FlipAlternately, {class_path: CropEach, init_args: {padding: 2, padding_mode: reflect}}]"
     ]
     fit(*words, f"--data.count={batch_size * steps}", "--trainer.max_epochs=1", "--no-test")
-    return zoo_bench.WATCH.per_step()[0]
+    return zoo_bench.WATCH.per_step()
 
 
 def plain_optimizers(network: Any) -> list[Any]:
@@ -74,7 +74,7 @@ def cropped(padded: Any, side: int) -> Any:
     return result
 
 
-def plain_seconds(batch_size: int, steps: int) -> float:
+def plain_seconds(batch_size: int, steps: int) -> tuple[float, float]:
     """Seconds a step of the loop that one would write by hand."""
     import torch
     import zoo_bench
@@ -104,25 +104,28 @@ def plain_seconds(batch_size: int, steps: int) -> float:
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-    return zoo_bench.WATCH.per_step()[0]
+    return zoo_bench.WATCH.per_step()
 
 
 def measure(rounds: int) -> dict[str, object]:
     """The row: images a second of both, and their ratio."""
+    import torch
+
     batch_size, steps = sizes()
     ours, plain = [], []
     for _ in range(rounds):
-        plain.append(batch_size / plain_seconds(batch_size, steps))
-        ours.append(batch_size / zoo_seconds(batch_size, steps))
-    ratios = [a / b for a, b in zip(ours, plain, strict=True)]
-    return {
+        plain.append(plain_seconds(batch_size, steps))
+        ours.append(zoo_seconds(batch_size, steps))
+    ratios = [b / a for (a, _), (b, _) in zip(ours, plain, strict=True)]
+    row: dict[str, object] = {
         "batch": batch_size,
-        "plain loop, images/s": spread(plain, 0),
-        "zoo fit, images/s": spread(ours, 0),
+        "plain loop, images/s": spread([batch_size / wall for wall, _ in plain], 0),
+        "zoo fit, images/s": spread([batch_size / wall for wall, _ in ours], 0),
         "ratio": spread(ratios),
-        "bar": BAR,
-        "reached": statistics.median(ratios) >= BAR,
     }
+    if torch.get_num_threads() == 1:  # a busy machine disturbs this clock less
+        row["ratio of CPU time"] = spread([b / a for (_, a), (_, b) in zip(ours, plain, strict=True)])
+    return {**row, "bar": BAR, "reached": statistics.median(ratios) >= BAR}
 
 
 def main() -> None:
