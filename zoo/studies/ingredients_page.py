@@ -13,7 +13,7 @@ from zoo.studies.pages import COLORS, chosen, figure, mean_and_spread, save, tab
 from zoo.studies.training import epochs_to
 
 WHOLE = "all of them"
-LEVEL = 0.25  # training error of figure 1 of the paper
+LEVEL = 0.35  # training error; figure 1 of the paper has 0.25, on five times as many images an epoch
 CLAIMS = {
     "overlapping pooling": "top-1 0.4, top-5 0.3 points better",
     "response normalisation": "top-1 1.4, top-5 1.2 points better; CIFAR-10 13 % to 11 %",
@@ -34,7 +34,8 @@ def tables(content: Row) -> str:
             "without augmentation, to the test error of one crop.\n",
             parts_table(content["runs"]),
             f"Epochs until the training error is {LEVEL:.0%}, without any regularisation, mean and standard deviation",
-            f"over the seeds (a training error that was not reached in {s['race_epochs']} epochs is a –):\n",
+            "over the seeds at the rate that was best with the first of them (– where "
+            f"{s['race_epochs']} epochs were not enough):\n",
             race_table(content["runs"]),
             f"{s['data']}, {s['images']} training images of {s['image_size']}×{s['image_size']} pixels, AlexNet of "
             f"width {s['width']}, {s['epochs']} epochs, batch {s['batch_size']}, seeds "
@@ -122,10 +123,11 @@ def rates(runs: Sequence[Row]) -> list[float]:
 
 
 def best_rate(runs: Sequence[Row], activation: str) -> float | None:
-    """The rate with the fewest epochs of those at which every seed arrived; None where there is none."""
-    times = {lr: race(runs, activation, lr) for lr in rates(runs)}
-    arrived = {lr: statistics.fmean(e for e in t if e) for lr, t in times.items() if t and None not in t}
-    return min(arrived, key=lambda lr: arrived[lr]) if arrived else None
+    """The rate with the fewest epochs to the level with the first seed; None where it was never reached."""
+    seed = min(run["seed"] for run in runs) if runs else 0
+    here = {run["lr"]: run["errors"] for run in runs if run.get("activation") == activation and run["seed"] == seed}
+    times = {lr: time for lr, errors in here.items() if (time := epochs_to(errors, LEVEL, 0.9)) is not None}
+    return min(times, key=lambda lr: times[lr]) if times else None
 
 
 def race_table(runs: Sequence[Row]) -> str:
