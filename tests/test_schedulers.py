@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from zoo.errors import UserError
-from zoo.schedulers import WarmupCosine
+from zoo.schedulers import WarmupCosine, WarmupSteps
 
 
 def rates(total: int, groups: tuple[float, ...] = (0.4,), **arguments: Any) -> list[list[float]]:
@@ -91,3 +91,30 @@ def test_a_line_is_torch_s() -> None:
     found = [r[0] for r in rates(18, warmup_steps=2, final_fraction=0.25, anneal="linear")]
     assert found[:2] == pytest.approx([0.2, 0.4])
     assert found[2:] == pytest.approx(expected)
+
+
+def stepped(total: int, **arguments: Any) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = WarmupSteps(optimizer, total, **arguments)
+    found = []
+    for _ in range(total):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_steps_are_the_papers() -> None:
+    found = stepped(640, warmup_fraction=0.00625)
+    assert found[:4] == pytest.approx([0.01] * 4)
+    assert found[4:320] == pytest.approx([0.1] * 316)
+    assert found[320:480] == pytest.approx([0.01] * 160)
+    assert found[480:] == pytest.approx([0.001] * 160)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"milestones": [0.7, 0.5]}, {"milestones": [1.0]}, {"milestones": [0.1], "warmup_fraction": 0.2}]
+)
+def test_milestones_that_do_not_rise(arguments: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="must rise"):
+        stepped(10, **arguments)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -71,3 +73,46 @@ def warmup_cosine(
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps))
     left = 1 - progress if anneal == "linear" else (1 + math.cos(math.pi * progress)) / 2
     return final_fraction + (1 - final_fraction) * left
+
+
+class WarmupSteps(LRScheduler):
+    """A small rate for a while, then the optimiser's, multiplied by ``gamma`` at each milestone; stepped by step.
+
+    The schedule of He et al. 2016 ("Deep Residual Learning", section 4.2): 0.01 for about 400 of 64,000 steps, where a
+    network is too deep to start with 0.1, and a tenth of the rate after 32,000 and after 48,000. All are fractions
+    here, so that a shorter run is the same schedule in little. Every group's rate is scaled alike.
+
+    Args:
+        optimizer: has the rates behind the warm-up.
+        total_steps: optimiser steps of the whole run; the task fills it in.
+        milestones: parts of the run after which the rate is multiplied by ``gamma``, rising.
+        gamma: the factor.
+        warmup_fraction: part of the run at the small rate.
+        warmup_factor: part of the rate that this has.
+
+    Raises:
+        UserError: milestones do not rise from the warm-up's end to below 1.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        milestones: Sequence[float] = (0.5, 0.75),
+        gamma: float = 0.1,
+        warmup_fraction: float = 0.0,
+        warmup_factor: float = 0.1,
+    ) -> None:
+        places = [warmup_fraction, *milestones, 1.0]
+        if places != sorted(set(places)) or warmup_fraction < 0:
+            given = f"milestones {list(milestones)} must rise from warmup_fraction {warmup_fraction} to below 1"
+            raise UserError(f"WarmupSteps: {given}")
+        self.warmup_steps, *self.milestones = (round(place * total_steps) for place in places[:-1])
+        self.gamma, self.warmup_factor = gamma, warmup_factor
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rates of the coming step, one for each group."""
+        step = self.last_epoch
+        factor = self.warmup_factor if step < self.warmup_steps else self.gamma ** bisect_right(self.milestones, step)
+        return [base * factor for base in self.base_lrs]
