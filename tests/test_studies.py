@@ -90,6 +90,7 @@ def test_effects_compare_networks_by_ten_crops_and_the_crops_by_seed():
     text = ingredients_page.parts_table(PARTS)
     assert "| dropout | 36.0 ± 1.4 | 38.0 ± 2.8 | 6.0 ± 1.4 | 32.0 ± 1.4 | +5.00 ± 6.0" in text
     assert "| ten crops averaged |  |  |  |  | +3.00 ± 12.71 | within the noise |" in text
+    assert "| +5.00 | one seed |" in ingredients_page.parts_table(PARTS[::2])
 
 
 def test_the_best_rate_is_the_fastest_with_the_first_seed():

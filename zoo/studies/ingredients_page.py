@@ -94,7 +94,8 @@ def parts_table(runs: Sequence[Row]) -> str:
     found = effects(runs)
     lines = [_line(runs, WHOLE, "", "", "")]
     for name, (gap, half) in found.items():
-        lines.append(_line(runs, name, f"{gap:+.2f} ± {half:.2f}", verdict(gap, half), CLAIMS[name]))
+        rise = f"{gap:+.2f}" if math.isnan(half) else f"{gap:+.2f} ± {half:.2f}"
+        lines.append(_line(runs, name, rise, verdict(gap, half), CLAIMS[name]))
     titles = ("without", "ten crops", "one crop", "training", "gap", "rise, points", "here it", "the paper")
     return table(titles, lines)
 
