@@ -171,8 +171,13 @@ def test_results_are_shown_from_their_rows(tmp_path):
 
 
 def test_figures_are_not_typed_by_hand():
-    """Accuracies stand in rows, and nowhere in the pages."""
+    """Accuracies stand in rows, and nowhere in the pages.
+
+    Of the two pages left out, one has constants that another test holds to the code, one has published figures.
+    """
     for page in PAGES[1:]:
+        if page.name in ("initialisation.md", "residual.md"):
+            continue
         text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
         assert not re.search(r"\b\d\d\.\d+ ?%|\b0\.\d{3,}\b", re.sub(r"`[^`]*`", "", text)), page
 
