@@ -23,7 +23,7 @@ Train, test and use the networks of the zoo and of its plugins.
 
   list        what is installed               zoo list architectures
   show        one class or recipe in detail   zoo show AlexNet
-  inspect     look inside a network           zoo inspect signal
+  inspect     look inside a network           zoo inspect signal -c plain
   study       rerun a page's experiment       zoo study depth
   doctor      what works on this machine      zoo doctor
   check       conformance of a class          zoo check AlexNet
