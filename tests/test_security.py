@@ -81,6 +81,13 @@ RECIPES: dict[str, Any] = {
     "an optimiser for a callback": trainer(callbacks=[part("SGD", lr=1)]),
     "a callback for an optimiser": model(optimizer=part("EarlyStopping", monitor="x")),
     "nested in an init_args": model(architecture=part("ToyNet", channels=part("subprocess.Popen", args=TOUCH))),
+    "torch.load as a group's optimiser": model(parameter_groups=[{"pattern": "", "optimizer": "torch.load"}]),
+    "eval as a group's optimiser": model(
+        parameter_groups=[{"pattern": "", "optimizer": part("builtins.eval", source="open('RAN','w')")}]
+    ),
+    "function of torch.nn as a group's optimiser": model(
+        parameter_groups=[{"pattern": "", "optimizer": "torch.nn.init.eye_"}]
+    ),
     "dict_kwargs": {"model": {**MODEL, "dict_kwargs": {"x": part("subprocess.Popen", args=TOUCH)}}},
 }
 TEXTS = {
@@ -178,6 +185,12 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "architecture of its own": hyper(lambda h: h.update(architecture={"class_path": "evil.Net", "init_args": {}})),
     "optimiser a function": hyper(lambda h: h.update(optimizer="torch.load")),
     "optimiser Popen": hyper(lambda h: h.update(optimizer=part("subprocess.Popen", args=TOUCH))),
+    "a group's optimiser a function": hyper(
+        lambda h: h.update(parameter_groups=[{"pattern": "", "optimizer": "torch.load"}])
+    ),
+    "a group's optimiser Popen": hyper(
+        lambda h: h.update(parameter_groups=[{"pattern": "", "optimizer": part("subprocess.Popen", args=TOUCH)}])
+    ),
     "no hyper-parameters": lambda c: {k: v for k, v in c.items() if k != "hyper_parameters"},
     "hyper-parameters no dictionary": put("hyper_parameters", "x"),
     "no weights": lambda c: {k: v for k, v in c.items() if k != "state_dict"},

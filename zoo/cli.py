@@ -117,13 +117,13 @@ class ZooCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Defaults < checkpoint < recipes < flags."""
         argv = list(sys.argv[1:] if args is None else args)
-        self.recipe_names = [v for _, v in _values(argv, "--config", "-c")]
-        argv = _with_recipe_files(argv)
-        self.checkpoint_path, argv = _with_checkpoint_file(argv, self.recipe_names)
+        self.recipe_names = [v for _, v in option_values(argv, "--config", "-c")]
+        argv = with_recipe_files(argv)
+        self.checkpoint_path, argv = with_checkpoint_file(argv, self.recipe_names)
         self.base: dict[str, Any] = {}
         if self.checkpoint_path:
             self.checkpoint = checkpoints.read(self.checkpoint_path)
-            self.base = _base_of(self.checkpoint, self.checkpoint_path, argv[0])
+            self.base = base_of(self.checkpoint, self.checkpoint_path, argv[0])
         given = parser.parse_object({argv[0]: self.base}, defaults=False) if self.base else None
         self.config = parser.parse_args(argv, namespace=given)
 
@@ -168,7 +168,7 @@ class ZooCLI(LightningCLI):
     def _label(self) -> str:
         record = checkpoints.run_record(self.checkpoint) if self.checkpoint_path else {}
         other = str(record.get("recipe_name") or self.recipe["model"]["class_path"].rpartition(".")[2])
-        return _label_of(self.recipe_names) or other
+        return label_of(self.recipe_names) or other
 
     def _refuse_changes(self) -> None:
         before = {"seed_everything": self.base.get("seed_everything"), "model": self.base["model"]}
@@ -188,7 +188,7 @@ class ZooCLI(LightningCLI):
         restarted = "SLURM_JOB_ID" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
         if self.subcommand == "fit" and not self.checkpoint_path and restarted and last.is_file():
             self.checkpoint_path, self.checkpoint = last, checkpoints.read(last)
-            self.base = _base_of(self.checkpoint, last, "fit")
+            self.base = base_of(self.checkpoint, last, "fit")
             config.ckpt_path = str(last)
 
     def _keep_inside(self, part: Any) -> None:
@@ -407,7 +407,7 @@ class ZooCLI(LightningCLI):
 # Arguments that are read before the parser sees them
 
 
-def _values(argv: Sequence[str], *flags: str) -> list[tuple[int, str]]:
+def option_values(argv: Sequence[str], *flags: str) -> list[tuple[int, str]]:
     """Position and value of each use of an option, ``--x v`` and ``--x=v`` alike."""
     found = []
     for i, text in enumerate(argv):
@@ -422,10 +422,10 @@ def _replaced(argv: list[str], at: int, value: str) -> None:
     argv[at] = f"{argv[at].split('=', 1)[0]}={value}" if argv[at].startswith("--") else value
 
 
-def _with_recipe_files(argv: list[str]) -> list[str]:
+def with_recipe_files(argv: list[str]) -> list[str]:
     """The arguments with every recipe's name replaced by its file."""
     argv = list(argv)
-    for at, value in _values(argv, "--config", "-c"):
+    for at, value in option_values(argv, "--config", "-c"):
         path = registry.find_recipe(value)
         _check_recipe(path)
         _replaced(argv, at, str(path))
@@ -443,12 +443,12 @@ def _check_recipe(path: Path) -> None:
         raise UserError(f"{path} is no recipe: it must hold keys (model, data, trainer)")
 
 
-def _with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Path | None, list[str]]:
+def with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Path | None, list[str]]:
     """The checkpoint's file, and the arguments with it in place of ``last`` or a run folder."""
     argv, found = list(argv), None
-    for at, value in _values(argv, "--ckpt_path"):
+    for at, value in option_values(argv, "--ckpt_path"):
         if value == "last":
-            found = checkpoints.find_last(Path("runs") / (_label_of(recipe_names) or ""))
+            found = checkpoints.find_last(Path("runs") / (label_of(recipe_names) or ""))
         elif argv[0] == "fit" and (last := Path(value) / "checkpoints" / "last.ckpt").is_file():
             found = last
         else:
@@ -457,7 +457,7 @@ def _with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Pat
     return found, argv
 
 
-def _label_of(recipe_names: list[str]) -> str | None:
+def label_of(recipe_names: list[str]) -> str | None:
     """What runs of these recipes are called: the first one's name that is no overlay; None where all are."""
     named = [n for n in recipe_names if not n.startswith("trainer/") and "/trainer/" not in n]
     if not named:
@@ -467,7 +467,7 @@ def _label_of(recipe_names: list[str]) -> str | None:
     return installed.get(registry.find_recipe(named[0]).resolve(), stem)
 
 
-def _base_of(checkpoint: dict[str, Any], path: Path, command: str) -> dict[str, Any]:
+def base_of(checkpoint: dict[str, Any], path: Path, command: str) -> dict[str, Any]:
     """What a checkpoint says for this command: the task always, the data where it is known, the trainer for a fit."""
     record = checkpoints.run_record(checkpoint)
     keys = ("seed_everything", "trainer", "data") if command == "fit" else ("data",)

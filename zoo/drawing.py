@@ -9,11 +9,14 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Color = tuple[int, int, int]
 RIGHT: Color = (24, 110, 54)
@@ -90,21 +93,23 @@ def stacked(pictures: Sequence[Image.Image], gap: int = 6) -> Image.Image:
     return made
 
 
-def new_figure(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
-    """A figure of matplotlib's, 100 dots an inch, and its axes: one, or an array of one a row.
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, dpi: int = 100) -> tuple[Figure, Any]:
+    """A figure of matplotlib's that needs no screen, and its axes as an array of rows and columns.
 
     Args:
         width: in inches.
         height: in inches.
         rows: of axes.
+        columns: of axes.
+        dpi: dots an inch.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    return figure, figure.subplots(rows)
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def figure_picture(figure: Any) -> Image.Image:
+def figure_picture(figure: Figure) -> Image.Image:
     """A figure of matplotlib's as a picture, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -141,7 +146,8 @@ def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
     classes = len(matrix)
     share = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
     inches = min(14.0, max(5.0, 2.5 + 0.45 * classes))  # 14 give each of 1,000 classes a pixel
-    figure, axes = new_figure(inches, inches * 0.92)
+    figure, grid = new_figure(inches, inches * 0.92)
+    axes = grid[0, 0]
     # The square root lets a confusion of one in a hundred be seen beside a diagonal of one.
     shown = axes.imshow(share.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     bar = figure.colorbar(shown, ax=axes, shrink=0.8, ticks=[math.sqrt(v) for v in (0, 0.01, 0.05, 0.2, 0.5, 1)])

@@ -171,7 +171,7 @@ def condense(message: str) -> str:
     for line in (raw.strip() for raw in text.splitlines()):
         if match := _KEY.match(line):
             keys.append(match[1])
-        elif line and not _NOISE.search(line):
+        elif line.strip("- ") and not _NOISE.search(line):
             found.append(line.removeprefix("- "))
     if not found:
         return _one_line(message)

@@ -237,6 +237,8 @@ def test_groups_that_do_not_fit() -> None:
         split_parameters(Net(2), [{"pattern": "hed"}])
     with pytest.raises(UserError, match="freezes every parameter"):
         split_parameters(Net(2), [{"pattern": "", "frozen": True}])
+    with pytest.raises(UserError, match="'body' is frozen, so lr has no meaning there"):
+        split_parameters(Net(2), [{"pattern": "body", "frozen": True, "lr": 0.1}])
 
 
 def test_groups_reach_the_optimizer() -> None:
@@ -376,6 +378,16 @@ def test_frozen_statistics_stay() -> None:
     assert [m.training for m in net.body] == [True, False, True, True]
     assert not net.body[2][1].training
     assert net.neck.training
+
+
+def test_what_a_task_keeps_in_evaluation_stays_so() -> None:
+    task = Toy(Normed, groups=[{"pattern": r"body\.1", "frozen": True}], facts={"num_classes": 3})
+    task.configure_model()
+    task.train()
+    task.architecture.neck.eval()  # as a task does with a network that it only looks through
+    task.configure_optimizers()
+    assert not task.architecture.neck.training
+    assert not task.architecture.body[1].training
 
 
 @pytest.mark.parametrize(

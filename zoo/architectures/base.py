@@ -80,12 +80,7 @@ class Architecture(LightningModule, ABC):
             UserError: there is no layer of that name, or ``forward`` does not call it.
         """
         names = [stage.layer for stage in self.stages] if layers is None else list(layers)
-        known = dict(self.named_modules())
-        if missing := [name for name in names if name not in known]:
-            from zoo.registry import did_you_mean
-
-            raise UserError(f"{type(self).__name__} has no layer {missing[0]}{did_you_mean(missing[0], list(known))}")
-        found = capture(lambda: self._run_layers(images), {name: known[name] for name in names})
+        found = capture(lambda: self._run_layers(images), find_layers(self, names))
         if missing := [name for name in names if name not in found]:
             raise UserError(f"{type(self).__name__} has a layer {missing[0]}, but its forward does not call it")
         return {name: found[name] for name in names}
@@ -93,6 +88,20 @@ class Architecture(LightningModule, ABC):
     def _run_layers(self, images: Tensor) -> None:
         """The pass that ``features`` listens to; a network overrides it whose ``forward`` is made of ``capture``."""
         self._call_impl(images)  # interpreted: a compiled network would not run hooks that came later
+
+
+def find_layers(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The submodules of these names.
+
+    Raises:
+        UserError: there is no such submodule.
+    """
+    known = {name: module for name, module in network.named_modules() if name}
+    if missing := [name for name in names if name not in known]:
+        from zoo.registry import did_you_mean
+
+        raise UserError(f"{type(network).__name__} has no layer {missing[0]}{did_you_mean(missing[0], list(known))}")
+    return {name: known[name] for name in names}
 
 
 def capture(run: Callable[[], Any], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -130,6 +139,32 @@ def output_shape(network: nn.Module, *shape: int) -> tuple[int, ...]:
         output = network(torch.zeros(1, *shape))
     network.train(was_training)
     return tuple(output.shape)
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels of a network that is narrower or wider; at least one."""
+    return max(1, round(channels * width))
+
+
+def check_numbers(name: str, num_classes: int, in_channels: int, width: float) -> None:
+    """Refuse numbers that make no network.
+
+    Raises:
+        UserError: one of them is out of range.
+    """
+    if num_classes < 0 or in_channels < 1 or width <= 0:
+        raise UserError(f"{name}: num_classes must be at least 0, in_channels at least 1, width above 0")
+
+
+def check_size(name: str, images: Tensor, smallest: int) -> None:
+    """Refuse images of which less than a pixel would be left.
+
+    Raises:
+        UserError: height or width is below ``smallest``.
+    """
+    height, width = images.shape[-2:]
+    if height < smallest or width < smallest:
+        raise UserError(f"{name} needs images of at least {smallest}×{smallest} pixels, not {height}×{width}")
 
 
 _WEIGHTS_FOLLOW: ContextVar[bool] = ContextVar("weights_follow", default=False)

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.base import Architecture, Stage
-from zoo.errors import UserError
+from zoo.architectures.base import Architecture, Stage, check_numbers, check_size, scaled
 from zoo.initialisation import Init, initialise
 
 CHANNELS = (64, 256, 256)
@@ -51,9 +50,8 @@ class CifarNet(Architecture):
         self, num_classes: int = 10, in_channels: int = 3, width: float = 1.0, init: Literal["paper", Init] = "paper"
     ) -> None:
         super().__init__()
-        if num_classes < 0 or in_channels < 1 or width <= 0:
-            raise UserError("CifarNet: num_classes must be at least 0, in_channels at least 1, width above 0")
-        first, *rest = self.channels = [max(1, round(n * width)) for n in CHANNELS]
+        check_numbers("CifarNet", num_classes, in_channels, width)
+        first, *rest = self.channels = [scaled(n, width) for n in CHANNELS]
         self.whiten = nn.Conv2d(in_channels, 2 * 4 * in_channels, 2)
         self.whiten.weight.requires_grad_(False)
         self.group1 = Group(self.whiten.out_channels, first)
@@ -97,9 +95,7 @@ class CifarNet(Architecture):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, or the last group's maps where there are no classes."""
-        if min(images.shape[-2:]) < SMALLEST:
-            height, width = images.shape[-2:]
-            raise UserError(f"CifarNet needs images of at least {SMALLEST}×{SMALLEST} pixels, not {height}×{width}")
+        check_size("CifarNet", images, SMALLEST)
         maps = self.group3(self.group2(self.group1(F.gelu(self.whiten(images)))))
         if self.head is None:
             return maps

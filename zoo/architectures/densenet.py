@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from zoo.architectures.base import Architecture, Stage
+from zoo.architectures.base import Architecture, Stage, check_size
 from zoo.errors import UserError
 from zoo.initialisation import Init, initialise
 
@@ -131,12 +131,7 @@ class DenseNet(Architecture):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, or the last map where there are no classes."""
-        smallest = 29 if self.imagenet else 4
-        if min(images.shape[-2:]) < smallest:
-            height, width = images.shape[-2:]
-            raise UserError(
-                f"DenseNet-{self.depth} needs images of at least {smallest}×{smallest} pixels, not {height}×{width}"
-            )
+        check_size(f"DenseNet-{self.depth}", images, 29 if self.imagenet else 4)
         maps = self.layers(images)
         return maps if self.classifier is None else self.classifier(F.adaptive_avg_pool2d(maps, 1).flatten(1))
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
-from zoo.architectures.base import Architecture, Stage
-from zoo.architectures.resnet import CIFAR_CHANNELS, check_numbers, check_size, scaled
+from zoo.architectures.base import Architecture, Stage, check_numbers, check_size, scaled
+from zoo.architectures.resnet import CIFAR_CHANNELS
 from zoo.errors import UserError
 from zoo.initialisation import Init, initialise
 

@@ -23,17 +23,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from zoo.architectures.base import Architecture, Stage
+from zoo.architectures.base import Architecture, Stage, check_numbers, check_size, scaled
 from zoo.architectures.resnet import (
     CIFAR_CHANNELS,
     EXPANSION,
     PaddedShortcut,
-    check_numbers,
-    check_size,
     cifar_blocks,
     conv1,
     conv3,
-    scaled,
 )
 from zoo.initialisation import Init, initialise
 

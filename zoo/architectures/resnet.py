@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.base import Architecture, Stage
+from zoo.architectures.base import Architecture, Stage, check_numbers, check_size, scaled
 from zoo.errors import UserError
 from zoo.initialisation import Init, initialise
 
@@ -204,11 +204,6 @@ def conv1(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, channels, 1, stride, bias=False)
 
 
-def scaled(channels: int, width: float) -> int:
-    """Channels of a network that is narrower or wider; at least one."""
-    return max(1, round(channels * width))
-
-
 def cifar_blocks(name: str, depth: int, layers: int = 2, others: Sequence[int] = ()) -> int:
     """Blocks in each of three groups: n of depth = 3 · layers · n + 2.
 
@@ -227,27 +222,6 @@ def cifar_blocks(name: str, depth: int, layers: int = 2, others: Sequence[int] =
         besides = f", and {', '.join(map(str, others))}" if others else ""
         raise UserError(f"{name} has no depth {depth}: {step}n+2 layers are possible, such as {near}{besides}")
     return blocks
-
-
-def check_numbers(name: str, num_classes: int, in_channels: int, width: float) -> None:
-    """Refuse numbers that make no network.
-
-    Raises:
-        UserError: one of them is out of range.
-    """
-    if num_classes < 0 or in_channels < 1 or width <= 0:
-        raise UserError(f"{name}: num_classes must be at least 0, in_channels at least 1, width above 0")
-
-
-def check_size(name: str, images: Tensor, smallest: int) -> None:
-    """Refuse images of which less than a pixel would be left.
-
-    Raises:
-        UserError: height or width is below ``smallest``.
-    """
-    height, width = images.shape[-2:]
-    if height < smallest or width < smallest:
-        raise UserError(f"{name} needs images of at least {smallest}×{smallest} pixels, not {height}×{width}")
 
 
 def _rename_torchvision_keys(_block: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

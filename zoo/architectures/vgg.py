@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.base import Architecture, Stage
+from zoo.architectures.base import Architecture, Stage, check_size, scaled
 from zoo.errors import UserError
 from zoo.initialisation import Init, initialise
 
@@ -78,7 +78,7 @@ class VGG(Architecture):
         self.layers = nn.Sequential()
         self._stages: list[Stage] = []
         channels = self._build_layers(in_channels, width, norm == "batch", pooling)
-        cells, hidden = pooled_size**2, _scaled(HIDDEN, width)
+        cells, hidden = pooled_size**2, scaled(HIDDEN, width)
         self.classifier = _head(channels * cells, hidden, num_classes, dropout) if num_classes else None
         initialise(self, init, "relu", normalised=norm == "batch")
         self.register_load_state_dict_pre_hook(rename_torchvision)
@@ -86,7 +86,7 @@ class VGG(Architecture):
     def _build_layers(self, channels: int, width: float, normed: bool, pooling: str) -> int:
         for group, (count, filters) in enumerate(zip(CONVOLUTIONS[self.depth], CHANNELS, strict=True), start=1):
             for i in range(1, count + 1):
-                place, outputs = f"{group}_{i}", _scaled(filters, width)
+                place, outputs = f"{group}_{i}", scaled(filters, width)
                 self.layers.add_module(f"conv{place}", nn.Conv2d(channels, outputs, 3, padding=1))
                 if normed:
                     self.layers.add_module(f"norm{place}", nn.BatchNorm2d(outputs))
@@ -104,9 +104,7 @@ class VGG(Architecture):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, or the last map where there are no classes."""
-        if min(images.shape[-2:]) < SMALLEST:
-            height, width = images.shape[-2:]
-            raise UserError(f"VGG needs images of at least {SMALLEST}×{SMALLEST} pixels, not {height}×{width}")
+        check_size("VGG", images, SMALLEST)
         maps = self.layers(images)
         if self.classifier is None:
             return maps
@@ -135,10 +133,6 @@ def rename_torchvision(module: nn.Module, state: dict[str, Any], prefix: str, *_
         for i, name in enumerate(names):
             for tensor in [t for t in state if t.startswith(f"{prefix}{theirs}.{i}.")]:
                 state[f"{prefix}{own}.{name}.{tensor.rpartition('.')[2]}"] = state.pop(tensor)
-
-
-def _scaled(channels: int, width: float) -> int:
-    return max(1, round(channels * width))
 
 
 def _check(num_classes: int, in_channels: int, depth: int, width: float, pooled_size: int, dropout: float) -> None:

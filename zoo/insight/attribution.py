@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import drawing
-from zoo.architectures.base import Architecture
+from zoo.architectures.base import Architecture, find_layers
 from zoo.errors import UserError
 from zoo.insight.activations import default_layers
-from zoo.insight.signal import find_layers
 from zoo.insight.subject import Report, Subject
 from zoo.registry import did_you_mean
 

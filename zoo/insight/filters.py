@@ -174,7 +174,8 @@ def _picture(kernels: Tensor, share: Tensor, towers: list[Tensor]) -> Image.Imag
 
 
 def _histogram(towers: list[Tensor], p_value: float | None) -> Image.Image:
-    figure, axes = drawing.new_figure(6.4, 3.2)
+    figure, grid = drawing.new_figure(6.4, 3.2)
+    axes = grid[0, 0]
     edges = torch.linspace(0, 1, 21).tolist()
     labels = [f"tower {i + 1}, mean {t.mean():.2f}" for i, t in enumerate(towers)]
     axes.hist([t.numpy() for t in towers], bins=edges, label=labels if len(towers) > 1 else None)

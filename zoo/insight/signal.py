@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
+from zoo.architectures.base import find_layers
 from zoo.errors import UserError
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
@@ -196,20 +197,6 @@ class _Nothing(nn.Module):
 
 
 # Layers and blocks
-
-
-def find_layers(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """The submodules of these names.
-
-    Raises:
-        UserError: there is no such submodule.
-    """
-    known = {name: module for name, module in network.named_modules() if name}
-    if missing := [name for name in names if name not in known]:
-        from zoo.registry import did_you_mean
-
-        raise UserError(f"{type(network).__name__} has no layer {missing[0]}{did_you_mean(missing[0], list(known))}")
-    return {name: known[name] for name in names}
 
 
 def residual_blocks(network: nn.Module) -> dict[str, Any]:

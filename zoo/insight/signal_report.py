@@ -87,7 +87,8 @@ def _block_lines(numbers: dict[str, Any]) -> list[str]:
 
 
 def _signal_picture(signals: list[LayerSignal]) -> Image.Image:
-    figure, axes = drawing.new_figure(7.6, 7.2, rows=3)
+    figure, grid = drawing.new_figure(7.6, 7.2, rows=3)
+    axes = grid[:, 0]
     rows: tuple[tuple[str, Callable[[LayerSignal], float | None]], ...] = (
         ("Var[activation]", lambda s: s.activation),
         ("Var[gradient]", lambda s: s.gradient),
@@ -101,7 +102,8 @@ def _signal_picture(signals: list[LayerSignal]) -> Image.Image:
 
 
 def _blocks_picture(blocks: list[dict[str, Any]], whole: float) -> Image.Image:
-    figure, axes = drawing.new_figure(7.6, 5.2, rows=2)
+    figure, grid = drawing.new_figure(7.6, 5.2, rows=2)
+    axes = grid[:, 0]
     ratios = [b["ratio"] for b in blocks]
     _points(axes[0], ratios, "‖F(x)‖ / ‖x‖")
     if max(ratios) > 20 * min(ratios):

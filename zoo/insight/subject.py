@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zoo import checkpoints
 from zoo.architectures.base import Architecture, weights_follow
-from zoo.cli import _base_of, _label_of, _values, _with_checkpoint_file, _with_recipe_files
+from zoo.cli import base_of, label_of, option_values, with_checkpoint_file, with_recipe_files
 from zoo.data.base import Data
 from zoo.data.files import read_image
 from zoo.errors import UserError
@@ -209,10 +209,10 @@ def parse(parser: ZooParser, argv: Sequence[str]) -> tuple[Namespace, Callable[[
     """
     if stray := next((word for word in argv if word.startswith("--trainer")), None):
         raise UserError(f"{stray.partition('=')[0]}: nothing is trained here, so the trainer has no say")
-    names = [value for _, value in _values(argv, "--config", "-c")]
-    path, words = _with_checkpoint_file(["inspect", *_with_recipe_files(list(argv))], names)
+    names = [value for _, value in option_values(argv, "--config", "-c")]
+    path, words = with_checkpoint_file(["inspect", *with_recipe_files(list(argv))], names)
     checkpoint = checkpoints.read(path) if path else None
-    base = _base_of(checkpoint, path, "test") if checkpoint and path else None
+    base = base_of(checkpoint, path, "test") if checkpoint and path else None
     given = parser.parse_object(base, defaults=False) if base else None
     options = parser.parse_args(words[1:], namespace=given)
     refuse_functions(options)
@@ -223,7 +223,7 @@ def parse(parser: ZooParser, argv: Sequence[str]) -> tuple[Namespace, Callable[[
             else "--architecture names a network by itself: leave out the recipe, checkpoint or --model"
         )
     record = checkpoints.run_record(checkpoint) if checkpoint else {}
-    label = _label_of(names) or record.get("recipe_name")
+    label = label_of(names) or record.get("recipe_name")
     return options, lambda: _subject(parser, options, label, checkpoint)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import measure
+from zoo.drawing import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,13 +33,8 @@ def chosen(runs: Iterable[Mapping[str, Any]], figure: str, **key: Any) -> list[A
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
-    """An empty plot that needs no screen, and its axes as an array of rows and columns."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    made = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(made)
-    axes = made.subplots(rows, columns, squeeze=False)
+    """An empty plot, and its axes as an array of rows and columns."""
+    made, axes = new_figure(width, height, rows, columns, dpi=110)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.drawing import new_figure
 from zoo.initialisation import Init, Transfer, initialise, transfer_factors
 from zoo.studies.book import Book
 
@@ -148,9 +149,9 @@ def _torch_gain(transfer: str) -> str:
 
 def draw_variances(found: dict[tuple[Transfer, Way], dict[str, Any]]) -> Figure:
     """Activations and gradients by layer: a row for each function, a line for each way; the mean over seeds."""
-    figure, grid = _figure(10, 9, len(SHOWN), 2)
+    figure, grid = new_figure(10, 9, len(SHOWN), 2)
     for axes, (transfer, quantity) in zip(
-        grid, [(t, q) for t in SHOWN for q in ("activation", "gradient")], strict=True
+        grid.flat, [(t, q) for t in SHOWN for q in ("activation", "gradient")], strict=True
     ):
         for i, (way, label) in enumerate(WAYS.items()):
             mean = torch.tensor(found[transfer, way][quantity], dtype=torch.float64).mean(0)
@@ -158,42 +159,33 @@ def draw_variances(found: dict[tuple[Transfer, Way], dict[str, Any]]) -> Figure:
             axes.plot(_layers(), mean, label=label, color=f"C{i}", linestyle=("-", "--")[i % 2], linewidth=2)
         axes.set_title(f"{NAMES[transfer]}: {'Var[z]' if quantity == 'activation' else 'Var[∂L/∂z]'}")
         _log(axes, 1e-12, 1e12)
-    grid[0].legend(fontsize=8, loc="upper left", ncols=2)
+    grid[0, 0].legend(fontsize=8, loc="upper left", ncols=2)
     return figure
 
 
 def draw_unstable(found: dict[tuple[Transfer, Way], dict[str, Any]]) -> Figure:
     """What a layer does to a wrong variance, and where that leads: a line for each network."""
-    figure, grid = _figure(10, 3.8, 1, 2)
+    figure, ((one, many),) = new_figure(10, 3.8, 1, 2)
     levels = torch.logspace(-1, 1, 41)
     shown: tuple[Transfer, ...] = ("relu", "gelu", "silu", "tanh")
     for i, transfer in enumerate(shown):
         right = transfer_factors(transfer).forward
         factor = [transfer_factors(transfer, float(v)).forward / right for v in levels]
-        grid[0].plot(levels, factor, color=f"C{i}", label=NAMES[transfer], linewidth=2)
+        one.plot(levels, factor, color=f"C{i}", label=NAMES[transfer], linewidth=2)
         for seed, values in enumerate(found[transfer, "forward"]["activation"]):
-            grid[1].plot(_layers(), values, color=f"C{i}", linewidth=1, label=NAMES[transfer] if not seed else None)
-    grid[0].set(
+            many.plot(_layers(), values, color=f"C{i}", linewidth=1, label=NAMES[transfer] if not seed else None)
+    one.set(
         xscale="log", xlabel="v = Var[z] in front of f", title="what one layer (forward) does to v", ylabel="factor"
     )
-    grid[0].grid(alpha=0.3)
-    grid[0].legend()
-    grid[1].set_title(f"Var[z] by layer, {SETTINGS['seeds']} networks each")
-    _log(grid[1], 1e-4, 1e14)
+    one.grid(alpha=0.3)
+    one.legend()
+    many.set_title(f"Var[z] by layer, {SETTINGS['seeds']} networks each")
+    _log(many, 1e-4, 1e14)
     return figure
 
 
 def _layers() -> Sequence[int]:
     return range(0, SETTINGS["depth"] + 1, SETTINGS["every"])
-
-
-def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Figure, list[Axes]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def _log(axes: Axes, low: float, high: float) -> None:

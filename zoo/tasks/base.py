@@ -227,7 +227,7 @@ class Task(LightningModule, ABC):
         """
         made = make_optimizer(self.factories[optimizer], split_parameters(network, groups))
         self._frozen_norms += frozen_norms(network, groups)
-        self.train(self.training)
+        self._hold_frozen_norms()
         factory = self.factories.get(scheduler) if scheduler else None
         if factory is None:
             return {"optimizer": made}
@@ -253,9 +253,12 @@ class Task(LightningModule, ABC):
     def train(self, mode: bool = True) -> Self:
         """As every module, but frozen normalisation stays as in evaluation."""
         super().train(mode)
+        self._hold_frozen_norms()
+        return self
+
+    def _hold_frozen_norms(self) -> None:
         for norm in self._frozen_norms:
             norm.eval()
-        return self
 
     # Checkpoints
 
@@ -304,12 +307,15 @@ def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) 
     Parameters that the network itself holds fixed are in none, but a pattern may match them.
 
     Raises:
-        UserError: a group's pattern matches no parameter, or every parameter is frozen.
+        UserError: a group's pattern matches no parameter, a frozen group says how to train it, or every parameter is
+            frozen.
     """
     matched, rest = _matches(network, groups)
     made: list[dict[str, Any]] = []
     for group, found in zip(groups, matched, strict=True):
         if group.get("frozen"):
+            if meant := sorted(group.keys() & {"lr", "weight_decay", "optimizer"}):
+                raise UserError(f"parameter_groups: {group['pattern']!r} is frozen, so {meant[0]} has no meaning there")
             for p in found.values():
                 p.requires_grad_(False)
         options = {k: v for k, v in group.items() if k in ("lr", "weight_decay", "optimizer")}
