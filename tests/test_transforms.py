@@ -94,6 +94,8 @@ def test_covariance_is_numpys():
     mean, std = mean_and_std(batch)
     assert mean == [round(v, 4) for v in pixels.mean(1).tolist()]
     assert std == [round(v, 4) for v in pixels.std(1, correction=0).tolist()]
+    with torch.device("meta"):  # where the images lie, not the default device, is where it is computed
+        assert mean_and_std(batch) == (mean, std)
 
 
 def test_colour_shift_is_the_papers_formula():

@@ -68,9 +68,8 @@ def move(images: Tensor, moves: Sequence[Move]) -> Tensor:
         if rows is not None and columns is not None and step.padding:
             images, rows, columns = gather_places(images, rows, columns), None, None
         size = images.shape[-2:] if rows is None or columns is None else (rows.shape[1], columns.shape[1])
-        params = step.make_params(
-            [images[..., : size[0], : size[1]]]
-        )  # of all but the first only its shape and device matter
+        # Of all steps but the first, only shape and device of what they are given matter.
+        params = step.make_params([images[..., : size[0], : size[1]]])
         images = step.pad(images)
         new_rows, new_columns = step.places(params, *(n + 2 * step.padding for n in size))
         rows = new_rows if rows is None else rows.gather(1, new_rows)
@@ -288,7 +287,7 @@ def mean_and_std(images: Tensor) -> tuple[list[float], list[float]]:
     Args:
         images: bytes, (N, C, H, W).
     """
-    values = torch.arange(256, dtype=torch.float64) / 255
+    values = torch.arange(256, dtype=torch.float64, device=images.device) / 255
     share = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in images.transpose(0, 1)]).double()
     share /= share.sum(1, keepdim=True)
     mean = share @ values

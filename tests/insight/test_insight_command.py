@@ -122,6 +122,7 @@ def test_a_network_by_its_name(workspace, capsys):
         (["filters", "--config", "alexnet", "--architecture", "AlexNet"], "leave out the recipe"),
         (["filters", "--config", "alexnet", "--trainer.max_epochs", "3"], "--trainer.max_epochs: nothing is trained"),
         (["filters", "--config", "alexnet", "--network", "generator"], "no network generator.*it has architecture"),
+        (["filters", "--architecture", "AlexNet", "--network", "x"], "--architecture names one by itself"),
         (["signal", "--architecture", "AlexNet"], "there are no images to measure with"),
         (["activations", "--architecture", "AlexNet", "--image", "no.jpg"], "no.jpg can't be read.*no such file"),
         (["activations", "--config", "alexnet", *SMALL, "--layers", "conv1"], "no layer conv1"),

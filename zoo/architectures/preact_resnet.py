@@ -12,8 +12,9 @@ one of its own, and where bottlenecks change the number of channels the shortcut
 maps; between groups of pairs, it takes every second pixel and pads with channels of zeros (He et al. 2015, option A).
 
 Deviations and readings: a bottleneck's stride is at its first 1×1 convolution, as in the authors' code. Weights start
-with the variance 2 / fan-out, as there; the fan-out counts that a stride skips pixels. The last layer starts in the
-same way, there in Torch's own. Narrower or wider networks (``width``) are not the paper's.
+with the variance 2 / fan-out, as there; the fan-out counts that a stride skips pixels, and the first layer, with no
+ReLU in front of it, has 1 / fan-out. The last layer starts in the same way, there in Torch's own. Narrower or wider
+networks (``width``) are not the paper's.
 """
 
 from __future__ import annotations

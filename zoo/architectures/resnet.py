@@ -10,7 +10,8 @@ Deviations:
 - A bottleneck's stride is at its 3×3 convolution, as in torchvision and fb.resnet.torch ("ResNet v1.5"); the paper has
   it at the first 1×1.
 - Weights start with the variance 2 / fan-out of torchvision and fb.resnet.torch, where the fan-out counts that a stride
-  skips pixels; the paper refers to He et al. 2015, which allows fan-in as well. The last layer starts in the same way.
+  skips pixels; the paper refers to He et al. 2015, which allows fan-in as well. The last layer starts in the same way,
+  the first with 1 / fan-out, since no ReLU is in front of it.
 - Narrower or wider networks (``width``) are not the paper's.
 """
 

@@ -19,7 +19,6 @@ from zoo.insight.signal_report import signal
 from zoo.insight.subject import Report, Subject, parse, parser_for
 from zoo.parsing import ZooParser
 
-NEEDS_DATA = ("signal",)  # the others go without where the network is complete by itself
 TAKES_IMAGE = ("activations", "attribution")
 
 

@@ -222,6 +222,8 @@ def parse(parser: ZooParser, argv: Sequence[str]) -> tuple[Namespace, Callable[[
             if options.model is None
             else "--architecture names a network by itself: leave out the recipe, checkpoint or --model"
         )
+    if options.architecture is not None and options.network is not None:
+        raise UserError("--network chooses among the networks of a task; --architecture names one by itself")
     record = checkpoints.run_record(checkpoint) if checkpoint else {}
     label = label_of(names) or record.get("recipe_name")
     return options, lambda: _subject(parser, options, label, checkpoint)
