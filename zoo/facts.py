@@ -38,6 +38,7 @@ class Facts(TypedDict, total=False):
         std: standard deviation by channel of the images in [0, 1].
         mirror: whether an image's reflection keeps its label.
         class_counts: training images a class.
+        num_images: pictures that are made together, where the task's parameter is an image.
     """
 
     num_classes: int
@@ -49,6 +50,7 @@ class Facts(TypedDict, total=False):
     std: list[float]
     mirror: bool
     class_counts: list[int]
+    num_images: int
 
 
 class ArchitectureFactory(Protocol):

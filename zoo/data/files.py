@@ -26,6 +26,8 @@ _ORIENTATION = 0x0112  # the EXIF tag; values from 5 on swap width and height
 
 Box = tuple[float, float, float, float]
 Region = Callable[[int, int, float], Box]
+# What Pillow raises for files that are missing, damaged or no pictures.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, Image.DecompressionBombError)
 
 
 class UnreadableImage(UserError):  # noqa: N818  its base is named so
@@ -54,6 +56,25 @@ def random_resized(width: int, height: int, aspect: float = 1.0) -> Box:
             left, top = int(torch.randint(width - w + 1, ())), int(torch.randint(height - h + 1, ()))
             return left, top, left + w, top + h
     return central(width, height, aspect)
+
+
+def whole(width: int, height: int, aspect: float = 1.0) -> Box:
+    """All of the picture, whatever the aspect ratio."""
+    return 0.0, 0.0, float(width), float(height)
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of a picture as it is to be seen; its pixels are not read.
+
+    Raises:
+        UnreadableImage: the file is missing, damaged, or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            return image.size if turned else image.size[::-1]
+    except BROKEN as error:
+        raise UnreadableImage(f"{path} can't be read as a picture: {_reason(error)}") from error
 
 
 def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region: Region = central) -> Tensor:
@@ -86,7 +107,7 @@ def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region:
             right, bottom = min(box[2] * sx, pixels.width), min(box[3] * sy, pixels.height)
             scaled = (box[0] * sx, box[1] * sy, right, bottom)
             pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box=scaled)
-    except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise UnreadableImage(f"{path} can't be read as a picture: {_reason(error)}") from error
     return torch.from_numpy(np.array(pixels).reshape(height, width, channels)).permute(2, 0, 1).contiguous()
 

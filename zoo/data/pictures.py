@@ -1,0 +1,296 @@
+"""Pictures for tasks whose parameter is an image: textures to make more of, photographs and the styles they are to get.
+
+A name in the place of a file is a picture that scikit-image or scikit-learn brings along (``EMBEDDED``); a file of that
+name comes first. Every file is read as people have it: turned by its EXIF tag, with transparency (over white), grey,
+16 bit, animated (its first frame).
+
+Such a task looks at the same few pictures again and again: an epoch is ``steps`` times the same batch, there is no
+order, and nothing that several processes could share.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.data.base import Data, Split
+from zoo.data.files import read_image, upright_size, whole
+from zoo.data.loading import Loader
+from zoo.errors import UserError
+from zoo.facts import Facts
+
+# Name -> package and the file in it. Grey ones are read as colour.
+EMBEDDED: dict[str, tuple[str, str]] = {
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "brick": ("skimage", "data/brick.png"),
+    "chelsea": ("skimage", "data/chelsea.png"),
+    "china": ("sklearn", "datasets/images/china.jpg"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+    "grass": ("skimage", "data/grass.png"),
+    "gravel": ("skimage", "data/gravel.png"),
+    "hubble": ("skimage", "data/hubble_deep_field.jpg"),
+    "ihc": ("skimage", "data/ihc.png"),
+    "rocket": ("skimage", "data/rocket.jpg"),
+}
+LICENCE = "your own; embedded ones: scikit-image's and scikit-learn's samples (public domain, CC0, CC BY)"
+SMALLEST = 16  # pixels of a shorter side; below, networks have nothing to look at
+
+
+def picture_file(name: str | Path) -> Path:
+    """The file of a path or of an embedded picture's name; a file comes before a name.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if str(name) not in EMBEDDED:
+        raise UserError(f"there is no picture {name}, and none of this name is embedded: {', '.join(EMBEDDED)} are")
+    package, place = EMBEDDED[str(name)]
+    found = find_spec(package)  # not imported: only its folder is wanted
+    if found is None or found.origin is None:
+        raise UserError(f"the picture {name} comes with {package}, which is not installed")
+    return Path(found.origin).parent / place
+
+
+def scaled_size(height: int, width: int, longer: int) -> list[int]:
+    """Height and width with the same shape (to half a pixel) and this longer side."""
+    factor = longer / max(height, width)
+    return [max(1, round(height * factor)), max(1, round(width * factor))]
+
+
+def read_scaled(name: str | Path, longer: int) -> Tensor:
+    """A picture with a longer side of so many pixels, enlarged where it has fewer.
+
+    Returns:
+        in [0, 1], (3, H, W)
+
+    Raises:
+        UserError: it is missing, damaged or too narrow.
+    """
+    file = picture_file(name)
+    size = scaled_size(*upright_size(file), longer)
+    if min(size) < SMALLEST:
+        raise UserError(
+            f"{name} would be {size[1]}×{size[0]} pixels, too narrow (at least {SMALLEST}): give a larger size"
+        )
+    return read_image(file, size, region=whole).float() / 255
+
+
+def read_filling(name: str | Path, size: list[int], channels: int = 3) -> Tensor:
+    """A picture's largest central part of this shape, at this size, in [0, 1], (channels, H, W)."""
+    return read_image(picture_file(name), size, channels).float() / 255
+
+
+class Style(NamedTuple):
+    """A picture whose style is wanted.
+
+    Args:
+        image: in [0, 1], (3, h, w).
+        weight: its share, of 1 for all together.
+        mask: where it is wanted, in [0, 1], (1, H, W) as the content; None for everywhere.
+    """
+
+    image: Tensor
+    weight: float
+    mask: Tensor | None
+
+
+class Again:
+    """The same batch, a number of times.
+
+    Args:
+        batch: whatever the task takes.
+        count: pictures in it.
+        times: batches.
+    """
+
+    def __init__(self, batch: Any, count: int, times: int) -> None:
+        self.batch, self.count, self.times = batch, count, times
+
+    def __len__(self) -> int:
+        return self.count * self.times
+
+    def fetch(self, indices: Tensor) -> Any:
+        """The batch, whichever of its samples are asked for."""
+        return self.batch
+
+
+class PixelData(Data):
+    """Base of data for tasks whose parameter is an image: one batch, ``steps`` times an epoch, and once for the test.
+
+    Args:
+        steps: training steps an epoch.
+        size: longer side, in pixels.
+    """
+
+    licence: ClassVar[str] = LICENCE
+
+    def __init__(self, steps: int, size: int) -> None:
+        super().__init__()
+        if steps < 1:
+            raise UserError(f"data.steps must be at least 1, not {steps}")
+        if size < SMALLEST:
+            raise UserError(f"data.size must be at least {SMALLEST}, not {size}")
+        self.steps, self.size = steps, size
+        self._batch: Any = None
+
+    @abstractmethod
+    def read(self) -> tuple[Any, list[int], int]:
+        """The batch, height and width of what is to be made, and how many."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the pictures, once."""
+        if self._batch is None:
+            self._batch, self._image_size, self._count = self.read()
+
+    @property
+    def facts(self) -> Facts:
+        """Size and number of what is to be made; once the pictures are read."""
+        if self._batch is None:
+            return Facts(in_channels=3)
+        return Facts(in_channels=3, image_size=self._image_size, num_images=self._count)
+
+    def samples(self, split: Split) -> Again | None:
+        """The batch, again and again in training, once for test and prediction; there is no validation."""
+        if split == "val":
+            return None
+        self.setup()
+        return Again(self._batch, self._count, self.steps if split == "train" else 1)
+
+    def loader(self, split: Split) -> Loader | list[Any]:
+        """Whole batches only, whatever sizes are asked for.
+
+        Raises:
+            UserError: several processes are to share them.
+        """
+        samples = self.samples(split)
+        if samples is None:
+            return []
+        if self.trainer and self.trainer.world_size > 1:
+            raise UserError("one picture can't be made by several processes together: give trainer.devices 1")
+        return Loader(samples, samples.count, self.trainer, train=split == "train")
+
+
+def listed(value: list[str] | str) -> list[str]:
+    """One name, or several."""
+    names = [value] if isinstance(value, str) else list(value)
+    if not names:
+        raise UserError("no picture is given")
+    return names
+
+
+class Textures(PixelData):
+    """Textures, each to be made anew.
+
+    Args:
+        texture: file or embedded name; several are made in one batch.
+        size: longer side that each is brought to.
+        canvas: height and width of what is made; left out, as the first texture. Gram matrices do not depend on it, so
+            a larger one is more of the same.
+        steps: training steps an epoch, which is a scale.
+
+    Shape:
+        textures: list of B images in [0, 1], (3, h, w); names: list of B
+    """
+
+    batch: ClassVar[str] = "texture"
+    about: ClassVar[str] = "your own textures; embedded: brick, grass, gravel (grey), ihc, hubble (colour)"
+    example: ClassVar[dict[str, Any]] = {"texture": ["brick", "ihc", "hubble"], "size": 32, "steps": 3}
+
+    def __init__(
+        self, texture: list[str] | str = "ihc", size: int = 256, canvas: list[int] | None = None, steps: int = 10
+    ) -> None:
+        super().__init__(steps, size)
+        self.keep()
+        if canvas is not None and (len(canvas) != 2 or min(canvas) < SMALLEST):
+            raise UserError(f"data.canvas is height and width, at least {SMALLEST} each, not {canvas}")
+        self.texture, self.canvas = listed(texture), canvas
+
+    def read(self) -> tuple[Any, list[int], int]:
+        """Textures and their names."""
+        images = [read_scaled(name, self.size) for name in self.texture]
+        return (images, list(self.texture)), self.canvas or list(images[0].shape[1:]), len(images)
+
+
+class ContentAndStyle(PixelData):
+    """Pictures, and the styles that they are to get.
+
+    Args:
+        content: file or embedded name; several are made in one batch, the first one's shape cut out of the others.
+        style: file or embedded name, or several, which are mixed by their weights.
+        style_weights: of each style; left out, all weigh the same.
+        masks: a picture for each style, white where it is wanted, of the content's shape; left out, everywhere.
+        size: longer side of the result.
+        style_size: longer side that styles are brought to: the size of their strokes; left out, ``size``.
+        steps: training steps an epoch, which is a scale.
+
+    Shape:
+        content: in [0, 1], (B, 3, H, W); styles: list of ``Style``
+    """
+
+    batch: ClassVar[str] = "style_transfer"
+    about: ClassVar[str] = "your own pictures; embedded: astronaut, chelsea, china, coffee, flower, rocket, textures"
+    example: ClassVar[dict[str, Any]] = {
+        "content": ["chelsea", "rocket", "china"],
+        "style": ["ihc", "hubble"],
+        "size": 32,
+        "steps": 3,
+    }
+
+    def __init__(
+        self,
+        content: list[str] | str = "chelsea",
+        style: list[str] | str = "ihc",
+        style_weights: list[float] | None = None,
+        masks: list[str] | str | None = None,
+        size: int = 512,
+        style_size: int | None = None,
+        steps: int = 10,
+    ) -> None:
+        super().__init__(steps, size)
+        self.keep()
+        self.content, self.style = listed(content), listed(style)
+        self.masks = None if masks is None else listed(masks)
+        self.style_size = size if style_size is None else style_size
+        if self.style_size < SMALLEST:
+            raise UserError(f"data.style_size must be at least {SMALLEST}, not {style_size}")
+        self.shares = _shares(style_weights, len(self.style))
+        if self.masks is not None and len(self.masks) != len(self.style):
+            raise UserError(f"data.masks has {len(self.masks)} pictures for {len(self.style)} styles: a mask a style")
+
+    def read(self) -> tuple[Any, list[int], int]:
+        """Contents (B, 3, H, W), and styles with their weights and masks."""
+        first = read_scaled(self.content[0], self.size)
+        size = list(first.shape[1:])
+        content = torch.stack([first, *(read_filling(name, size) for name in self.content[1:])])
+        styles = [
+            Style(read_scaled(name, self.style_size), share, mask)
+            for name, share, mask in zip(self.style, self.shares, self._read_masks(size), strict=True)
+        ]
+        return (content, styles), size, len(content)
+
+    def _read_masks(self, size: list[int]) -> list[Tensor | None]:
+        if self.masks is None:
+            return [None] * len(self.style)
+        masks = [read_filling(name, size, channels=1) for name in self.masks]
+        for name, mask in zip(self.masks, masks, strict=True):
+            if not mask.any():
+                raise UserError(f"data.masks: {name} is black all over, so its style is wanted nowhere")
+        return [*masks]
+
+
+def _shares(weights: list[float] | None, count: int) -> list[float]:
+    given = [1.0] * count if weights is None else weights
+    if len(given) != count:
+        raise UserError(f"data.style_weights has {len(given)} values for {count} styles")
+    if min(given) < 0 or sum(given) <= 0:
+        raise UserError(f"data.style_weights must be at least 0, and one above, not {given}")
+    return [value / sum(given) for value in given]

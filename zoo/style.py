@@ -1,0 +1,296 @@
+"""What texture and style are made of: pure functions of feature maps and of images.
+
+Gram matrices are Gatys, Ecker and Bethge's ("Texture Synthesis Using Convolutional Neural Networks", 2015), guided by
+masks as in Gatys et al., "Controlling Perceptual Factors in Neural Style Transfer", 2017, section 3; adaptive instance
+normalisation is Huang and Belongie's ("Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization",
+2017, section 5). Every distance is a number an image, so that a batch holds pictures that do not know of each other.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# NTSC's luminance and two colour differences (YIQ), rows by red, green and blue.
+YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
+LEVELS = 256  # quantiles in which histograms are compared
+BANDS = 14  # of spatial frequency, a quarter of an octave each
+
+
+# Style
+
+
+def gram(maps: Tensor) -> Tensor:
+    """Correlations between the channels, ``G = F F^T / N`` over N positions.
+
+    The papers' sums grow with the picture; means let pictures of any two sizes be compared.
+
+    Args:
+        maps: (B, C, H, W).
+
+    Returns:
+        (B, C, C)
+    """
+    f = maps.flatten(2)
+    return f @ f.transpose(1, 2) / f.shape[2]
+
+
+def masked_gram(maps: Tensor, mask: Tensor) -> Tensor:
+    """Correlations where the mask is, ``(T F) (T F)^T / sum(T^2)``; a mask of ones gives ``gram``.
+
+    Args:
+        maps: (B, C, H, W).
+        mask: in [0, 1], (1 or B, 1, H, W); of another size, it is brought to this one by averaging.
+
+    Returns:
+        (B, C, C); zeros where the mask is empty.
+    """
+    if mask.shape[-2:] != maps.shape[-2:]:
+        mask = F.adaptive_avg_pool2d(mask, (maps.shape[2], maps.shape[3]))
+    f = (maps * mask).flatten(2)
+    weight = mask.square().flatten(2).sum(2, keepdim=True)
+    return f @ f.transpose(1, 2) / weight.clamp(min=torch.finfo(maps.dtype).eps)
+
+
+def style_distance(grams: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of Gram matrices as a share of the target's own squared norm.
+
+    The share makes layers comparable: their norms differ by orders of magnitude, which the papers leave to weights.
+
+    Args:
+        grams: (B, C, C).
+        target: (1 or B, C, C).
+
+    Returns:
+        (B,); 0 where they agree, 1 for a grey picture whose maps are zeros.
+    """
+    norm = target.square().sum((1, 2)).clamp(min=torch.finfo(target.dtype).tiny)
+    return (grams - target).square().sum((1, 2)) / norm
+
+
+def patches(images: Tensor, side: int = 3) -> Tensor:
+    """Neighbourhoods of the pixels as maps, whose Gram matrix holds colours and correlations of neighbours.
+
+    Networks see the finest frequencies badly; these pin them, as the autocorrelations of Portilla and Simoncelli ("A
+    Parametric Texture Model Based on Joint Statistics of Complex Wavelet Coefficients", 2000, section 3.2.2) do.
+
+    Args:
+        images: in [0, 1], (B, C, H, W).
+        side: of a neighbourhood.
+
+    Returns:
+        (B, C * side^2 + 1, H - side + 1, W - side + 1); the last map is a constant, for the means.
+    """
+    height, width = (n - side + 1 for n in images.shape[2:])
+    maps = F.unfold(images - 0.5, side).unflatten(2, (height, width))
+    return torch.cat([maps, torch.full_like(maps[:, :1], 0.2)], 1)
+
+
+def whitener(target: Tensor, floor: float = 1e-3) -> Tensor:
+    """``L^-1`` of the target's Cholesky factor, in whose coordinates every direction counts alike.
+
+    Args:
+        target: (B, C, C).
+        floor: variance added to every direction, so that those that the target lacks stay finite.
+
+    Returns:
+        (B, C, C)
+    """
+    one = torch.eye(target.shape[1], dtype=target.dtype, device=target.device)
+    factor = torch.linalg.cholesky(target + floor * one)
+    return torch.linalg.solve_triangular(factor, one.expand_as(target), upper=False)
+
+
+def whitened_distance(grams: Tensor, target: Tensor, white: Tensor) -> Tensor:
+    """Mean squared distance of Gram matrices in the target's white coordinates, a row.
+
+    Args:
+        grams: (B, C, C).
+        target: (1 or B, C, C).
+        white: of the target, by ``whitener``.
+
+    Returns:
+        (B,); 1 for zeros in the place of a target far above the floor.
+    """
+    return (white @ (grams - target) @ white.transpose(1, 2)).square().sum((1, 2)) / target.shape[1]
+
+
+# Content
+
+
+def content_distance(maps: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of feature maps as a share of the target's variation.
+
+    Args:
+        maps: (B, C, H, W).
+        target: (B, C, H, W).
+
+    Returns:
+        (B,); 1 for maps that hold nothing but each channel's mean.
+    """
+    spread = (target - target.mean((2, 3), keepdim=True)).square().sum((1, 2, 3))
+    return (maps - target).square().sum((1, 2, 3)) / spread.clamp(min=torch.finfo(target.dtype).tiny)
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Mean squared difference of neighbours, below one another and side by side.
+
+    Mahendran and Vedaldi, "Understanding Deep Image Representations by Inverting Them", 2014, section 3.2, with an
+    exponent of 2.
+
+    Args:
+        images: (B, C, H, W).
+
+    Returns:
+        (B,)
+    """
+    down = (images[:, :, 1:] - images[:, :, :-1]).square().mean((1, 2, 3))
+    right = (images[..., 1:] - images[..., :-1]).square().mean((1, 2, 3))
+    return down + right
+
+
+def out_of_range(images: Tensor) -> Tensor:
+    """Mean squared distance of the pixels to [0, 1].
+
+    Args:
+        images: (B, C, H, W).
+
+    Returns:
+        (B,)
+    """
+    return (images - images.clamp(0, 1)).square().mean((1, 2, 3))
+
+
+# Statistics
+
+
+def noise_like(images: Tensor, size: list[int], generator: torch.Generator) -> Tensor:
+    """Independent pixels with the mean and covariance of each image's colours, clamped to [0, 1].
+
+    Args:
+        images: in [0, 1], (B, C, h, w).
+        size: height and width of the noise.
+        generator: on the CPU.
+
+    Returns:
+        (B, C, *size)
+    """
+    values = images.detach().flatten(2).cpu().double()
+    mean = values.mean(2, keepdim=True)
+    covariance = (values - mean) @ (values - mean).transpose(1, 2) / values.shape[2]
+    factor = torch.linalg.cholesky(covariance + 1e-8 * torch.eye(values.shape[1]).double())
+    white = torch.randn(*values.shape[:2], size[0] * size[1], generator=generator).double()
+    return (mean + factor @ white).unflatten(2, size).clamp(0, 1).to(images)
+
+
+def channel_statistics(maps: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of each image.
+
+    Args:
+        maps: (B, C, H, W).
+        eps: added to the variance (of the population, as instance normalisation has it), so that the root has a slope.
+
+    Returns:
+        mean (B, C, 1, 1), deviation (B, C, 1, 1)
+    """
+    variance, mean = torch.var_mean(maps, (2, 3), correction=0, keepdim=True)
+    return mean, (variance + eps).sqrt()
+
+
+def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
+    """The content's maps with the style's mean and deviation in each channel.
+
+    Args:
+        content: (B, C, H, W).
+        style: (1 or B, C, H', W').
+        eps: as in ``channel_statistics``.
+
+    Returns:
+        (B, C, H, W)
+    """
+    mean, deviation = channel_statistics(content, eps)
+    style_mean, style_deviation = channel_statistics(style, eps)
+    return (content - mean) / deviation * style_deviation + style_mean
+
+
+# Colours
+
+
+def keep_colors(result: Tensor, content: Tensor) -> Tensor:
+    """The result's luminance in the content's colours.
+
+    Gatys, Bethge, Hertzmann and Shechtman, "Preserving Color in Neural Artistic Style Transfer", 2016, section 3.2.
+
+    Args:
+        result: in [0, 1], (B, 3, H, W).
+        content: in [0, 1], (B, 3, H, W).
+
+    Returns:
+        in [0, 1], (B, 3, H, W)
+    """
+    matrix = result.new_tensor(YIQ)
+    luminance = torch.einsum("c,bchw->bhw", matrix[0], result)
+    differences = torch.einsum("dc,bchw->bdhw", matrix[1:], content)
+    mixed = torch.cat([luminance[:, None], differences], 1)
+    return torch.einsum("cd,bdhw->bchw", torch.linalg.inv(matrix), mixed).clamp(0, 1)
+
+
+# Measures of a finished picture
+
+
+def histogram_distance(images: Tensor, target: Tensor) -> Tensor:
+    """How far values must be moved to have the target's histogram (Wasserstein's distance), mean of the channels.
+
+    Args:
+        images: in [0, 1], (B, C, H, W).
+        target: in [0, 1], (1 or B, C, H', W').
+
+    Returns:
+        (B,), in units of the range: 0.1 is a shift of all values by a tenth.
+    """
+    return (_quantiles(images) - _quantiles(target)).abs().mean((1, 2))
+
+
+def _quantiles(images: Tensor) -> Tensor:
+    """Values at the middles of ``LEVELS`` equal shares of the pixels, (B, C, LEVELS)."""
+    ordered = images.flatten(2).sort(2).values
+    places = (torch.arange(LEVELS, device=images.device) + 0.5) / LEVELS * ordered.shape[2]
+    return ordered[:, :, places.long()]
+
+
+def radial_spectrum(images: Tensor) -> Tensor:
+    """Power by spatial frequency, whatever the direction, of the channels' mean; windowed (Hann), since edges ring.
+
+    The bands go from a sixteenth of a cycle a pixel to 0.707, which is the checkerboard's.
+
+    Args:
+        images: (B, C, H, W).
+
+    Returns:
+        (B, BANDS), mean power; NaN for bands in which a picture of this size has no frequency
+    """
+    grey = images.mean(1)
+    down, right = (torch.hann_window(n, periodic=False, dtype=grey.dtype, device=grey.device) for n in grey.shape[1:])
+    window = down[:, None] * right
+    grey = (grey - grey.mean((1, 2), keepdim=True)) * window
+    power = torch.fft.fft2(grey).abs().square() / window.square().sum()
+    y, x = (torch.fft.fftfreq(n, dtype=grey.dtype, device=grey.device) for n in grey.shape[1:])
+    octaves = 4 + torch.log2((y[:, None].square() + x.square()).sqrt())  # -inf for the mean
+    band = (octaves * 4 + 1e-6).floor().clamp(max=BANDS - 1)
+    return torch.stack([power[:, band == b].mean(1) for b in range(BANDS)], 1)
+
+
+def spectrum_distance(images: Tensor, target: Tensor) -> Tensor:
+    """How far the power of the bands of frequency is apart, in decibels (root of the mean square).
+
+    Args:
+        images: (B, C, H, W).
+        target: (1 or B, C, H', W').
+
+    Returns:
+        (B,); 3 is a factor of two in every band.
+    """
+    floor = 1e-8  # less than the rounding to 8 bits has
+    first, second = ((radial_spectrum(one) + floor).log10() * 10 for one in (images, target))
+    return (first - second).square().nanmean(1).sqrt()
