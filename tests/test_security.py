@@ -88,6 +88,9 @@ RECIPES: dict[str, Any] = {
     "function of torch.nn as a group's optimiser": model(
         parameter_groups=[{"pattern": "", "optimizer": "torch.nn.init.eye_"}]
     ),
+    "a pickle for timm to load": model(
+        architecture=part("Timm", name="test_resnet", options={"checkpoint_path": "payload.pt"})
+    ),
     "dict_kwargs": {"model": {**MODEL, "dict_kwargs": {"x": part("subprocess.Popen", args=TOUCH)}}},
 }
 TEXTS = {

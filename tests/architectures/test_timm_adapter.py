@@ -92,6 +92,13 @@ def test_misspelt() -> None:
         Timm("resnet18", options={"drop_pth_rate": 0.1})
 
 
+@pytest.mark.parametrize("option", ["num_classes", "checkpoint_path", "pretrained_cfg_overlay", "features_only"])
+def test_options_that_are_not_options(option: str) -> None:
+    """timm's own loading of files is not always that of plain data only."""
+    with pytest.raises(UserError, match=f"Timm: options can't have {option}"):
+        Timm("test_resnet", options={option: "x.pth"})
+
+
 def test_sizes() -> None:
     with pytest.raises(UserError, match=r"vgg11 can't take images of 16×16 pixels: .*too small"):
         Timm("vgg11", image_size=[16, 16])

@@ -173,6 +173,8 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
         TorchVision("resnet50", weights="IMAGENET")
     with pytest.raises(UserError, match=r"can't build resnet18 with weights None, drop 1: .*drop"):
         TorchVision("resnet18", options={"drop": 1})
+    with pytest.raises(UserError, match=r"TorchVision: options can't have weights"):
+        TorchVision("resnet18", options={"weights": "DEFAULT"})
     with pytest.raises(UserError, match=r"vit_b_16 takes square images, not 32×48"):
         TorchVision("vit_b_16", image_size=[32, 48])
     with pytest.raises(UserError, match=r"vgg11 can't take images of 16×16 pixels: .*too small"):

@@ -208,6 +208,16 @@ def refuse_bad_size(network: nn.Module, name: str, channels: int, image_size: Se
         raise UserError(f"{name} can't take images of {size} pixels: {first_line(error)}") from error
 
 
+def refuse_options(name: str, options: Mapping[str, Any] | None, taken: Sequence[str]) -> None:
+    """Further arguments for a library's function must not be those that its adapter gives, or answers for, itself.
+
+    Raises:
+        UserError: one of them is.
+    """
+    if found := [option for option in taken if option in (options or {})]:
+        raise UserError(f"{name}: options can't have {found[0]}")
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; its kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

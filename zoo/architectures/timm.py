@@ -18,11 +18,30 @@ import timm
 from timm.models import PretrainedCfg
 from torch import Tensor
 
-from zoo.architectures.base import Architecture, Stage, by_channel, first_line, refuse_bad_size, wants_pretrained
+from zoo.architectures.base import (
+    Architecture,
+    Stage,
+    by_channel,
+    first_line,
+    refuse_bad_size,
+    refuse_options,
+    wants_pretrained,
+)
 from zoo.errors import UserError
 from zoo.registry import did_you_mean
 
 OFFLINE = "EfficientNetLite0 brings its ImageNet weights along"
+# Said by arguments of ours, or reading files: timm 1.0.20 would unpickle whatever is in a checkpoint.
+TAKEN = (
+    "num_classes",
+    "in_chans",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "features_only",
+)
 FILES = ("model.safetensors", "pytorch_model.bin")  # in each of timm's repositories on the hub
 
 
@@ -37,7 +56,7 @@ class Timm(Architecture):
         in_channels: channels of the images.
         image_size: height and width of the images. Networks that are made for one size (ViT, Swin) are built for
             this one; all are tried on it once. Left out, the network's own size, and nothing is tried.
-        options: further arguments of ``timm.create_model``, such as ``drop_path_rate``.
+        options: further arguments of ``timm.create_model``, such as ``drop_path_rate``; none that choose weights.
 
     Shape:
         images (B, C, H, W), normalised -> logits (B, num_classes), or the last stage's map (B, C', H', W') for 0
@@ -62,6 +81,7 @@ class Timm(Architecture):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        refuse_options("Timm", options, TAKEN)
         cfg = _pretrained_cfg(name, pretrained)
         self.num_classes = num_classes
         arguments = {"num_classes": num_classes, "in_chans": in_channels, **(options or {})}

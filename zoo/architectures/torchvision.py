@@ -33,6 +33,7 @@ from zoo.architectures.base import (
     capture,
     first_line,
     refuse_bad_size,
+    refuse_options,
     wants_pretrained,
 )
 from zoo.errors import UserError
@@ -79,6 +80,7 @@ class TorchVision(Architecture):
         known = torchvision.models.list_models(module=torchvision.models)
         if name not in known:
             raise UserError(f"torchvision has no classification network {name}{did_you_mean(name, known)}")
+        refuse_options("TorchVision", options, ("num_classes", "weights"))
         pretrained = _weights(name, weights)
         self.num_classes = num_classes
         arguments = {**_size_argument(name, image_size), **(options or {})}
