@@ -116,6 +116,8 @@ def test_content_distance_is_a_share_of_the_variation():
     f = maps(2, 3, 4, 5)
     assert content_distance(f, f).tolist() == [0, 0]
     assert torch.allclose(content_distance(f.mean((2, 3), keepdim=True).expand_as(f), f), torch.ones(2).double())
+    flat = torch.full_like(f, 2.0)  # a blank wall does not vary
+    assert torch.allclose(content_distance(flat + 0.02, flat), torch.ones(2).double())
     g = maps(2, 3, 4, 5, seed=1)
     assert torch.allclose(content_distance(g, f)[0], ((g - f)[0] ** 2).sum() / (f[0].var((1, 2)).sum() * 19))
 

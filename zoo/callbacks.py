@@ -245,12 +245,35 @@ def _same_file(source: Path, target: Path) -> None:
 class Pictures(Callback):
     """Writes the task's pictures after each validation and after the test, and gives them to W&B.
 
+    Where nothing is validated, after each epoch. A task whose product is a picture (``finished``) also has it written
+    at the end of its fit, beside the folder.
+
     Args:
         folder: where the PNG files go.
+
+    Attributes:
+        results: paths of the finished pictures.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.results: list[Path] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pictures of an epoch that no validation follows."""
+        if not any(trainer.num_val_batches):
+            self._write(trainer, pl_module, f"train-epoch{trainer.current_epoch:03d}-step{trainer.global_step:06d}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The finished pictures."""
+        if not (trainer.is_global_zero and hasattr(pl_module, "finished")):
+            return
+        pictures = pl_module.finished()  # type: ignore[operator]
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        for i, picture in enumerate(pictures):
+            path = free(self.folder.parent / ("result.png" if len(pictures) == 1 else f"result-{i:02d}.png"))
+            picture.save(path)
+            self.results.append(path)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pictures of some validation images."""

@@ -292,7 +292,8 @@ class ZooCLI(LightningCLI):
         return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, enable_progress_bar=bar, **kwargs)
 
     def _callbacks(self, config: Any, own: Sequence[Any]) -> list[Any]:
-        added: list[Any] = [Plateau(), Premises(), Pictures(self.folder / "pictures")]
+        self.drawer = Pictures(self.folder / "pictures")
+        added: list[Any] = [Plateau(), Premises(), self.drawer]
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in own):
             added.append(progress())
         self.saver: RunCheckpoints | None = None
@@ -390,7 +391,8 @@ class ZooCLI(LightningCLI):
             print(f"{name:<{width}}  {value}", flush=True)
 
     def _places(self, checkpoint: Path | None) -> list[tuple[str, str]]:
-        rows = [("run", str(self.folder))]
+        rows = [("result", str(path)) for path in self.drawer.results]
+        rows.append(("run", str(self.folder)))
         if checkpoint is not None:
             rows.append(("checkpoint", str(checkpoint)))
         if any((self.folder / "pictures").glob("*.png")):
@@ -399,7 +401,7 @@ class ZooCLI(LightningCLI):
             rows.append(("W&B", place[0]))
             if place[1]:
                 rows.append(("upload it", place[1]))
-        if checkpoint is not None:
+        if checkpoint is not None and hasattr(self.datamodule, "files"):
             rows.append(("next", f"zoo predict --ckpt_path {checkpoint} --data.files 'photos/*.jpg'"))
         return rows
 

@@ -28,8 +28,10 @@ from zoo.facts import Facts
 from zoo.testing.checks import Failed, Skipped, accepted, as_plain, check, expect, one_line, same_bits
 
 BATCH = 3  # samples: an epoch of a small example has several batches, and most often a last one that is not full
-# Style transfer looks at one picture again and again: there is no order, and nothing to share.
-SHUFFLED = ("*", "-style_transfer")
+# Forms of tasks whose parameter is an image; the same pictures come again and again, and are measured at the end.
+PIXELS = ("style_transfer", "texture")
+# There, there is no order, nothing to share and nothing to hold out.
+SHUFFLED = ("*", *(f"-{form}" for form in PIXELS))
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 # Facts that a data set must say, by the form of its batches.
 FACTS: dict[str, tuple[str, ...]] = {
@@ -38,6 +40,7 @@ FACTS: dict[str, tuple[str, ...]] = {
     "instance_segmentation": ("num_classes", "class_names", "in_channels"),
     "semantic_segmentation": ("num_classes", "class_names", "in_channels", "image_size"),
     "captioning": ("vocabulary", "in_channels", "image_size"),
+    **dict.fromkeys(PIXELS, ("in_channels", "image_size", "num_images")),
 }
 
 
@@ -325,6 +328,7 @@ _RIGHT_FACTS: dict[str, tuple[Callable[[Any, Facts], bool], str]] = {
     "class_names": (_named_classes, "a list of num_classes different names"),
     "in_channels": (_count, "an integer of at least 1"),
     "image_size": (_size, "a list of height and width"),
+    "num_images": (_count, "an integer of at least 1"),
     "vocabulary": (_words, "a list of different tokens"),
     "mean": (_numbers("in_channels", 0, 1), "a list of in_channels numbers from 0 to 1"),
     "std": (_numbers("in_channels", 1e-6, 1), "a list of in_channels numbers above 0, at most 1"),
@@ -346,7 +350,7 @@ def arguments_are_plain(case: DataCase) -> None:
 # Splits and order
 
 
-@check("data")
+@check("data", SHUFFLED)
 def splits_do_not_overlap(case: DataCase) -> None:
     """No sample is in two splits."""
     found: dict[str, set[str]] = {split: set(case.contents(split)) for split in SPLITS}
@@ -516,10 +520,42 @@ def _boxes(target: dict[str, Tensor], size: Any, classes: int, split: str) -> No
     expect(right, f"{split}: expected labels from 0 to {classes - 1}, without a background class")
 
 
+def _style_transfer(batch: Any, facts: Facts, split: str) -> None:
+    content, styles = batch
+    _pixels(content, facts["in_channels"], split)
+    expect(len(content) == facts["num_images"], f"{split}: {len(content)} pictures, num_images {facts['num_images']}")
+    expect(list(content.shape[2:]) == facts["image_size"], f"{split}: contents {tuple(content.shape)} and image_size")
+    for style in styles:
+        _pixels(style.image[None], facts["in_channels"], split)
+        fits = style.mask is None or style.mask.shape == (1, *facts["image_size"])
+        expect(fits, f"{split}: expected masks (1, H, W) of the content's size")
+    total = sum(style.weight for style in styles)
+    expect(abs(total - 1) < 1e-6, f"{split}: the styles' weights add up to {total:.4g}, expected 1")
+
+
+def _texture(batch: Any, facts: Facts, split: str) -> None:
+    images, names = batch
+    for image in images:
+        _pixels(image[None], facts["in_channels"], split)
+    expect(
+        len(images) == len(names) == facts["num_images"],
+        f"{split}: {len(images)} textures, {len(names)} names, num_images {facts['num_images']}",
+    )
+
+
+def _pixels(images: Tensor, channels: int, split: str) -> None:
+    right = images.is_floating_point() and images.dim() == 4 and images.shape[1] == channels
+    expect(right, f"{split}: expected floats with {channels} channels, found {images.dtype} {tuple(images.shape)}")
+    low, high = float(images.min()), float(images.max())
+    expect(low >= 0 and 2 / 255 < high <= 1, f"{split}: pixels from {low:.3g} to {high:.3g}, expected within [0, 1]")
+
+
 FORMS: dict[str, Callable[[Any, Facts, str], None]] = {
     "classification": _classification,
     "detection": _lists,
     "instance_segmentation": _lists,
+    "style_transfer": _style_transfer,
+    "texture": _texture,
 }
 
 

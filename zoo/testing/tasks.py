@@ -37,10 +37,14 @@ from zoo.testing.checks import (
     same_bits,
     tensors,
 )
-from zoo.testing.data import DataCase, quiet_trainer
+from zoo.testing.data import PIXELS, DataCase, quiet_trainer
 
 # What a task of this form of batches trains, where its ``example`` leaves the factory open.
 NETWORK = {"classification": "classifier", "semantic_segmentation": "segmenter", "captioning": "captioner"}
+# What arguments are for that are called by what the network does in the task, not by its kind.
+KIND = {"perceptual": "classifier"}
+# Arguments of networks that the task gives, if the data does not.
+BY_TASK = ("num_classes", "in_channels", "image_size", "vocabulary_size")
 # Arguments of tasks that make pictures; whose batches are those of another task, most often classification's.
 GENERATES = {"generator", "discriminator", "denoiser", "decoder"}
 # Forms whose training loss falls as the fit gets better; an adversarial one's does not.
@@ -99,6 +103,7 @@ class _Named(TensorSource):
 
 
 TINY: dict[str, type[Data]] = {"classification": Colours}
+PREDICTED = (*TINY, *PIXELS)  # forms with three pictures to predict, here or in the example of their data
 
 
 class Losses(Callback):
@@ -179,12 +184,13 @@ class TaskCase:
         return {**self.cls.example, **{name: self._network(name) for name in missing}}
 
     def _network(self, argument: str) -> Any:
-        role = NETWORK.get(self.role, argument) if argument == "architecture" else argument
+        role = NETWORK.get(self.role, argument) if argument == "architecture" else KIND.get(argument, argument)
         found = [e for e in registry.entries() if e.kind == "architectures"]
         for entry in sorted(found, key=lambda e: e.package != "lightning-zoo"):
             cls: Any = entry.load()
             if issubclass(cls, Architecture) and role in cls.roles:
-                return partial(cls, **{k: v for k, v in cls.example.items() if k not in self.data().facts})
+                told = {*self.data().facts, *BY_TASK}
+                return partial(cls, **{k: v for k, v in cls.example.items() if k not in told})
         raise Skipped(f"its example leaves {argument} open, and no installed architecture is a {role}")
 
     def make(self, seed: int = 0, /, **changes: Any) -> Task:
@@ -220,7 +226,7 @@ class TaskCase:
 
     def predictions(self, task: Task) -> list[Any]:
         """The results of ``predict_step``, a batch each."""
-        if self.role not in TINY:
+        if self.role not in PREDICTED:
             raise Skipped(f"the kit has no pictures for predictions of the form {self.role} yet")
         return self.trainer().predict(task, datamodule=self.data()) or []
 
@@ -315,6 +321,19 @@ def a_few_steps_lower_the_loss(case: TaskCase) -> None:
     expect(last < first, f"30 steps on one batch took the loss from {first:.4g} to {last:.4g}, expected it lower")
 
 
+@check("tasks", PIXELS, after=("a_fit_runs",))
+def each_scale_comes_nearer(case: TaskCase) -> None:
+    """In every epoch, which is a scale, the last step's loss is below the first one's."""
+    losses = Losses()
+    trainer = case.trainer(callbacks=[losses])
+    trainer.fit(case.make(), datamodule=case.data())
+    steps = int(trainer.num_training_batches)
+    expect(len(losses.values) == steps * case.epochs > 1, "expected a loss from each training step")
+    for scale in range(case.epochs):
+        first, *_, last = losses.values[scale * steps : (scale + 1) * steps]
+        expect(last < first, f"scale {scale} took the loss from {first:.4g} to {last:.4g}, expected it lower")
+
+
 @check("tasks", after=("a_fit_runs",))
 def checkpoint_is_enough(case: TaskCase) -> None:
     """Its checkpoint, read as data and without a recipe, gives a task with the same facts, weights and results."""
@@ -324,7 +343,7 @@ def checkpoint_is_enough(case: TaskCase) -> None:
     expect(loaded.facts == task.facts, "a task loaded from its checkpoint has other facts")
     expect(same_bits(loaded.state_dict(), case.reached), "a task loaded from its checkpoint has other weights")
     task.load_state_dict(case.reached)
-    if case.role not in TINY:
+    if case.role not in PREDICTED:
         return
     expect_same(_answers(case, loaded), _answers(case, task), "results of a task loaded from its checkpoint", 1e-6)
 

@@ -1,0 +1,123 @@
+"""Networks that look at pictures for a task: frozen, with blurred strides, their weights from anywhere.
+
+A strided layer sees only every second pixel, so that its gradient marks the picture with a grid of its own: Odena,
+Dumoulin and Olah, "Deconvolution and Checkerboard Artifacts", 2016. A blur in front of the stride (Zhang, "Making
+Convolutional Networks Shift-Invariant Again", 2019) spreads the gradient, and speeds the descent severalfold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.architectures.base import Architecture, find_layers
+from zoo.checkpoints import read, resolve
+from zoo.errors import UserError
+from zoo.facts import Facts
+
+STRIDED = (nn.Conv2d, nn.MaxPool2d)  # average pooling blurs by itself
+
+
+def freeze(network: Architecture, blur_strides: bool) -> Architecture:
+    """The network for looking only: no gradient to its weights, in evaluation mode.
+
+    Convolutions repeat the edge where they would pad with zeros, since a descent makes use of the dark frame.
+
+    Args:
+        network: is changed.
+        blur_strides: put a blur in front of every strided convolution and maximum.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros":
+            module.padding_mode = "replicate"
+        if blur_strides and isinstance(module, STRIDED) and _stride(module) > 1:
+            module.register_forward_pre_hook(_blur_input)
+    return network.requires_grad_(False).eval()
+
+
+def _stride(module: Any) -> int:
+    return max(module.stride) if isinstance(module.stride, tuple) else module.stride
+
+
+def _blur_input(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (blur(inputs[0]), *inputs[1:])
+
+
+def blur(maps: Tensor) -> Tensor:
+    """The binomial filter (1, 2, 1) / 4 along both axes, edges repeated; what lies at a half cycle a pixel is gone.
+
+    Shape:
+        (B, C, H, W) -> (B, C, H, W)
+    """
+    one = maps.new_tensor([0.25, 0.5, 0.25])
+    kernel = (one[:, None] * one).expand(maps.shape[1], 1, 3, 3)
+    return F.conv2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), kernel, groups=maps.shape[1])
+
+
+def load_network(network: Architecture, path: str) -> Facts:
+    """Take a network's tensors from a checkpoint of any task that trained one like it.
+
+    Args:
+        network: takes them; what it has no place for (a classifier's last layer) is left out.
+        path: a checkpoint, or a run folder.
+
+    Returns:
+        What the checkpoint says of mean and std.
+
+    Raises:
+        UserError: no network in it has these layers.
+    """
+    file = resolve(path)
+    checkpoint = read(file)
+    given, own = checkpoint["state_dict"], network.state_dict()
+    for prefix in sorted({f"{key.partition('.')[0]}." for key in given}):
+        found = {name: given.get(prefix + name) for name in own}
+        if all(t is not None and t.shape == own[name].shape for name, t in found.items()):
+            network.load_state_dict(found)
+            facts: Any = checkpoint.get("hyper_parameters", {}).get("facts") or {}
+            return Facts(**{k: facts[k] for k in ("mean", "std") if facts.get(k)})  # type: ignore[typeddict-item]
+    channels = next(iter(own.values())).shape[1]
+    raise UserError(f"{file} holds no {type(network).__name__} of these layers for {channels} channels")
+
+
+def layer_shares(
+    network: Architecture, layers: dict[str, float] | None, default: Callable[[], Sequence[str]]
+) -> dict[str, float]:
+    """Names of layers with their shares of 1; where none are given, the default's, all alike.
+
+    Args:
+        network: has them.
+        layers: weights by name.
+        default: names, asked for only where they are needed.
+
+    Raises:
+        UserError: the network has no such layer, or a weight is below 0.
+    """
+    chosen = dict.fromkeys(default(), 1.0) if layers is None else layers
+    find_layers(network, list(chosen))
+    if chosen and min(chosen.values()) < 0:
+        raise UserError(f"weights of layers must be at least 0, not {min(chosen.values())}")
+    total = sum(chosen.values())
+    if not total > 0:
+        raise UserError("no layer has a weight above 0")
+    return {name: weight / total for name, weight in chosen.items() if weight > 0}
+
+
+def resized(images: Tensor, size: Sequence[int]) -> Tensor:
+    """Images at another size, smoothed where they get smaller.
+
+    Shape:
+        (B, C, H, W) -> (B, C, *size)
+    """
+    if list(images.shape[2:]) == list(size):
+        return images
+    mode = "bilinear" if size[0] < images.shape[2] else "bicubic"
+    return F.interpolate(images, list(size), mode=mode, align_corners=False, antialias=True)
+
+
+def scaled(images: Tensor, factor: float) -> Tensor:
+    """Images whose sides are multiplied by this factor, (B, C, round(H * factor), round(W * factor))."""
+    return resized(images, [max(1, round(n * factor)) for n in images.shape[2:]])
