@@ -41,6 +41,10 @@ class Net(Base):
 
     Shape:
         sea (B, 3, H, W) -> fish (B, num_classes)
+
+    Raises:
+        UserError: the net is torn, or the meshes are so wide that a fish of the size that is wanted would get away by
+            swimming.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("classifier", "segmenter")
@@ -199,6 +203,7 @@ def test_show_a_class_in_full(acme, said):
         "whether colours are left out.",
     ):
         assert expected in lines
+    assert "\n        size that is wanted would get away by swimming.\n" in text
     assert "Args:" not in text
     assert max(map(len, text.splitlines())) <= 80
 

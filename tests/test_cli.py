@@ -43,7 +43,11 @@ WRONG = {
     "unknown data": (["--data", "ToyTensor"], ["ToyTensor", "did you mean ToyTensors"]),
     "unknown callback": (["--trainer.callbacks", "EarlyStoping"], ["EarlyStoping", "did you mean EarlyStopping"]),
     "name of another kind": (["--model.architecture", "ToyTensors"], ["ToyTensors", "data"]),
-    "unknown key": (["--model.architecture.chanels", "3"], ["chanels"]),
+    "unknown key": (["--model.architecture.chanels", "3"], ["chanels", "`zoo show NAME`"]),
+    "not among the words": (
+        ["--model.architecture", "ResNet", "--model.architecture.init", "kaiming"],
+        ["model.architecture.init: must be one of 'backward', 'forward'", "not kaiming"],
+    ),
     "unknown option": (["--trainer.max_epoch", "3"], ["max_epoch"]),
     "abbreviated option": (["--trainer.max_ep", "3"], ["max_ep"]),
     "wrong type": (["--model.architecture.channels", "many"], ["channels", "int", "many"]),
@@ -221,6 +225,16 @@ def test_what_would_be_ignored_on_resume_is_refused(change: list[str], recipe: s
     last = str(folder_of("toy") / "checkpoints/last.ckpt")
     capsys.readouterr()
     assert "can't change when a run goes on" in said(capsys, "fit", "--ckpt_path", last, *change)
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_weights_of_another_network_end_in_one_line(command: str, recipe: str, capsys) -> None:
+    assert zoo("fit", "--config", recipe, "--no_test") == 0
+    last = str(folder_of("toy") / "checkpoints/last.ckpt")
+    capsys.readouterr()
+    line = said(capsys, command, "--ckpt_path", last, "--model.architecture.channels", "7")
+    assert "the checkpoint's weights do not fit this task: architecture." in line
+    assert "there, [7" in line
 
 
 def test_last_is_of_the_recipe_that_is_named(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:

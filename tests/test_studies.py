@@ -384,6 +384,15 @@ def test_studies_are_listed_and_misspelt_ones_refused_in_a_line(capsys):
     assert "unrecognized arguments: --fast" in said(capsys, "depth", "--fast")
 
 
+def test_what_is_said_of_a_run_fits_80_columns(tmp_path, capsys):
+    kept = Book(tmp_path / "a.json", "zoo study a", "About.", {})
+    figures = dict.fromkeys(("ten_error", "one_error", "train_error", "train_loss"), 0.12345)
+    kept.once({"without": "response normalisation", "seed": 0}, lambda: figures)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("response normalisation, seed 0  0:0")
+    assert max(map(len, lines)) <= 80
+
+
 def test_initialisation_study_writes_into_its_folder(tmp_path, monkeypatch):
     from zoo.studies import signal_by_init
 

@@ -214,6 +214,9 @@ def _wrapped(text: str, first: str, rest: str) -> str:
     )
 
 
+_ENTRY = re.compile(r" +\w+: ")  # ``UserError: …`` below ``Raises:``, whose next lines are indented by four more
+
+
 def _fitted(doc: str) -> str:
     """A docstring for 80 columns: paragraphs and list items that are wider are wrapped anew."""
     blocks: list[list[str]] = []
@@ -223,7 +226,7 @@ def _fitted(doc: str) -> str:
         indent = len(line) - len(line.lstrip())
         if item or indent != hang or not line.strip():
             blocks.append([])
-            hang = len(item[0]) if item else indent if line.strip() else -1
+            hang = len(item[0]) if item else indent + 4 * bool(_ENTRY.match(line)) if line.strip() else -1
         blocks[-1].append(line)
     return "\n".join(_fitted_block(lines) for lines in blocks)
 
@@ -233,7 +236,8 @@ def _fitted_block(lines: list[str]) -> str:
         return "\n".join(lines)
     start = re.match(r" *(?:(?:[-*]|\d+\.) +)?", lines[0])
     first = start[0] if start else ""
-    return _wrapped(" ".join(" ".join(lines)[len(first) :].split()), first, " " * len(first))
+    rest = len(first) + 4 * bool(_ENTRY.match(lines[0]))
+    return _wrapped(" ".join(" ".join(lines)[len(first) :].split()), first, " " * rest)
 
 
 def view_of_class(cls: type) -> _View:

@@ -134,8 +134,8 @@ def load(path: str | Path, map_location: Any = "cpu") -> Task:
     task.on_load_checkpoint(checkpoint)
     try:
         task.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise UserError(f"the weights in {path} do not fit its own task: {_reason(error)}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return task.to(map_location).eval()
 
 

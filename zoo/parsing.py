@@ -180,6 +180,8 @@ def condense(message: str) -> str:
     said = "; ".join(dict.fromkeys(_best(found)))
     if (given := re.search(r"^\s*Given value: ([^\n(]{1,60})$", text, flags=re.M)) and "Got value" not in said:
         said += f". Got value: {given[1]}"
+    said = re.sub(r"Expected a typing\.Literal\[([^\]]*)\]\. Got value: ", r"must be one of \1, not ", said)
+    said = re.sub(r"(Option '\w+' is not accepted)$", r"\1 (`zoo show NAME` lists what a class takes)", said)
     where = _join(keys)
     return _one_line(f"{where}: {said}" if where and not said.startswith(where) else said)
 

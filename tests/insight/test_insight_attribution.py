@@ -77,7 +77,13 @@ def test_classes_have_numbers_and_names(which, index):
 
 
 @pytest.mark.parametrize(
-    ("which", "says"), [("4", r"the classes 0 to 3"), ("-1", r"0 to 3"), ("egiptian cat", r"no class .*egyptian cat")]
+    ("which", "says"),
+    [
+        ("4", r"the classes 0 to 3"),
+        ("-1", r"0 to 3"),
+        ("egiptian cat", r"no class .*egyptian cat"),
+        ("zzz", r"there are "),
+    ],
 )
 def test_wrong_classes_end_in_a_line(which, says):
     with pytest.raises(UserError, match=says):

@@ -88,6 +88,34 @@ def test_a_residual_networks_blocks_are_measured_and_taken_out(workspace, capsys
     assert "blocks" in capsys.readouterr().out
 
 
+def test_images_are_drawn_from_all_of_the_test_part(workspace):
+    """``MNIST5k``'s test part begins with a hundred zeros, a folder's with all of its first class."""
+    from zoo.data import ImageFolder
+    from zoo.insight.subject import parse, parser_for
+
+    options = ["--config", "alexnet", *SMALL]
+    root = ImageFolder.write_example(workspace)["root"]
+    for data in (
+        [],
+        ["--data", "ImageFolder", "--data.root", str(root), "--data.test_fraction", "0.5", "--data.val_fraction", "0"],
+    ):
+        subject = parse(parser_for("signal", ""), [*options, *data])[1]()
+        labels = torch.cat([labels for _, labels in subject.batches(64, 32)])
+        again = torch.cat([labels for _, labels in subject.batches(64, 32)])
+        assert torch.equal(labels, again)
+        assert not torch.equal(labels, labels.sort().values)
+        assert len(labels.unique()) == subject.facts["num_classes"]
+
+
+def test_an_accuracy_of_zero_is_drawn():
+    from zoo.drawing import new_figure
+    from zoo.insight.signal_report import _points
+
+    axis = new_figure(2, 2)[1][0, 0]
+    _points(axis, [0.5, None, 0.0], "accuracy")
+    assert axis.lines[0].get_xydata().tolist() == [[0, 0.5], [2, 0]]
+
+
 def test_a_checkpoint_is_enough(workspace, capsys):
     fit = ["--config", "alexnet", "--config", "trainer/debug", "--trainer.logger", "false", *SMALL, "--no-test"]
     assert main(["fit", *fit]) == 0
@@ -105,6 +133,8 @@ def test_a_checkpoint_is_enough(workspace, capsys):
     assert torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4)  # these weights, divided by the grey's std
     with pytest.raises(UserError, match=r"no such checkpoint: nothing.ckpt"):
         inspect("filters", "--ckpt_path", "nothing.ckpt")
+    with pytest.raises(UserError, match=r"do not fit this task: architecture.layers.conv1.weight has shape \[6, 1,"):
+        inspect("filters", "--ckpt_path", str(run), "--model.architecture.width", "0.125")
 
 
 def test_a_network_by_its_name(workspace, capsys):

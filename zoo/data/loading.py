@@ -96,7 +96,7 @@ class Rows:
         rows: indices into it, (N,).
     """
 
-    def __init__(self, source: TensorSource, rows: Tensor) -> None:
+    def __init__(self, source: InMemory, rows: Tensor) -> None:
         self.source, self.rows = source, rows
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from a black image; their sum is the difference of the class's output from that 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -103,7 +104,10 @@ def class_index(which: str, names: list[str]) -> int:
         for one in (name, *name.split(",")):
             known.setdefault(one.strip().lower(), index)
     if which.lower() not in known:
-        raise UserError(f"--class: there is no class {which}{did_you_mean(which.lower(), list(known))}")
+        close = did_you_mean(which.lower(), list(known)) or (
+            f": there are {', '.join(names)}" if len(names) < 21 else ""
+        )
+        raise UserError(f"--class: there is no class {which}{close}")
     return known[which.lower()]
 
 
@@ -223,7 +227,7 @@ def _lines(numbers: dict[str, Any]) -> list[str]:
     top = ", ".join(f"{short_name(one['class'])} {one['confidence']:.0%}" for one in numbers["top"])
     return [
         f"class        {numbers['class']} ({numbers['index']}), {numbers['confidence']:.1%}",
-        f"top          {top}",
+        textwrap.fill(f"top          {top}", 80, subsequent_indent=" " * 13),
         f"Grad-CAM     of {numbers['grad_cam']['layer']}, largest at row and column {numbers['grad_cam']['peak']}",
         f"integrated   sum {sums['sum']:.3f}, difference of the outputs {sums['difference']:.3f} "
         f"(apart by {sums['relative_error']:.1%})",

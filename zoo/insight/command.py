@@ -54,7 +54,7 @@ def _add_options(parser: ZooParser, what: str) -> None:
     if what in ("activations", "signal"):
         parser.add_argument("--layers", nargs="+", default=None, metavar="NAME", help="Names of layers")
     if what == "signal":
-        text = "Images of the test part for accuracies; variances are of the first 128"
+        text = "Images of the test part for accuracies; variances are of 128 of them"
         parser.add_argument("--images", type=PositiveInt, default=512, help=text)
     if what == "attribution":
         parser.add_argument("--class", type=str | None, default=None, help="Name or number; default: the most probable")

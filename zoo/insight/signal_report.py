@@ -29,7 +29,7 @@ def signal(subject: Subject, images: int = 512, layers: Sequence[str] | None = N
 
     Args:
         subject: a classifier with data.
-        images: of the data's test part, for the accuracies; variances are those of the first 128 of them.
+        images: of the data's test part, for the accuracies; drawn from all of it; variances are those of 128 of them.
         layers: left out, every convolution and fully connected layer.
 
     Raises:
@@ -95,7 +95,7 @@ def _signal_picture(signals: list[LayerSignal]) -> Image.Image:
         ("RMS(weight gradient)\n/ RMS(weight)", lambda s: s.weight_ratio),
     )
     for axis, (label, value) in zip(axes, rows, strict=True):
-        _points(axis, [value(s) for s in signals], label)
+        _points(axis, [value(s) or None for s in signals], label)  # a logarithmic scale has no 0
         axis.set_yscale("log")
     _name_places(axes, [s.layer for s in signals], "layer")
     return drawing.figure_picture(figure)
@@ -113,7 +113,7 @@ def _blocks_picture(blocks: list[dict[str, Any]], whole: float) -> Image.Image:
     axes[0].axhline(1, color="0.7", linewidth=1)
     _points(axes[1], [b["accuracy_without"] for b in blocks], "accuracy\nwithout the block")
     axes[1].axhline(whole, color="0.5", linestyle=":", label="all blocks")
-    axes[1].set_ylim(0, 1.02)
+    axes[1].set_ylim(-0.03, 1.03)
     axes[1].legend(loc="lower right")
     _name_places(axes, [b["block"] for b in blocks], "residual block (hollow: its shortcut changes the shape)")
     for i, block in enumerate(blocks):
@@ -123,8 +123,8 @@ def _blocks_picture(blocks: list[dict[str, Any]], whole: float) -> Image.Image:
 
 
 def _points(axis: Any, values: Sequence[float | None], label: str) -> None:
-    """A point a layer; what is None, or 0 on a logarithmic scale, is left out."""
-    shown = [(i, v) for i, v in enumerate(values) if v]
+    """A point a layer; what is None is left out."""
+    shown = [(i, v) for i, v in enumerate(values) if v is not None]
     axis.plot([i for i, _ in shown], [v for _, v in shown], "o-", markersize=4 if len(values) <= 60 else 2, linewidth=1)
     axis.set_ylabel(label)
     axis.grid(alpha=0.3)

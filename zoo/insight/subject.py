@@ -17,12 +17,14 @@ import torch
 from jsonargparse import ActionConfigFile, Namespace
 from PIL import Image, ImageOps
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from zoo import checkpoints
 from zoo.architectures.base import Architecture, weights_follow
 from zoo.cli import base_of, label_of, option_values, with_checkpoint_file, with_recipe_files
 from zoo.data.base import Data
 from zoo.data.files import read_image
+from zoo.data.loading import InMemory, Rows
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.parsing import ZooParser, refuse_functions, told_by
@@ -77,7 +79,10 @@ class Subject:
         return found[0].cpu().float() if found else torch.ones(1, channels, 1, 1)
 
     def batches(self, count: int, size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
-        """The first images of the data's test part (else its validation part) as the network takes them, and labels.
+        """Images of the data's test part (else its validation part) as the network takes them, and labels.
+
+        They are drawn from all of the part, always the same: where files are in the order of their classes, as often,
+        the first would be of one class.
 
         Args:
             count: images at most.
@@ -86,16 +91,19 @@ class Subject:
         Raises:
             UserError: there is no such data.
         """
-        for images, labels in islice(self._pictures(size), -(-count // size)):
+        for images, labels in islice(self._pictures(size, drawn=True), -(-count // size)):
             kept = min(len(images), count)
             count -= kept
             yield self.normalize(images[:kept].to(self.device)), labels[:kept].to(self.device)
 
-    def _pictures(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pictures(self, size: int, drawn: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """Images in [0, 1] of the network's size and labels, in batches of ``size``; only the last is smaller."""
         data, split = self._evaluation_part()
         data.eval_batch_size = size
-        for batch in data.loader(split):
+        loader = data.loader(split)
+        if drawn:
+            loader.samples = _shuffled(loader.samples)  # type: ignore[union-attr]
+        for batch in loader:
             images, labels = data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0)
             yield crops(images, self.facts["image_size"])[0], labels
 
@@ -162,6 +170,11 @@ class Subject:
 
             return ImageNetInfo().label_descriptions()  # type: ignore[return-value]
         return [str(i) for i in range(count)]
+
+
+def _shuffled(samples: Any) -> Any:
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+    return Rows(samples, order) if isinstance(samples, InMemory) else Subset(samples, order.tolist())
 
 
 def cat_file() -> Path:
@@ -267,10 +280,7 @@ def _build(task: Task, data: Data | None, checkpoint: dict[str, Any] | None) -> 
         task.configure_model()
     if checkpoint is not None:
         task.on_load_checkpoint(checkpoint)
-        try:
-            task.load_state_dict(checkpoint["state_dict"])
-        except RuntimeError as error:
-            raise UserError(f"the checkpoint's weights do not fit this task: {' '.join(str(error).split())}") from error
+        task.load_state_dict(checkpoint["state_dict"])
 
 
 def named_network(task: Task, name: str | None) -> Architecture:

@@ -74,7 +74,8 @@ class Book:
         row = rounded({**key, **figures, "seconds": seconds, "condition": self._condition})
         self.runs.append(row)
         self.write()
-        print(f"{label(key):48} {shown(figures)}  {measure.clock(seconds)}", flush=True)
+        said = shown(figures)
+        print(f"{label(key)}  {measure.clock(seconds)}" + (f"\n  {said}" if said else ""), flush=True)
         return row
 
     def write(self) -> None:

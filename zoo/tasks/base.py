@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Protocol, Required, Self, TypedDict, runtime_checkable
 
@@ -261,6 +261,28 @@ class Task(LightningModule, ABC):
             norm.eval()
 
     # Checkpoints
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's, but weights of another network end in one line.
+
+        Raises:
+            UserError: names or shapes differ.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            raise UserError(f"the checkpoint's weights do not fit this task: {self._misfit(state_dict)}") from error
+
+    def _misfit(self, given: Mapping[str, Any]) -> str:
+        own = self.state_dict()
+        for name, value in own.items():
+            if name in given and given[name].shape != value.shape:
+                return f"{name} has shape {list(given[name].shape)} there, {list(value.shape)} here"
+        missing, stray = [n for n in own if n not in given], [n for n in given if n not in own]
+        parts = [(missing, "not there"), (stray, "without a place here")]
+        return (
+            ", ".join(f"{len(names)} tensors are {what} ({names[0]} …)" for names, what in parts if names) or "damaged"
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the hyper-parameters as plain data, so that the file alone rebuilds the task."""
