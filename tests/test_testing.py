@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from zoo.data.loading import Loader
 from zoo.errors import UserError
 from zoo.facts import ArchitectureFactory, Facts, OptimizerFactory
 from zoo.tasks.base import Task
+from zoo.tasks.texture import TextureSynthesis
 from zoo.testing import checks, runner
 
 SLOW = ("export_agrees", "a_few_steps_lower_the_loss", "checkpoint_is_enough")  # run for a fault only where it is meant
@@ -780,6 +782,15 @@ class Climbs(SoundTask):
         return 2 * loss.detach() - loss
 
 
+class Recedes(TextureSynthesis):
+    """The pixels go the wrong way."""
+
+    example = {**TextureSynthesis.example, "optimizer": partial(Adam, lr=0.02)}
+
+    def losses(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        return {name: 2 * loss.detach() - loss for name, loss in super().losses(images, targets).items()}
+
+
 class MonitorsWhatItDoesNotLog(SoundTask):
     """Its best checkpoint can't be chosen."""
 
@@ -888,6 +899,7 @@ TASKS: dict[type, str] = {
     TrainsByAHiddenCounter: "resume_is_exact",
     TakesAModule: "arguments_are_plain",
     Climbs: "a_few_steps_lower_the_loss",
+    Recedes: "each_scale_comes_nearer",
     MonitorsWhatItDoesNotLog: "monitor_is_logged",
     AveragesAverages: "figures_do_not_depend_on_batches",
     GivesTensorsAsJson: "predictions_are_plain",
