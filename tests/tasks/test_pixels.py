@@ -185,8 +185,20 @@ def test_weights_come_from_any_checkpoint_with_such_a_network(tmp_path):
     assert all(torch.equal(v, trained.state_dict()[k]) for k, v in task.perceptual.state_dict().items())
     assert load_network(Small(), file) == {"mean": [0.1], "std": [0.3]}
     assert task.facts["mean"] == [0.1]
-    with pytest.raises(UserError, match="holds no Small of these layers for 1 channels"):
+    with pytest.raises(UserError, match=r"holds no Small with these arguments for 1 channels .*model.grey"):
         load_network(Small(in_channels=1), file)
+
+
+def test_a_network_of_grey_pictures_sees_these_in_grey():
+    data = textures()
+    task = built(texture(grey=True), data)
+    assert task.perceptual.first.in_channels == 1
+    x = torch.rand(1, 3, 40, 40)
+    found = task.maps(x, ["first"])["first"]
+    assert torch.allclose(
+        found, task.maps(x.mean(1, keepdim=True).expand(-1, 3, -1, -1), ["first"])["first"], atol=1e-5
+    )
+    assert not torch.allclose(found, task.maps(x[:, :1].expand(-1, 3, -1, -1), ["first"])["first"], atol=1e-2)
 
 
 def test_layers_have_shares():

@@ -80,7 +80,10 @@ def load_network(network: Architecture, path: str) -> Facts:
             facts: Any = checkpoint.get("hyper_parameters", {}).get("facts") or {}
             return Facts(**{k: facts[k] for k in ("mean", "std") if facts.get(k)})  # type: ignore[typeddict-item]
     channels = next(iter(own.values())).shape[1]
-    raise UserError(f"{file} holds no {type(network).__name__} of these layers for {channels} channels")
+    raise UserError(
+        f"{file} holds no {type(network).__name__} with these arguments for {channels} channels "
+        "(model.grey: true is for one that was trained on grey pictures)"
+    )
 
 
 def layer_shares(

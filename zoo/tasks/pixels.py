@@ -5,7 +5,8 @@ the last one's picture, enlarged. By default a training step is ten iterations o
 Limited Memory BFGS Method for Large Scale Optimization", 1989), whose history of ten steps takes 20 times the picture's
 memory, here and in the checkpoint.
 
-The checkpoint also holds the perceptual network, so that it stands alone.
+The checkpoint also holds the perceptual network, so that it stands alone. Pictures of one batch share the optimiser's
+line search and history: each is at the same minimum as alone, but not after the same steps.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class PixelTask(Task):
     monitor = "train/loss"
     reached: Tensor
 
-    def keep_pixels(self, scales: Sequence[float], blur_strides: bool, perceptual_weights: str | None) -> None:
+    def keep_pixels(
+        self, scales: Sequence[float], blur_strides: bool, perceptual_weights: str | None, grey: bool
+    ) -> None:
         """Remember what every such task takes.
 
         Raises:
@@ -75,7 +78,8 @@ class PixelTask(Task):
         rising = all(a < b for a, b in pairwise(scales))
         if not scales or not rising or scales[0] <= 0 or scales[-1] != 1:
             raise UserError(f"model.scales are shares of the size that grow to 1, not {list(scales)}")
-        self.scales, self.blur_strides, self.perceptual_weights = list(scales), blur_strides, perceptual_weights
+        self.scales, self.blur_strides = list(scales), blur_strides
+        self.perceptual_weights, self.grey = perceptual_weights, grey
         self.automatic_optimization = False
         self._targets: tuple[int, Any] | None = None
 
@@ -105,12 +109,13 @@ class PixelTask(Task):
 
     def build(self) -> None:
         """The perceptual network, and a picture for each scale."""
-        network: Architecture = self.make("perceptual", num_classes=0)
+        channels = 1 if self.grey else self.facts["in_channels"]
+        network: Architecture = self.make("perceptual", num_classes=0, in_channels=channels)
         if self.perceptual_weights and wants_pretrained():
             self.hparams["facts"] = {**self.facts, **load_network(network, self.perceptual_weights)}
         self.hparams["perceptual_weights"] = None  # they are in the task's own checkpoints
         self.perceptual = freeze(network, self.blur_strides)
-        self.normalize = Normalize(self.perceptual, self.facts)
+        self.normalize = Normalize(self.perceptual, {**self.facts, "in_channels": channels})
         count = self.facts["num_images"]
         self.sizes = [[max(1, round(n * s)) for n in self.facts["image_size"]] for s in self.scales]
         self.images = nn.ParameterList(torch.full((count, 3, *size), 0.5) for size in self.sizes)
@@ -129,6 +134,7 @@ class PixelTask(Task):
         A network pads with zeros, which a descent makes use of along the edges. So it sees the picture with a mirrored
         margin, whose part of the maps is cut off again.
         """
+        images = images.mean(1, keepdim=True) if self.grey else images
         down, right = (min(MARGIN, n - 1) for n in images.shape[2:])  # a mirror gives no more than the picture has
         seen = F.pad(images, (right, right, down, down), mode="reflect")
         found = self.perceptual.features(self.normalize(seen), layers)

@@ -57,6 +57,7 @@ class StyleTransfer(PixelTask):
         optimizer: of the pixels; left out, L-BFGS with ten iterations a step, a line search and a history of ten.
         blur_strides: put a blur in front of the network's strided layers.
         perceptual_weights: checkpoint of any task that trained such a network, whose weights it takes.
+        grey: the network was trained on grey pictures, so it sees these in grey.
         facts: what is known of the data; the data module adds what is missing.
 
     Shape:
@@ -80,11 +81,12 @@ class StyleTransfer(PixelTask):
         optimizer: OptimizerFactory | None = None,
         blur_strides: bool = True,
         perceptual_weights: str | None = None,
+        grey: bool = False,
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
         self.keep(facts, perceptual=(perceptual, Architecture), optimizer=(optimizer, Optimizer))
-        self.keep_pixels(scales, blur_strides, perceptual_weights)
+        self.keep_pixels(scales, blur_strides, perceptual_weights, grey)
         if (least := min(content_weight, patch_weight, tv_weight)) < 0:
             raise UserError(f"model.content_weight, patch_weight and tv_weight must be at least 0, not {least}")
         self.style_layers, self.content_layers = style_layers, content_layers
