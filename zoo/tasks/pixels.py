@@ -5,8 +5,8 @@ the last one's picture, enlarged. By default a training step is ten iterations o
 Limited Memory BFGS Method for Large Scale Optimization", 1989), whose history of ten steps takes 20 times the picture's
 memory, here and in the checkpoint.
 
-The checkpoint also holds the perceptual network, so that it stands alone. Pictures of one batch share the optimiser's
-line search and history: each is at the same minimum as alone, but not after the same steps.
+The checkpoint also holds the perceptual network, so that it stands alone. Pictures of one batch have
+losses of their own, but share the optimiser's line search and history: each goes other steps than it would alone.
 """
 
 from __future__ import annotations
