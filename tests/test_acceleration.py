@@ -1,5 +1,6 @@
 """The same results in less time: what is stored and computed differently, and that nothing else is."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,7 @@ class TestCompile:
         line = said(capsys, "fit", "--config", "toy.yaml", "--config", "trainer/compile")
         assert line.startswith("zoo: error: Compile: the network can't be compiled")
         assert "file too short" in line
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
     @pytest.mark.slow
     def test_inductors_code_gives_the_same_results(self):

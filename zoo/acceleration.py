@@ -110,7 +110,7 @@ class Compile(_OnNetworks):
             steps as CUDA graphs.
 
     Raises:
-        UserError: no program can be compiled on this machine, or not this network.
+        UserError: no program can be compiled on this machine.
     """
 
     def __init__(self, mode: Mode = "default") -> None:
@@ -126,18 +126,21 @@ class Compile(_OnNetworks):
         """Interpreted again: layer by layer, with hooks, and fit for export."""
         network._compiled_call_impl = None  # torch has no word for it; its own copies of a module leave it out
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """A network that can't be compiled ends the run in a line; so does what a killed compiler left half written."""
-        if "torch._dynamo" not in sys.modules:
-            return
-        from torch._dynamo.exc import TorchDynamoException
-        from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-        if isinstance(exception, TorchDynamoException):
-            raise UserError(
-                f"Compile: the network can't be compiled: {_reason(exception)} (if an earlier run was stopped while it "
-                f"compiled, remove {cache_dir()})"
-            ) from exception
+def explained(error: BaseException) -> str | None:
+    """A line on a network that can't be compiled; None of any other error."""
+    if "torch._dynamo" not in sys.modules:
+        return None
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    if not isinstance(error, TorchDynamoException):
+        return None
+    # What a killed compiler left half written ends the same way.
+    return (
+        f"Compile: the network can't be compiled: {_reason(error)} (if an earlier run was stopped while it compiled, "
+        f"remove {cache_dir()})"
+    )
 
 
 def check_compiler(device: torch.device) -> None:

@@ -548,4 +548,10 @@ def _run(argv: list[str]) -> int:
         if os.environ.get("ZOO_DEBUG"):
             raise
         raise UserError(" ".join(str(error).split())) from error
+    except Exception as error:
+        from zoo.acceleration import explained
+
+        if (line := explained(error)) is None:
+            raise
+        raise UserError(line) from error
     return 0
