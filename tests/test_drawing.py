@@ -121,4 +121,10 @@ def test_confusion_shows_a_row_as_shares() -> None:
 
 
 def test_confusion_of_an_absent_class() -> None:
-    confusion_picture(torch.zeros(3, 3, dtype=torch.int64), ["a", "b", "c"])
+    """A row without samples is drawn as one without hits: nothing is divided by its sum."""
+    matrix = torch.tensor([[2, 0, 0], [0, 0, 0], [0, 0, 3]])
+    absent = np.array(confusion_picture(matrix, ["a", "b", "c"]))
+    there = np.array(confusion_picture(matrix + torch.diag(torch.tensor([0, 4, 0])), ["a", "b", "c"]))
+    changed = np.argwhere((absent != there).any(-1)) / absent.shape[:2]
+    assert changed.min() > 0.2  # the middle cell alone
+    assert changed.max() < 0.8

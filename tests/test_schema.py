@@ -58,7 +58,7 @@ def test_is_a_json_schema(made: Made) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.relative_to(ROOT / "recipes").as_posix())
 def test_accepts_our_recipes(check: Any, path: Path) -> None:
-    check.validate(yaml.safe_load(path.read_text()))
+    assert not [error.message for error in check.iter_errors(yaml.safe_load(path.read_text()))]
 
 
 @pytest.mark.parametrize(

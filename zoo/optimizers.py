@@ -38,6 +38,14 @@ def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
     return x.T if tall else x
 
 
+def _evaluated(closure: Callable[[], Any] | None) -> Any:
+    """The loss, with its gradients, of a closure as torch's optimisers take it."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
 class Muon(Optimizer):
     """Momentum whose update of each matrix is orthogonalised; filters are matrices of a row each.
 
@@ -79,10 +87,7 @@ class Muon(Optimizer):
         Args:
             closure: computes the loss and its gradients.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluated(closure)
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
@@ -142,10 +147,7 @@ class Together(Optimizer):
         Args:
             closure: computes the loss and its gradients.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluated(closure)
         for one in self.optimizers:
             one.step()
         return loss

@@ -101,9 +101,11 @@ def _fit_parser() -> ArgumentParser:
     from zoo.parsing import ZooParser
 
     class Built(Exception):  # noqa: N818  no error: it ends the command line before anything is parsed
-        pass
+        """Carries the finished parser out."""
 
     class ParserOnly(ZooCLI):
+        """Stops when its parser is built."""
+
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
             return {"fit": ZooCLI.subcommands()["fit"]}

@@ -216,12 +216,8 @@ def _learnt_weights(layers: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
 @contextmanager
 def _hooked(layers: dict[str, nn.Module], note: Callable[[str, Any], None]) -> Iterator[None]:
     """Show ``note`` each output of these layers, with the layer's name."""
-    handles = [m.register_forward_hook(lambda _m, _i, out, n=n: note(n, out)) for n, m in layers.items()]
-    try:
+    with _removed_after([m.register_forward_hook(lambda _m, _i, out, n=n: note(n, out)) for n, m in layers.items()]):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -231,6 +227,12 @@ def _entered(blocks: dict[str, nn.Module], norms: dict[str, Tensor]) -> Iterator
         block.register_forward_pre_hook(lambda _m, args, n=n: _note_norm(norms, n, args[0]))
         for n, block in blocks.items()
     ]
+    with _removed_after(handles):
+        yield
+
+
+@contextmanager
+def _removed_after(handles: Sequence[Any]) -> Iterator[None]:
     try:
         yield
     finally:
