@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from zoo.data.files import upright_size
-from zoo.data.pictures import EMBEDDED, ContentAndStyle, Textures, picture_file, read_scaled
+from zoo.data.pictures import EMBEDDED, ContentAndStyle, Pictures, Textures, picture_file, read_scaled
 from zoo.errors import UserError
 
 
@@ -130,3 +130,33 @@ def test_an_epoch_is_the_same_batch_again_and_again():
     assert data.val_dataloader() == []
     with pytest.raises(UserError, match=r"data.canvas is height and width"):
         Textures(canvas=[64])
+
+
+def test_pictures_to_begin_with_have_one_shape(tmp_path):
+    picture = Image.new("RGB", (60, 20), "red")
+    picture.paste("lime", (20, 0, 40, 20))
+    picture.save(tmp_path / "wide.png")
+    square = save(tmp_path / "square.png", (30, 30), (0, 0, 255))
+    wide = str(tmp_path / "wide.png")
+    data = Pictures([square, wide], size=24, steps=3)
+    images, names = first_batch(data)
+    assert torch.allclose(images.mean((2, 3)), torch.tensor([[0.0, 0, 1], [0, 1, 0]]), atol=0.01)
+    assert images.shape == (2, 3, 24, 24)
+    assert names == [square, wide]
+    assert data.facts == {"in_channels": 3, "image_size": [24, 24], "num_images": 2}
+    assert len(data.train_dataloader()) == 3
+    images, names = first_batch(Pictures(wide, canvas=[16, 48]), "predict")
+    assert images.shape == (1, 3, 16, 48)
+    assert names == [wide]
+
+
+def test_without_a_picture_there_is_a_grey_canvas():
+    images, names = first_batch(Pictures(size=40), "test")
+    assert names == ["canvas"]
+    assert images.shape == (1, 3, 40, 40)
+    assert images.unique().tolist() == [0.5]
+    assert first_batch(Pictures(canvas=[16, 32]))[0].shape == (1, 3, 16, 32)
+    with pytest.raises(UserError, match=r"data.canvas is height and width, at least 16 each, not \[8, 32\]"):
+        Pictures(canvas=[8, 32])
+    with pytest.raises(UserError, match="no picture is given"):
+        Pictures([])

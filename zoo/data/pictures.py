@@ -187,6 +187,27 @@ def listed(value: list[str] | str) -> list[str]:
     return names
 
 
+def checked_canvas(canvas: list[int] | None) -> list[int] | None:
+    """Height and width of what is made, where they are given.
+
+    Raises:
+        UserError: they are not two numbers that are large enough.
+    """
+    if canvas is not None and (len(canvas) != 2 or min(canvas) < SMALLEST):
+        raise UserError(f"data.canvas is height and width, at least {SMALLEST} each, not {canvas}")
+    return canvas
+
+
+def read_alike(names: list[str], size: int) -> Tensor:
+    """Pictures in the first one's shape, which is cut out of the others.
+
+    Returns:
+        in [0, 1], (B, 3, H, W), the longer side ``size``
+    """
+    first = read_scaled(names[0], size)
+    return torch.stack([first, *(read_filling(name, list(first.shape[1:])) for name in names[1:])])
+
+
 class Textures(PixelData):
     """Textures, each to be made anew.
 
@@ -210,9 +231,7 @@ class Textures(PixelData):
     ) -> None:
         super().__init__(steps, size)
         self.keep()
-        if canvas is not None and (len(canvas) != 2 or min(canvas) < SMALLEST):
-            raise UserError(f"data.canvas is height and width, at least {SMALLEST} each, not {canvas}")
-        self.texture, self.canvas = listed(texture), canvas
+        self.texture, self.canvas = listed(texture), checked_canvas(canvas)
 
     def read(self) -> tuple[Any, list[int], int]:
         """Textures and their names."""
@@ -268,9 +287,8 @@ class ContentAndStyle(PixelData):
 
     def read(self) -> tuple[Any, list[int], int]:
         """Contents (B, 3, H, W), and styles with their weights and masks."""
-        first = read_scaled(self.content[0], self.size)
-        size = list(first.shape[1:])
-        content = torch.stack([first, *(read_filling(name, size) for name in self.content[1:])])
+        content = read_alike(self.content, self.size)
+        size = list(content.shape[2:])
         styles = [
             Style(read_scaled(name, self.style_size), share, mask)
             for name, share, mask in zip(self.style, self.shares, self._read_masks(size), strict=True)
@@ -285,6 +303,47 @@ class ContentAndStyle(PixelData):
             if not mask.any():
                 raise UserError(f"data.masks: {name} is black all over, so its style is wanted nowhere")
         return [*masks]
+
+
+class Pictures(PixelData):
+    """Pictures to begin with or to come near to, or an empty canvas.
+
+    Args:
+        picture: file or embedded name; several are made in one batch, the first one's shape cut out of the others. Left
+            out, a canvas of middle grey.
+        size: longer side of the result; of a canvas without picture, both sides.
+        canvas: height and width of the result instead; pictures are cut to its shape.
+        steps: training steps an epoch, which is a scale.
+
+    Shape:
+        images: in [0, 1], (B, 3, H, W); names: list of B, ``canvas`` for an empty one
+    """
+
+    batch: ClassVar[str] = "pictures"
+    about: ClassVar[str] = "your own pictures, embedded ones (astronaut, chelsea, china, …), or an empty canvas"
+    example: ClassVar[dict[str, Any]] = {"picture": ["chelsea", "rocket", "china"], "size": 32, "steps": 3}
+
+    def __init__(
+        self,
+        picture: list[str] | str | None = None,
+        size: int = 384,
+        canvas: list[int] | None = None,
+        steps: int = 10,
+    ) -> None:
+        super().__init__(steps, size)
+        self.keep()
+        self.picture = None if picture is None else listed(picture)
+        self.canvas = checked_canvas(canvas)
+
+    def read(self) -> tuple[Any, list[int], int]:
+        """Pictures and their names."""
+        if self.picture is None:
+            images = torch.full((1, 3, *(self.canvas or [self.size, self.size])), 0.5)
+        elif self.canvas is not None:
+            images = torch.stack([read_filling(name, self.canvas) for name in self.picture])
+        else:
+            images = read_alike(self.picture, self.size)
+        return (images, self.picture or ["canvas"]), list(images.shape[2:]), len(images)
 
 
 def _shares(weights: list[float] | None, count: int) -> list[float]:

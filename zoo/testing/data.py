@@ -29,7 +29,7 @@ from zoo.testing.checks import Failed, Skipped, accepted, as_plain, check, expec
 
 BATCH = 3  # samples: an epoch of a small example has several batches, and most often a last one that is not full
 # Forms of tasks whose parameter is an image; the same pictures come again and again, and are measured at the end.
-PIXELS = ("style_transfer", "texture")
+PIXELS = ("pictures", "style_transfer", "texture")
 # There, there is no order, nothing to share and nothing to hold out.
 SHUFFLED = ("*", *(f"-{form}" for form in PIXELS))
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -543,6 +543,14 @@ def _texture(batch: Any, facts: Facts, split: str) -> None:
     )
 
 
+def _pictures(batch: Any, facts: Facts, split: str) -> None:
+    images, names = batch
+    _pixels(images, facts["in_channels"], split)
+    counts = len(images), len(names), facts["num_images"]
+    expect(len({*counts}) == 1, f"{split}: {counts[0]} pictures, {counts[1]} names, num_images {counts[2]}")
+    expect(list(images.shape[2:]) == facts["image_size"], f"{split}: pictures {tuple(images.shape)} and image_size")
+
+
 def _pixels(images: Tensor, channels: int, split: str) -> None:
     right = images.is_floating_point() and images.dim() == 4 and images.shape[1] == channels
     expect(right, f"{split}: expected floats with {channels} channels, found {images.dtype} {tuple(images.shape)}")
@@ -554,6 +562,7 @@ FORMS: dict[str, Callable[[Any, Facts, str], None]] = {
     "classification": _classification,
     "detection": _lists,
     "instance_segmentation": _lists,
+    "pictures": _pictures,
     "style_transfer": _style_transfer,
     "texture": _texture,
 }
