@@ -74,7 +74,7 @@ def upright_size(path: str | Path) -> tuple[int, int]:
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
             return image.size if turned else image.size[::-1]
     except BROKEN as error:
-        raise UnreadableImage(f"{path} can't be read as a picture: {_reason(error)}") from error
+        raise UnreadableImage(f"{path} can't be read as a picture: {reason(error)}") from error
 
 
 def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region: Region = central) -> Tensor:
@@ -108,11 +108,12 @@ def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region:
             scaled = (box[0] * sx, box[1] * sy, right, bottom)
             pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box=scaled)
     except BROKEN as error:
-        raise UnreadableImage(f"{path} can't be read as a picture: {_reason(error)}") from error
+        raise UnreadableImage(f"{path} can't be read as a picture: {reason(error)}") from error
     return torch.from_numpy(np.array(pixels).reshape(height, width, channels)).permute(2, 0, 1).contiguous()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What Pillow says of a file, in words that a person understands."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, Image.UnidentifiedImageError):
@@ -140,11 +141,12 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
     return image.convert({1: "L", 3: "RGB"}[channels])
 
 
-def matching_files(patterns: Sequence[str]) -> list[str]:
+def matching_files(patterns: Sequence[str], argument: str = "data.files") -> list[str]:
     """The files that paths, folders and glob patterns stand for, each once, in their order.
 
     Args:
         patterns: a file stands for itself, a folder for the pictures in it, ``**`` for any depth of folders.
+        argument: where they were given, for the error.
 
     Raises:
         UserError: one of them stands for nothing.
@@ -159,7 +161,7 @@ def matching_files(patterns: Sequence[str]) -> list[str]:
         else:
             matches = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207
         if not matches:
-            raise UserError(f"data.files: no picture matches {pattern}")
+            raise UserError(f"{argument}: no picture matches {pattern}")
         found |= dict.fromkeys(matches)
     return list(found)
 

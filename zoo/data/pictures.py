@@ -281,7 +281,7 @@ class ContentAndStyle(PixelData):
         self.style_size = size if style_size is None else style_size
         if self.style_size < SMALLEST:
             raise UserError(f"data.style_size must be at least {SMALLEST}, not {style_size}")
-        self.shares = _shares(style_weights, len(self.style))
+        self.shares = shares_of(style_weights, len(self.style))
         if self.masks is not None and len(self.masks) != len(self.style):
             raise UserError(f"data.masks has {len(self.masks)} pictures for {len(self.style)} styles: a mask a style")
 
@@ -346,7 +346,12 @@ class Pictures(PixelData):
         return (images, self.picture or ["canvas"]), list(images.shape[2:]), len(images)
 
 
-def _shares(weights: list[float] | None, count: int) -> list[float]:
+def shares_of(weights: list[float] | None, count: int) -> list[float]:
+    """Weights of so many styles as shares of 1; where none are given, all alike.
+
+    Raises:
+        UserError: there are more or fewer, one is below 0, or none above.
+    """
     given = [1.0] * count if weights is None else weights
     if len(given) != count:
         raise UserError(f"data.style_weights has {len(given)} values for {count} styles")

@@ -40,6 +40,7 @@ FACTS: dict[str, tuple[str, ...]] = {
     "instance_segmentation": ("num_classes", "class_names", "in_channels"),
     "semantic_segmentation": ("num_classes", "class_names", "in_channels", "image_size"),
     "captioning": ("vocabulary", "in_channels", "image_size"),
+    "stylization": ("in_channels", "image_size"),
     **dict.fromkeys(PIXELS, ("in_channels", "image_size", "num_images")),
 }
 
@@ -533,6 +534,13 @@ def _style_transfer(batch: Any, facts: Facts, split: str) -> None:
     expect(abs(total - 1) < 1e-6, f"{split}: the styles' weights add up to {total:.4g}, expected 1")
 
 
+def _stylization(batch: Any, facts: Facts, split: str) -> None:
+    contents, styles = batch
+    _images(contents, facts, split)
+    _images(styles, facts, split)
+    expect(len(contents) == len(styles), f"{split}: {len(contents)} contents, {len(styles)} styles")
+
+
 def _texture(batch: Any, facts: Facts, split: str) -> None:
     images, names = batch
     for image in images:
@@ -564,6 +572,7 @@ FORMS: dict[str, Callable[[Any, Facts, str], None]] = {
     "instance_segmentation": _lists,
     "pictures": _pictures,
     "style_transfer": _style_transfer,
+    "stylization": _stylization,
     "texture": _texture,
 }
 

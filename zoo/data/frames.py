@@ -1,0 +1,94 @@
+"""Pictures and videos of any size, frame by frame, for tasks that make a picture of each.
+
+Pillow reads pictures, animated ones too; PyAV reads videos, where it is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageSequence
+from torch import Tensor
+
+from zoo.data.files import BROKEN, UnreadableImage, read_image, reason, to_channels, upright_size, whole
+from zoo.data.pictures import scaled_size
+from zoo.errors import UserError
+
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
+
+
+class Frames:
+    """Every frame of every file, one by one, as (bytes (1, 3, H, W), names, names and messages of unreadable files).
+
+    Args:
+        paths: pictures and videos.
+        size: longer side; None for their own.
+        rank: of this process, which takes every so many-th frame.
+        world: number of processes.
+    """
+
+    def __init__(self, paths: Sequence[str], size: int | None, rank: int = 0, world: int = 1) -> None:
+        self.paths, self.size, self.rank, self.world = paths, size, rank, world
+
+    def __iter__(self) -> Iterator[tuple[Tensor, list[str], list[tuple[str, str]]]]:
+        number = 0
+        for path in self.paths:
+            try:
+                for pixels, name in frames(path, self.size):
+                    if number % self.world == self.rank:
+                        yield pixels[None], [name], []
+                    number += 1
+            except UnreadableImage as error:
+                if self.rank == 0:
+                    yield torch.empty(0), [], [(path, str(error))]
+
+
+def frames(path: str, size: int | None = None) -> Iterator[tuple[Tensor, str]]:
+    """Pictures in a file, as bytes (3, H, W), with their names; of several, numbered ones.
+
+    Args:
+        path: a picture, an animated one, or a video.
+        size: longer side; None for its own.
+
+    Raises:
+        UnreadableImage: the file is missing or damaged, from some frame on perhaps.
+        UserError: it is a video, and PyAV is not installed.
+    """
+    if Path(path).suffix.lower() in VIDEOS:
+        yield from _numbered(path, _video(path), size)
+        return
+    try:
+        with Image.open(path) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                yield from _numbered(path, ImageSequence.Iterator(image), size)
+                return
+    except BROKEN as error:
+        raise UnreadableImage(f"{path} can't be read as a picture: {reason(error)}") from error
+    height, width = upright_size(path)
+    yield read_image(path, scaled_size(height, width, size or max(height, width)), region=whole), path
+
+
+def _numbered(path: str, images: Any, size: int | None) -> Iterator[tuple[Tensor, str]]:
+    for number, image in enumerate(images):
+        height, width = scaled_size(image.height, image.width, size or max(image.size))
+        pixels = to_channels(image, 3).resize((width, height), Image.Resampling.BILINEAR)
+        yield torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous(), f"{path} frame {number}"
+
+
+def _video(path: str) -> Iterator[Image.Image]:
+    try:
+        import av
+    except ImportError as error:
+        raise UserError(f"{path} is a video, which PyAV reads: pip install 'lightning-zoo[video]'") from error
+    try:
+        with av.open(path) as container:
+            if not container.streams.video:
+                raise UnreadableImage(f"{path} holds no video")
+            for frame in container.decode(video=0):
+                yield frame.to_image().rotate(frame.rotation, expand=True)
+    except av.error.FFmpegError as error:
+        raise UnreadableImage(f"{path} can't be read as a video: {error}") from error
