@@ -14,8 +14,8 @@ from zoo.data.pictures import ContentAndStyle, Textures
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.style import gram
-from zoo.tasks.perceptual import blur, freeze, layer_shares, load_network, resized
-from zoo.tasks.pixels import MARGIN, lbfgs
+from zoo.tasks.perceptual import MARGIN, blur, freeze, layer_shares, load_network, resized
+from zoo.tasks.pixels import lbfgs
 from zoo.tasks.style_transfer import StyleTransfer
 from zoo.tasks.texture import TextureSynthesis
 

@@ -8,17 +8,66 @@ Convolutional Networks Shift-Invariant Again", 2019) spreads the gradient, and s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.base import Architecture, find_layers
+from zoo.architectures.base import Architecture, find_layers, wants_pretrained
 from zoo.checkpoints import read, resolve
 from zoo.errors import UserError
 from zoo.facts import Facts
+from zoo.tasks.base import Normalize, Task
 
 STRIDED = (nn.Conv2d, nn.MaxPool2d)  # average pooling blurs by itself
+MARGIN = 32  # pixels, a multiple of most layers' stride; at 16, a seam so far from the edge can be seen
+
+
+class PerceptualTask(Task):
+    """Base of tasks that a perceptual network, their factory of this name, looks at pictures for.
+
+    A subclass calls ``keep`` and then ``keep_perceptual``.
+    """
+
+    def keep_perceptual(self, blur_strides: bool, perceptual_weights: str | None, grey: bool) -> None:
+        """Remember what every such task takes."""
+        self.blur_strides, self.perceptual_weights, self.grey = blur_strides, perceptual_weights, grey
+
+    def build(self) -> None:
+        """The perceptual network."""
+        channels = 1 if self.grey else self.facts["in_channels"]
+        network: Architecture = self.make("perceptual", num_classes=0, in_channels=channels)
+        if self.perceptual_weights and wants_pretrained():
+            self.hparams["facts"] = {**self.facts, **load_network(network, self.perceptual_weights)}
+        self.hparams["perceptual_weights"] = None  # they are in the task's own checkpoints
+        self.perceptual = freeze(network, self.blur_strides)
+        self.normalize = Normalize(self.perceptual, {**self.facts, "in_channels": channels})
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module, but the perceptual network only looks."""
+        super().train(mode)
+        if self._built:
+            self.perceptual.eval()
+        return self
+
+    def maps(self, images: Tensor, layers: Sequence[str], margin: int = MARGIN) -> dict[str, Tensor]:
+        """Feature maps of images in [0, 1].
+
+        A network pads, which a descent on pixels makes use of along the edges. So it sees the picture with a mirrored
+        margin, whose part of the maps is cut off again.
+        """
+        images = images.mean(1, keepdim=True) if self.grey else images
+        down, right = (min(margin, n - 1) for n in images.shape[2:])  # a mirror gives no more than the picture has
+        seen = F.pad(images, (right, right, down, down), mode="reflect")
+        found = self.perceptual.features(self.normalize(seen), layers)
+        shares = down / seen.shape[2], right / seen.shape[3]
+        return {name: _without_margin(maps, shares) for name, maps in found.items()}
+
+
+def _without_margin(maps: Tensor, shares: Sequence[float]) -> Tensor:
+    """Maps without these shares of height and width at each edge, to the nearest cell; one is left at least."""
+    down, right = (min(round(n * share), (n - 1) // 2) for n, share in zip(maps.shape[2:], shares, strict=True))
+    return maps[..., down : maps.shape[2] - down, right : maps.shape[3] - right]
 
 
 def freeze(network: Architecture, blur_strides: bool) -> Architecture:

@@ -15,25 +15,21 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import LBFGS, Optimizer
 
 from zoo import drawing
-from zoo.architectures.base import Architecture, wants_pretrained
 from zoo.data.loading import key, run_seed
 from zoo.errors import UserError
 from zoo.style import out_of_range
-from zoo.tasks.base import Normalize, Task
-from zoo.tasks.perceptual import freeze, load_network, resized
+from zoo.tasks.perceptual import PerceptualTask, resized
 
 UNSAID = 1000  # epochs where neither recipe nor command line says any; Lightning's
 RANGE = 15.0  # weight of the mean squared distance of pixels to [0, 1]; they are clamped at the end of a scale
-MARGIN = 32  # pixels, a multiple of most layers' stride; at 16, a seam so far from the edge can be seen
 SCALES = (0.25, 0.5, 1.0)
 
 
@@ -52,7 +48,7 @@ class Painted:
     figures: dict[str, float]
 
 
-class PixelTask(Task):
+class PixelTask(PerceptualTask):
     """Base of tasks whose parameter is an image.
 
     A subclass says where to start (``start``), what is to be approached (``targets``), how far away a picture is
@@ -78,8 +74,8 @@ class PixelTask(Task):
         rising = all(a < b for a, b in pairwise(scales))
         if not scales or not rising or scales[0] <= 0 or scales[-1] != 1:
             raise UserError(f"model.scales are shares of the size that grow to 1, not {list(scales)}")
-        self.scales, self.blur_strides = list(scales), blur_strides
-        self.perceptual_weights, self.grey = perceptual_weights, grey
+        self.keep_perceptual(blur_strides, perceptual_weights, grey)
+        self.scales = list(scales)
         self.automatic_optimization = False
         self._targets: tuple[int, Any] | None = None
 
@@ -109,37 +105,11 @@ class PixelTask(Task):
 
     def build(self) -> None:
         """The perceptual network, and a picture for each scale."""
-        channels = 1 if self.grey else self.facts["in_channels"]
-        network: Architecture = self.make("perceptual", num_classes=0, in_channels=channels)
-        if self.perceptual_weights and wants_pretrained():
-            self.hparams["facts"] = {**self.facts, **load_network(network, self.perceptual_weights)}
-        self.hparams["perceptual_weights"] = None  # they are in the task's own checkpoints
-        self.perceptual = freeze(network, self.blur_strides)
-        self.normalize = Normalize(self.perceptual, {**self.facts, "in_channels": channels})
+        super().build()
         count = self.facts["num_images"]
         self.sizes = [[max(1, round(n * s)) for n in self.facts["image_size"]] for s in self.scales]
         self.images = nn.ParameterList(torch.full((count, 3, *size), 0.5) for size in self.sizes)
         self.register_buffer("reached", torch.zeros((), dtype=torch.int64))
-
-    def train(self, mode: bool = True) -> Self:
-        """As every module, but the perceptual network only looks."""
-        super().train(mode)
-        if self._built:
-            self.perceptual.eval()
-        return self
-
-    def maps(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Feature maps of images in [0, 1].
-
-        A network pads with zeros, which a descent makes use of along the edges. So it sees the picture with a mirrored
-        margin, whose part of the maps is cut off again.
-        """
-        images = images.mean(1, keepdim=True) if self.grey else images
-        down, right = (min(MARGIN, n - 1) for n in images.shape[2:])  # a mirror gives no more than the picture has
-        seen = F.pad(images, (right, right, down, down), mode="reflect")
-        found = self.perceptual.features(self.normalize(seen), layers)
-        shares = down / seen.shape[2], right / seen.shape[3]
-        return {name: _without_margin(maps, shares) for name, maps in found.items()}
 
     def setup(self, stage: str) -> None:
         """An epoch is a scale, so their number is known.
@@ -264,12 +234,6 @@ class PixelTask(Task):
     def noise_generator(self) -> torch.Generator:
         """Of noise to start from: a function of the run's seed."""
         return torch.Generator().manual_seed(key(run_seed(), 2))
-
-
-def _without_margin(maps: Tensor, shares: Sequence[float]) -> Tensor:
-    """Maps without these shares of height and width at each edge, to the nearest cell; one is left at least."""
-    down, right = (min(round(n * share), (n - 1) // 2) for n, share in zip(maps.shape[2:], shares, strict=True))
-    return maps[..., down : maps.shape[2] - down, right : maps.shape[3] - right]
 
 
 def lbfgs(params: Any) -> LBFGS:
