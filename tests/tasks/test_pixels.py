@@ -9,12 +9,13 @@ from torch.nn import functional as F
 from torch.optim import LBFGS, Adam
 
 from zoo.architectures.base import Architecture, Stage
+from zoo.architectures.frozen import blur, freeze
 from zoo.checkpoints import load
 from zoo.data.pictures import ContentAndStyle, Textures
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.style import gram
-from zoo.tasks.perceptual import MARGIN, blur, freeze, layer_shares, load_network, resized
+from zoo.tasks.perceptual import MARGIN, layer_shares, load_network, resized
 from zoo.tasks.pixels import lbfgs
 from zoo.tasks.style_transfer import StyleTransfer
 from zoo.tasks.texture import TextureSynthesis

@@ -1,0 +1,53 @@
+"""Networks for looking only: frozen, with blurred strides.
+
+A strided layer sees only every second pixel, so that its gradient marks the picture with a grid of its own: Odena,
+Dumoulin and Olah, "Deconvolution and Checkerboard Artifacts", 2016. A blur in front of the stride (Zhang, "Making
+Convolutional Networks Shift-Invariant Again", 2019) spreads the gradient, and speeds the descent severalfold.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.architectures.base import Architecture
+
+STRIDED = (nn.Conv2d, nn.MaxPool2d)  # average pooling blurs by itself
+
+
+def freeze(network: Architecture, blur_strides: bool) -> Architecture:
+    """The network for looking only: no gradient to its weights, in evaluation mode.
+
+    Convolutions repeat the edge where they would pad with zeros, since a descent makes use of the dark frame.
+
+    Args:
+        network: is changed.
+        blur_strides: put a blur in front of every strided convolution and maximum.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros":
+            module.padding_mode = "replicate"
+        if blur_strides and isinstance(module, STRIDED) and _stride(module) > 1:
+            module.register_forward_pre_hook(_blur_input)
+    return network.requires_grad_(False).eval()
+
+
+def _stride(module: Any) -> int:
+    return max(module.stride) if isinstance(module.stride, tuple) else module.stride
+
+
+def _blur_input(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (blur(inputs[0]), *inputs[1:])
+
+
+def blur(maps: Tensor) -> Tensor:
+    """The binomial filter (1, 2, 1) / 4 along both axes, edges repeated; what lies at a half cycle a pixel is gone.
+
+    Shape:
+        (B, C, H, W) -> (B, C, H, W)
+    """
+    one = maps.new_tensor([0.25, 0.5, 0.25])
+    kernel = (one[:, None] * one).expand(maps.shape[1], 1, 3, 3)
+    return F.conv2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), kernel, groups=maps.shape[1])
