@@ -53,6 +53,11 @@ class Facts(TypedDict, total=False):
     num_images: int
 
 
+def class_names(facts: Facts) -> list[str]:
+    """Names of the classes, else their numbers."""
+    return list(facts.get("class_names") or map(str, range(facts.get("num_classes", 0))))
+
+
 class ArchitectureFactory(Protocol):
     """A network yet to be built; keywords are the facts that it may accept."""
 
@@ -137,6 +142,13 @@ def build(factory: Any, needs: tuple[str, ...] = (), **facts: Any) -> Any:
     if missing := [name for name in needs if name not in accepted]:
         raise UserError(f"{target.__name__} takes no {missing[0]}, which is needed here")
     return factory(**{k: v for k, v in facts.items() if k in accepted and k not in given})
+
+
+def own_classes(factory: Any) -> list[str]:
+    """Names of the classes that a network's own weights tell apart; empty where it is built without, or for others."""
+    target, given = _parts_of(factory)
+    names = target.own_classes(given)
+    return names if given.get("num_classes", len(names)) == len(names) else []
 
 
 def class_of(factory: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from zoo import checkpoints
-from zoo.architectures.base import parameter_count
+from zoo.architectures.base import parameter_count, weights_follow
 from zoo.architectures.efficientnet_lite import EfficientNetLite0, imagenet_weights
 from zoo.data.mnist import MNIST5k
+from zoo.errors import UserError
 from zoo.tasks.classification import Classification
 
+SIZE: dict[str, Any] = {"in_channels": 3, "image_size": [32, 32]}
 VIEW = v2.Compose(
     [v2.Resize(256), v2.CenterCrop(224), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.5])]
 )
@@ -92,6 +96,35 @@ def test_other_classes_and_backbone(network: EfficientNetLite0) -> None:
 def test_none_are_random() -> None:
     stem = EfficientNetLite0(weights=None).network.conv_stem.weight
     assert not torch.allclose(stem, imagenet_weights()["conv_stem.weight"])
+
+
+def test_predicts_by_its_own_classes(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With neither checkpoint nor data set: one command gives names."""
+    picture = str(Path(skimage.data.__file__).parent / "chelsea.png")
+    named = ["--model", "Classification", "--model.architecture", "EfficientNetLite0"]
+    assert zoo("predict", *named, "--data", "ImageFolder", "--data.files", picture, "--out", "told") == 0
+    (row,) = json.loads(Path("told/predictions.json").read_text())
+    assert "cat" in row["class"]
+    assert len({guess["class"] for guess in row["top"]}) == 5
+
+
+def test_its_classes_are_those_of_its_own_weights() -> None:
+    def facts(known: dict[str, Any], **arguments: Any) -> Any:
+        task = Classification(partial(EfficientNetLite0, **arguments), facts={**SIZE, **known})
+        task.configure_model()
+        return task.facts
+
+    assert facts({})["num_classes"] == 1000
+    assert facts({})["class_names"][285] == "Egyptian cat"
+    assert "class_names" not in facts({"num_classes": 3})
+    assert "class_names" not in facts({"num_classes": 1000}, weights=None)
+    own = [f"kind {k}" for k in range(1000)]
+    assert facts({"num_classes": 1000, "class_names": own})["class_names"] == own
+    for arguments in ({"weights": None}, {"num_classes": 3}):
+        with pytest.raises(UserError, match="needs num_classes"):
+            facts({}, **arguments)
+    with weights_follow():  # a checkpoint's, whose classes only it knows
+        assert "class_names" not in facts({"num_classes": 1000})
 
 
 def trained(groups: list[Any]) -> tuple[Classification, Path]:

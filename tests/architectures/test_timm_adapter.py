@@ -145,6 +145,13 @@ def test_pretrained_for_other_channels(fetched: dict[str, Tensor], images: Tenso
     torch.testing.assert_close(four.network.conv1.weight[:, 3], fetched["conv1.weight"][:, 0] * 3 / 4)
 
 
+def test_names_of_the_weights_classes() -> None:
+    names = Timm.own_classes({"name": "resnet18.a1_in1k", "pretrained": True})
+    assert (len(names), names[285]) == (1000, "Egyptian cat")
+    assert len(Timm.own_classes({"name": "vit_base_patch16_224.augreg_in21k", "pretrained": True})) == 21843
+    assert Timm.own_classes({"name": "resnet18.a1_in1k"}) == []
+
+
 def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise ConnectionError("name or service not known\nand more")

@@ -181,6 +181,12 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
         TorchVision("vgg11", image_size=[16, 16])
 
 
+def test_names_of_the_weights_classes() -> None:
+    names = TorchVision.own_classes({"name": "resnet18", "weights": "DEFAULT"})
+    assert (len(names), names[285]) == (1000, "Egyptian cat")
+    assert TorchVision.own_classes({"name": "resnet18"}) == []
+
+
 def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise URLError("name or service not known")

@@ -143,6 +143,15 @@ def test_a_network_by_its_name(workspace, capsys):
     folder = only("inspect-AlexNet")
     assert files(folder) == {"attribution.json", "attribution.png"}
     assert numbers(folder, "attribution")["index"] == 3
+    assert numbers(folder, "attribution")["class"] == "3"
+
+
+def test_ready_weights_name_their_classes(workspace, capsys):
+    words = ["--architecture", "EfficientNetLite0", "--architecture.num_classes", "1000"]
+    assert inspect("attribution", *words, "--architecture.weights", "null", "--class", "3", "--out", "random") == 0
+    assert numbers(Path("random"), "attribution")["class"] == "3"
+    assert inspect("attribution", *words, "--class", "lynx", "--out", "ready") == 0
+    assert numbers(Path("ready"), "attribution")["class"] == "lynx, catamount"
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class Architecture(LightningModule, ABC):
 
     Attributes:
         roles: how it is called (``classifier``, ``segmenter``, ``detector``, ``generator``, ``discriminator``,
-            ``denoiser``, ``captioner``, ``transform``); the conformance kit tests it for these.
+            ``denoiser``, ``captioner``, ``transform``, ``pattern``); the conformance kit tests it for these.
         fixed_channels: the number of channels where it can't be chosen (grey images are then repeated), else None.
         mean, std: the normalisation that its weights were trained with, by channel of images in [0, 1]; None where
             the data's own is right.
@@ -56,6 +56,15 @@ class Architecture(LightningModule, ABC):
     @abstractmethod
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The network's output; see the role's call in the documentation."""
+
+    @classmethod
+    def own_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
+        """Names of the classes that ready weights tell apart, in the order of the output; empty without such weights.
+
+        Args:
+            arguments: those that the network is to be built with, and which ask for the weights; defaults left out.
+        """
+        return []
 
     @property
     def stages(self) -> list[Stage]:

@@ -8,10 +8,12 @@ image's size. On 1,000 ImageNet photographs (training pictures, most likely) the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import timm
 import torch
+from timm.data import ImageNetInfo
 from timm.models import adapt_input_conv
 from torch import Tensor
 
@@ -51,6 +53,11 @@ class EfficientNetLite0(Timm):
             given["conv_stem.weight"] = adapt_input_conv(in_channels, given["conv_stem.weight"])
             same = {name: given[name] for name in own if own[name].shape == given[name].shape}  # all but another head
             self.network.load_state_dict(same, strict=False)
+
+    @classmethod
+    def own_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
+        """ImageNet's thousand, unless its weights are left out."""
+        return list(ImageNetInfo().label_descriptions()) if arguments.get("weights", "imagenet") else []
 
 
 def imagenet_weights() -> dict[str, Tensor]:

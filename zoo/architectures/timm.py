@@ -11,10 +11,11 @@ colours are summed, for several they are repeated in turn and scaled. ``mean`` a
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import timm
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import PretrainedCfg
 from torch import Tensor
 
@@ -95,6 +96,14 @@ class Timm(Architecture):
             self.network.prune_intermediate_layers(list(self._indices.values()), prune_norm=True, prune_head=True)
         if image_size is not None:
             refuse_bad_size(self, name, in_channels, image_size)
+
+    @classmethod
+    def own_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
+        """Those of the pretrained weights, where they are one of timm's sets of ImageNet's classes."""
+        if not arguments.get("pretrained"):
+            return []
+        subset = infer_imagenet_subset(_pretrained_cfg(arguments["name"], True).to_dict())
+        return list(ImageNetInfo(subset).label_descriptions()) if subset else []
 
     @property
     def stages(self) -> list[Stage]:

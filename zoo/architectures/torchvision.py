@@ -16,7 +16,7 @@ Deviations from ``torchvision.models.get_model``:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -100,6 +100,12 @@ class TorchVision(Architecture):
         inception = isinstance(self.network, torchvision.models.GoogLeNet | torchvision.models.Inception3)
         mean, std = ((0.5,), (0.5,)) if inception else (transforms.mean, transforms.std)
         self.mean, self.std = by_channel(mean, in_channels), by_channel(std, in_channels)
+
+    @classmethod
+    def own_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
+        """Those of the pretrained weights."""
+        weights = _weights(arguments["name"], arguments.get("weights"))
+        return list(weights.meta["categories"]) if weights else []
 
     # Feature maps
 

@@ -26,7 +26,7 @@ from zoo.data.base import Data
 from zoo.data.files import read_image
 from zoo.data.loading import InMemory, Rows
 from zoo.errors import UserError
-from zoo.facts import Facts
+from zoo.facts import Facts, class_names
 from zoo.parsing import ZooParser, refuse_functions, told_by
 from zoo.registry import did_you_mean
 from zoo.tasks.base import Normalize, Task
@@ -161,15 +161,8 @@ class Subject:
 
     @property
     def class_names(self) -> list[str]:
-        """Of the outputs; a thousand that the data does not name are taken for ImageNet's."""
-        count = self.facts.get("num_classes", 0)
-        if names := self.facts.get("class_names"):
-            return names
-        if count == 1000:
-            from timm.data import ImageNetInfo
-
-            return ImageNetInfo().label_descriptions()  # type: ignore[return-value]
-        return [str(i) for i in range(count)]
+        """Of the outputs: the data's or, of ready weights, the network's own; else their numbers."""
+        return class_names(self.facts)
 
 
 def _shuffled(samples: Any) -> Any:
@@ -267,6 +260,9 @@ def _by_name(built: Namespace, spec: Namespace) -> Subject:
         image_size=list(said.get("image_size") or IMAGE_SIZE),
         num_classes=said.get("num_classes") or 0,
     )
+    names = network.own_classes(said)
+    if len(names) == facts["num_classes"]:
+        facts["class_names"] = names
     return _placed(Subject(network, facts, Normalize(network, facts), type(network).__name__, built.data))
 
 

@@ -31,7 +31,7 @@ from torchmetrics.classification import (
 from zoo import drawing
 from zoo.architectures.base import Architecture
 from zoo.errors import UserError
-from zoo.facts import ArchitectureFactory, Facts, OptimizerFactory, SchedulerFactory
+from zoo.facts import ArchitectureFactory, Facts, OptimizerFactory, SchedulerFactory, class_names
 from zoo.tasks.base import Normalize, ParameterGroup, Task
 
 Views = Literal["center", "five", "ten", "shifted"]
@@ -148,8 +148,8 @@ class Classification(Task):
 
     @property
     def class_names(self) -> list[str]:
-        """The data's names of the classes, else their numbers."""
-        return list(self.facts.get("class_names") or map(str, range(self.facts["num_classes"])))
+        """Those of the facts, else their numbers."""
+        return class_names(self.facts)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images that are exactly ``image_size``."""
