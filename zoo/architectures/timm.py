@@ -32,7 +32,7 @@ from zoo.errors import UserError
 from zoo.registry import did_you_mean
 
 OFFLINE = "EfficientNetLite0 brings its ImageNet weights along"
-# Said by arguments of ours, or reading files: timm 1.0.20 would unpickle whatever is in a checkpoint.
+# Said by arguments of ours, or naming files to be read.
 TAKEN = (
     "num_classes",
     "in_chans",
