@@ -31,12 +31,17 @@ class PerceptualTask(Task):
     def build(self) -> None:
         """The perceptual network."""
         channels = 1 if self.grey else self.facts["in_channels"]
-        network: Architecture = self.make("perceptual", num_classes=0, in_channels=channels)
+        network: Architecture = self.make("perceptual", num_classes=self.num_outputs, in_channels=channels)
         if self.perceptual_weights and wants_pretrained():
             self.hparams["facts"] = {**self.facts, **load_network(network, self.perceptual_weights)}
         self.hparams["perceptual_weights"] = None  # they are in the task's own checkpoints
         self.perceptual = freeze(network, self.blur_strides)
         self.normalize = Normalize(self.perceptual, {**self.facts, "in_channels": channels})
+
+    @property
+    def num_outputs(self) -> int:
+        """Classes that the network is built with; none, a backbone, unless a subclass looks at them."""
+        return 0
 
     def train(self, mode: bool = True) -> Self:
         """As every module, but the perceptual network only looks."""
@@ -45,16 +50,19 @@ class PerceptualTask(Task):
             self.perceptual.eval()
         return self
 
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] as the network takes them."""
+        return self.normalize(images.mean(1, keepdim=True) if self.grey else images)
+
     def maps(self, images: Tensor, layers: Sequence[str], margin: int = MARGIN) -> dict[str, Tensor]:
         """Feature maps of images in [0, 1].
 
         A network pads, which a descent on pixels makes use of along the edges. So it sees the picture with a mirrored
         margin, whose part of the maps is cut off again.
         """
-        images = images.mean(1, keepdim=True) if self.grey else images
         down, right = (min(margin, n - 1) for n in images.shape[2:])  # a mirror gives no more than the picture has
-        seen = F.pad(images, (right, right, down, down), mode="reflect")
-        found = self.perceptual.features(self.normalize(seen), layers)
+        seen = F.pad(self.prepared(images), (right, right, down, down), mode="reflect")
+        found = self.perceptual.features(seen, layers)
         shares = down / seen.shape[2], right / seen.shape[3]
         return {name: _without_margin(maps, shares) for name, maps in found.items()}
 

@@ -97,6 +97,14 @@ class PixelTask(PerceptualTask):
     def figures(self, images: Tensor, batch: Any) -> dict[str, Tensor]:
         """What is measured of finished pictures in [0, 1], each (B,)."""
 
+    def enlarged(self, scale: int, batch: Any) -> Tensor:
+        """What a scale begins with, but the first: the last one's pictures at its size, (B, 3, *size)."""
+        return resized(cast(Tensor, self.images[scale - 1]).clamp(0, 1), self.sizes[scale])
+
+    def conditioned(self, gradient: Tensor) -> Tensor:
+        """The gradient (B, 3, h, w) as the optimiser gets it; untouched, unless a subclass shapes it."""
+        return gradient
+
     def finish(self, images: Tensor, batch: Any) -> Tensor:
         """The last touch to finished pictures; none, unless a subclass has one."""
         return images
@@ -153,6 +161,7 @@ class PixelTask(PerceptualTask):
                     f"the loss is no finite number any more, in epoch {scale}: try another optimizer or start"
                 )
             self.manual_backward(loss)
+            image.grad = self.conditioned(cast(Tensor, image.grad))
             parts.update({name: value.detach().mean() for name, value in found.items()}, loss=loss.detach())
             return loss
 
@@ -169,7 +178,7 @@ class PixelTask(PerceptualTask):
             self.images[0].copy_(self.start(batch, self.sizes[0]))
             return
         self._optimizer(scale - 1).state.clear()
-        self.images[scale].copy_(resized(self.images[scale - 1].clamp(0, 1), self.sizes[scale]).clamp(0, 1))
+        self.images[scale].copy_(self.enlarged(scale, batch).clamp(0, 1))
 
     def _targets_at(self, scale: int, batch: Any) -> Any:
         if self._targets is None or self._targets[0] != scale:
