@@ -58,6 +58,28 @@ def class_names(facts: Facts) -> list[str]:
     return list(facts.get("class_names") or map(str, range(facts.get("num_classes", 0))))
 
 
+def class_index(which: str, names: list[str]) -> int:
+    """The number of a class that is given by its number, its name, or one of its names with commas between them.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    if which.lstrip("-").isdigit() and which not in names:
+        if not 0 <= int(which) < len(names):
+            raise UserError(f"there is no class {which}: there are the classes 0 to {len(names) - 1}")
+        return int(which)
+    known: dict[str, int] = {}
+    for index, name in enumerate(names):
+        for one in (name, *name.split(",")):
+            known.setdefault(one.strip().lower(), index)
+    if which.lower() not in known:
+        close = registry.did_you_mean(which.lower(), list(known)) or (
+            f": there are {', '.join(names)}" if len(names) < 21 else ""
+        )
+        raise UserError(f"there is no class {which}{close}")
+    return known[which.lower()]
+
+
 class ArchitectureFactory(Protocol):
     """A network yet to be built; keywords are the facts that it may accept."""
 

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from zoo import drawing
 from zoo.architectures.base import Architecture, find_layers
 from zoo.errors import UserError
+from zoo.facts import class_index
 from zoo.insight.activations import default_layers
 from zoo.insight.subject import Report, Subject
-from zoo.registry import did_you_mean
 
 STEPS, MOST = 64, 128  # of the integral: doubled once where its sum is farther off than TOLERANCE
 TOLERANCE = 0.05  # of the outputs' difference
@@ -87,28 +87,6 @@ def _check(subject: Subject) -> None:
         raise UserError(f"{type(network).__name__} is no classifier: it has no classes whose evidence could be shown")
     if not subject.facts.get("num_classes"):
         raise UserError(f"{type(network).__name__} was built without classes, so there is no evidence to show")
-
-
-def class_index(which: str, names: list[str]) -> int:
-    """The number of a class that is given by its number, its name, or one of its names with commas between them.
-
-    Raises:
-        UserError: there is no such class.
-    """
-    if which.lstrip("-").isdigit() and which not in names:
-        if not 0 <= int(which) < len(names):
-            raise UserError(f"--class {which}: there are the classes 0 to {len(names) - 1}")
-        return int(which)
-    known: dict[str, int] = {}
-    for index, name in enumerate(names):
-        for one in (name, *name.split(",")):
-            known.setdefault(one.strip().lower(), index)
-    if which.lower() not in known:
-        close = did_you_mean(which.lower(), list(known)) or (
-            f": there are {', '.join(names)}" if len(names) < 21 else ""
-        )
-        raise UserError(f"--class: there is no class {which}{close}")
-    return known[which.lower()]
 
 
 def short_name(name: str) -> str:
