@@ -18,7 +18,7 @@ from zoo.testing.checks import Failed, Skipped, as_plain, check, expect, expect_
 
 SIZE, CLASSES, WORDS = 32, 5, 7
 # Roles whose call the kit can make; an entry with another role gets one skip that says so.
-CALLS = ("classifier", "backbone", "segmenter", "transform", "discriminator", "denoiser", "captioner")
+CALLS = ("classifier", "backbone", "segmenter", "transform", "discriminator", "denoiser", "captioner", "pattern")
 LABELLED = ("classifier", "segmenter")
 
 
@@ -65,6 +65,8 @@ class ArchitectureCase:
         """Arguments of a call in this role, each with the batch in front."""
         known = {**self.facts, **changes}
         random = torch.Generator().manual_seed(seed)
+        if self.role == "pattern":
+            return (2 * torch.rand(batch, 6, 2, generator=random) - 1,)
         images = torch.randn(batch, known["in_channels"], *known["image_size"], generator=random)
         if self.role == "denoiser":
             return images, torch.randint(0, 1000, (batch,), generator=random)
@@ -196,9 +198,9 @@ def logits_have_their_shape(case: ArchitectureCase) -> None:
         expect(found.is_floating_point() and torch.isfinite(found).all(), "expected finite floating-point logits")
 
 
-@check("architectures", ("segmenter", "transform", "denoiser", "captioner"))
+@check("architectures", ("segmenter", "transform", "denoiser", "captioner", "pattern"))
 def output_has_its_shape(case: ArchitectureCase) -> None:
-    """Segmenter (B, num_classes, h, w), transform and denoiser like their input, captioner (B, T, vocabulary)."""
+    """Segmenter (B, num_classes, h, w), transform and denoiser like input, captioner (B, T, words), pattern (…, 3)."""
     inputs = case.inputs(2)
     (found, *_) = case.outputs(case.make(), inputs)
     if case.role == "segmenter":
@@ -206,6 +208,9 @@ def output_has_its_shape(case: ArchitectureCase) -> None:
         expect(found.dim() == 4, f"logits {tuple(found.shape)}, expected (2, {wanted[1]}, h, w)")
     elif case.role == "captioner":
         wanted = (*inputs[1].shape, case.facts["vocabulary_size"])
+    elif case.role == "pattern":
+        wanted = (*inputs[0].shape[:-1], 3)
+        expect(found.min() >= 0 and found.max() <= 1, "expected colours in [0, 1]")
     else:
         wanted = tuple(inputs[0].shape)
     expect(tuple(found.shape) == wanted, f"output {tuple(found.shape)}, expected {wanted}")

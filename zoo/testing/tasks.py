@@ -40,7 +40,12 @@ from zoo.testing.checks import (
 from zoo.testing.data import PIXELS, DataCase, quiet_trainer
 
 # What a task of this form of batches trains, where its ``example`` leaves the factory open.
-NETWORK = {"classification": "classifier", "semantic_segmentation": "segmenter", "captioning": "captioner"}
+NETWORK = {
+    "classification": "classifier",
+    "semantic_segmentation": "segmenter",
+    "captioning": "captioner",
+    "pictures": "pattern",
+}
 # What arguments are for that are called by what the network does in the task, not by its kind.
 KIND = {"perceptual": "classifier"}
 # Arguments of networks that the task gives, if the data does not.

@@ -1,0 +1,166 @@
+"""Compositional pattern-producing networks. Stanley, "Compositional Pattern Producing Networks: A Novel Abstraction of
+Development", 2007.
+
+A picture as a function: the network is given a place, and its distance from the centre, and gives the colour there. So
+a picture has no resolution of its own; a larger one is the same function at more places.
+
+Deviations: layers that are fully connected, with random weights or fitted by descent, instead of a graph that is
+evolved; three colours instead of one intensity. Weights are normal, with a gain for each layer that keeps patterns
+rich, and the output starts with colours that are spread over their range.
+
+With sines alone, ``frequency`` 20 and ``scale`` √2 it is what fits pictures best: the network of Sitzmann et al.,
+"Implicit Neural Representations with Periodic Activation Functions", 2020 (SIREN). Their factor of 30 in front of every
+sine is here part of the weights, whose learning rate is larger for it; the hidden weights' variance is theirs, but they
+are normal. The first layer then is random Fourier features (Tancik et al., "Fourier Features Let Networks Learn High
+Frequency Functions in Low Dimensional Domains", 2020) that learn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from zoo.architectures.base import Architecture
+from zoo.errors import UserError
+from zoo.initialisation import weight_layers
+from zoo.style import YIQ
+
+Activation = Literal["sine", "gaussian", "tanh", "sigmoid", "absolute", "linear"]
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sine": torch.sin,
+    "gaussian": lambda a: torch.exp(-a.square() / 2),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "absolute": torch.abs,
+    "linear": lambda a: a,
+}
+# Deviations of the logits at the start: of luminance, and of the two colour differences, which vary less in nature.
+SPREAD = (1.4, 0.7, 0.7)
+AT_ONCE = 2**16  # pixels that are drawn together: 64 MB a layer of 256 units
+
+
+class CPPN(Architecture):
+    """A pattern: from places to colours.
+
+    Args:
+        depth: hidden layers.
+        units: of a hidden layer.
+        activations: functions by name, shared out evenly among the units of each layer.
+        frequency: deviation of the first layer's weights: how fine a pattern is, in radians a half of the longer side.
+        scale: gain of the other hidden layers, whose weights have the deviation ``scale / √fan-in``: how contorted.
+        radius: whether the distance from the centre is given, too.
+
+    Shape:
+        places (…, 2), x and y in [-1, 1] along the longer side -> colours in [0, 1], (…, 3)
+
+    Raises:
+        UserError: an activation is unknown, or a number out of range.
+    """
+
+    roles = ("pattern",)
+    example: ClassVar[dict[str, Any]] = {"depth": 2, "units": 8}
+
+    def __init__(
+        self,
+        depth: int = 5,
+        units: int = 16,
+        activations: Sequence[Activation] = ("sine", "gaussian", "tanh", "sigmoid"),
+        frequency: float = 1.5,
+        scale: float = 4.0,
+        radius: bool = True,
+    ) -> None:
+        super().__init__()
+        _check(depth, units, activations, frequency, scale)
+        self.activations, self.radius = tuple(activations), radius
+        widths = [2 + radius, *[units] * depth]
+        self.layers = nn.ModuleList(nn.Linear(into, units) for into in widths[:-1])
+        self.output = nn.Linear(units, 3)
+        self._start(frequency, scale)
+
+    @torch.no_grad()
+    def _start(self, frequency: float, scale: float) -> None:
+        """Random weights; colours that over the square have mean 0.5 and the deviations of ``SPREAD``."""
+        for i, layer in enumerate(weight_layers(self.layers)):
+            nn.init.normal_(layer.weight, 0.0, scale / math.sqrt(layer.weight.shape[1]) if i else frequency)
+            nn.init.normal_(cast(Tensor, layer.bias))
+        nn.init.normal_(self.output.weight)
+        signal = self._hidden(grid([32, 32]).to(self.output.weight)).flatten(0, 1) @ self.output.weight.T
+        deviation, mean = torch.std_mean(signal, 0)
+        mix = torch.linalg.inv(torch.tensor(YIQ)) @ torch.tensor(SPREAD).diag()
+        mix = mix.to(signal) / deviation.clamp(min=1e-6)
+        self.output.weight.copy_(mix @ self.output.weight)
+        self.output.bias.copy_(-(mix @ mean))
+
+    def forward(self, places: Tensor) -> Tensor:
+        """The colours there."""
+        return torch.sigmoid(self.output(self._hidden(places)))
+
+    def _hidden(self, places: Tensor) -> Tensor:
+        signal = torch.cat([places, places.norm(dim=-1, keepdim=True)], -1) if self.radius else places
+        for i, layer in enumerate(self.layers):
+            if i == 0:  # half precision can't tell neighbouring places apart
+                with torch.autocast(places.device.type, enabled=False):
+                    signal = layer(signal)
+            else:
+                signal = layer(signal)
+            parts = zip(self.activations, signal.tensor_split(len(self.activations), -1), strict=True)
+            signal = torch.cat([FUNCTIONS[name](part) for name, part in parts], -1)
+        return signal
+
+
+def _check(depth: int, units: int, activations: Sequence[str], frequency: float, scale: float) -> None:
+    if unknown := [name for name in activations if name not in FUNCTIONS]:
+        raise UserError(f"CPPN: there is no activation {unknown[0]}; known are {', '.join(get_args(Activation))}")
+    if depth < 1 or not 1 <= len(activations) <= units:
+        raise UserError("CPPN: depth must be at least 1, and units at least 1 for each of one activation or more")
+    if frequency <= 0 or scale <= 0:
+        raise UserError("CPPN: frequency and scale must be above 0")
+
+
+def places_of(pixels: Tensor, size: Sequence[int]) -> Tensor:
+    """Centres of pixels, on a scale on which the longer side goes from -1 to 1 and the middle is 0.
+
+    Args:
+        pixels: their numbers, row by row from the upper left, (…).
+        size: height and width of the picture.
+
+    Returns:
+        x and y, which grow to the right and downwards, (…, 2)
+    """
+    height, width = size
+    rows, columns = pixels.div(width, rounding_mode="floor"), pixels % width
+    return torch.stack([2 * columns + 1 - width, 2 * rows + 1 - height], -1) / max(height, width)
+
+
+def grid(size: Sequence[int]) -> Tensor:
+    """Centres of all pixels of a picture of this height and width, (H, W, 2)."""
+    height, width = size
+    return places_of(torch.arange(height * width), size).view(height, width, 2)
+
+
+@torch.no_grad()
+def render(network: nn.Module, size: Sequence[int]) -> Tensor:
+    """Draw a pattern of any size; what is computed at a time does not grow with it.
+
+    Args:
+        network: a pattern.
+        size: height and width.
+
+    Returns:
+        in [0, 1], (3, H, W), on the CPU
+    """
+    height, width = size
+    made = torch.empty(3, height * width)
+    like = next(network.parameters())
+    for start, stop in _parts(height * width):
+        places = places_of(torch.arange(start, stop, device=like.device), size)
+        made[:, start:stop] = network(places.to(like.dtype)).T.cpu()
+    return made.view(3, height, width)
+
+
+def _parts(count: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE))
