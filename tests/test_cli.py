@@ -227,6 +227,27 @@ def test_what_would_be_ignored_on_resume_is_refused(change: list[str], recipe: s
     assert "can't change when a run goes on" in said(capsys, "fit", "--ckpt_path", last, *change)
 
 
+FEWER = ["--trainer.limit_val_batches", "0", "--trainer.callbacks", "EarlyStopping"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--model.architecture.channels", "7"],
+        ["--model.optimizer.lr", "0.5"],
+        [*FEWER, "--trainer.callbacks.monitor", "val/loss"],
+        ["--trainer.strategy", "ddp", "--trainer.sync_batchnorm", "true"],
+    ],
+)
+def test_a_refused_resume_writes_nothing(change: list[str], recipe: str, capsys) -> None:
+    assert zoo("fit", "--config", recipe, "--no_test") == 0
+    run = folder_of("toy")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    capsys.readouterr()
+    said(capsys, "fit", "--ckpt_path", str(run / "checkpoints/last.ckpt"), *change, "--trainer.max_epochs", "2")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_weights_of_another_network_end_in_one_line(command: str, recipe: str, capsys) -> None:
     assert zoo("fit", "--config", recipe, "--no_test") == 0

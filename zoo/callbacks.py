@@ -57,9 +57,9 @@ def _monitored(trainer: Trainer, name: str) -> float:
 
 
 class Premises(Callback):
-    """Refuses, before the first step, what waits for a validation in a run that has none."""
+    """Refuses, before the run has written anything, what waits for a validation in a run that has none."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the schedulers and callbacks.
 
         Raises:

@@ -39,6 +39,7 @@ FIXED_ON_RESUME = (
     "model.class_path",
     "model.init_args.optimizer",
     "model.init_args.scheduler",
+    "model.init_args.parameter_groups",
     "data.class_path",
     "data.init_args.batch_size",
     "data.init_args.drop_last",
@@ -56,16 +57,20 @@ LENGTH = ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_bat
 
 
 class KeepRecipe(SaveConfigCallback):
-    """Writes the resolved recipe into the run's folder before anything else, and gives it to the loggers."""
+    """Writes the resolved recipe into the run's folder before the first step, and gives it to the loggers.
+
+    Not before the network is built and a checkpoint's weights are in it: a run that is refused there leaves no file.
+    """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, cli: ZooCLI) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         self.cli = cli
 
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Nothing: Lightning's writes here."""
+
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Only a fit has a recipe of its own to keep. Runs on rank zero."""
-        if stage != "fit":
-            return
+        """Write it, unless it is there already. Runs on rank zero."""
         text = yaml.safe_dump(self.cli.recipe, sort_keys=False)
         path = self.cli.folder / runs.RECIPE
         if path.is_file() and path.read_text(encoding="utf-8") == text:
@@ -80,6 +85,7 @@ class KeepRecipe(SaveConfigCallback):
             said = {"parameters": summary.total_parameters, "layers": str(summary)}
             logger.log_hyperparams({"recipe": self.cli.recipe, "model_summary": said})
         if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
             (self.cli.folder / "model.txt").write_text(f"{summary}\n", encoding="utf-8")
             print(
                 f"{type(pl_module).__name__} with {summary.trainable_parameters:,} parameters to train, on "
