@@ -107,7 +107,8 @@ def load_recipe(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is no YAML, or its aliases make it larger than any recipe.
     """
-    value = _load_yaml(text)
+    # What jsonargparse makes of a null that is given to a class within a class.
+    value = None if text == "None" else _load_yaml(text)
     if _size(value, {}) > LARGEST:
         raise yaml.YAMLError(f"its aliases expand to more than {LARGEST:,} values")
     value = _in_full(value)
