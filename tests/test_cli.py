@@ -248,6 +248,19 @@ def test_a_refused_resume_writes_nothing(change: list[str], recipe: str, capsys)
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_without_a_checkpoint_the_network_is_said_to_be_untrained(command: str, recipe: str, capsys) -> None:
+    assert zoo(command, "--config", recipe) == 0
+    assert capsys.readouterr().err.strip() == "zoo: without a checkpoint (--ckpt_path FILE) the network is untrained"
+    assert zoo("fit", "--config", recipe) == 0
+    last = str(folder_of("toy") / "checkpoints/last.ckpt")
+    assert zoo(command, "--ckpt_path", last) == 0
+    named = ["--data", "ToyTensors", "--trainer.accelerator", "cpu", "--model", "Classification"]
+    named += ["--model.architecture", "ToyNet", "--model.architecture.channels", "5", "--model.weights", last]
+    assert zoo(command, *named) == 0
+    assert "untrained" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_weights_of_another_network_end_in_one_line(command: str, recipe: str, capsys) -> None:
     assert zoo("fit", "--config", recipe, "--no_test") == 0

@@ -358,6 +358,7 @@ class ZooCLI(LightningCLI):
         results = self._test(model, ckpt_path)
         if datamodule.samples("test") is None:
             raise UserError(f"{type(datamodule).__name__} has no test part")
+        self._say_untrained(model)
         self._report(results, None)
 
     def _test(self, task: Task, ckpt_path: str | None) -> dict[str, float]:
@@ -369,6 +370,7 @@ class ZooCLI(LightningCLI):
         found = self.trainer.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
         if datamodule.samples("val") is None:
             raise UserError(f"{type(datamodule).__name__} has no validation part")
+        self._say_untrained(model)
         self._report(dict(found[0]) if found else {}, None)
 
     def predict(self, model: Task, datamodule: Data, ckpt_path: str | None = None, **kwargs: Any) -> None:
@@ -378,10 +380,18 @@ class ZooCLI(LightningCLI):
         files = PredictionFiles(self.folder)
         self.trainer.callbacks.append(files)  # type: ignore[attr-defined]
         self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
+        self._say_untrained(model)
         if self.trainer.is_global_zero:
             files.report()
         if files.unreadable:
             raise SystemExit(1)
+
+    def _say_untrained(self, task: Task) -> None:
+        """Say it where the weights are neither a checkpoint's nor ready ones for these classes."""
+        given = self.checkpoint_path or (self.config[self.subcommand].model.get("init_args") or {}).get("weights")
+        ready = bool(task.own_classes) and len(task.own_classes) == task.facts.get("num_classes")
+        if self.trainer.is_global_zero and not given and not ready:
+            print("zoo: without a checkpoint (--ckpt_path FILE) the network is untrained", file=sys.stderr, flush=True)
 
     def _report(self, results: dict[str, float], checkpoint: Path | None) -> None:
         if not self.trainer.is_global_zero:

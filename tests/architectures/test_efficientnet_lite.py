@@ -102,10 +102,15 @@ def test_predicts_by_its_own_classes(workspace: Path, capsys: pytest.CaptureFixt
     """With neither checkpoint nor data set: one command gives names."""
     picture = str(Path(skimage.data.__file__).parent / "chelsea.png")
     named = ["--model", "Classification", "--model.architecture", "EfficientNetLite0"]
-    assert zoo("predict", *named, "--data", "ImageFolder", "--data.files", picture, "--out", "told") == 0
+    photo = ["--data", "ImageFolder", "--data.image_size", "64", "--data.files", picture]
+    assert zoo("predict", *named, *photo, "--out", "told") == 0
     (row,) = json.loads(Path("told/predictions.json").read_text())
     assert "cat" in row["class"]
     assert len({guess["class"] for guess in row["top"]}) == 5
+    assert "untrained" not in capsys.readouterr().err
+    photo[1] = "CIFAR10"
+    assert zoo("predict", *named, "--model.architecture.weights", "null", *photo, "--out", "guessed") == 0
+    assert "the network is untrained" in capsys.readouterr().err
 
 
 def test_its_classes_are_those_of_its_own_weights() -> None:
