@@ -235,6 +235,8 @@ def test_frozen_parameters_are_left_out_and_stay() -> None:
 def test_groups_that_do_not_fit() -> None:
     with pytest.raises(UserError, match="no parameter's name has 'hed' in it"):
         split_parameters(Net(2), [{"pattern": "hed"}])
+    with pytest.raises(UserError, match="groups before 'head' have all that it matches"):
+        split_parameters(Net(2), [{"pattern": "body|head"}, {"pattern": "head", "lr": 0.1}])
     with pytest.raises(UserError, match="freezes every parameter"):
         split_parameters(Net(2), [{"pattern": "", "frozen": True}])
     with pytest.raises(UserError, match="'body' is frozen, so lr has no meaning there"):

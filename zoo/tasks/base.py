@@ -102,6 +102,7 @@ class Task(LightningModule, ABC):
         needs: facts without which it can't be built.
         monitor: the metric that chooses the best checkpoint, and ``monitor_mode`` whether more is better.
         batch: the form of a batch, one word of the contracts (``classification``, ``detection``, …).
+        network: the role of its ``architecture``, where the form of a batch does not tell it.
         example: arguments of a small instance, for tests.
     """
 
@@ -109,6 +110,7 @@ class Task(LightningModule, ABC):
     monitor: str = "val/loss"
     monitor_mode: str = "min"
     batch: ClassVar[str] = "classification"
+    network: ClassVar[str] = ""
     example: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
@@ -344,7 +346,7 @@ def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) 
     Parameters that the network itself holds fixed are in none, but a pattern may match them.
 
     Raises:
-        UserError: a group's pattern matches no parameter, a frozen group says how to train it, or every parameter is
+        UserError: a group's pattern matches no parameter, or none that is left; a frozen group says how to train it, or every parameter is
             frozen.
     """
     matched, rest = _matches(network, groups)
@@ -374,6 +376,8 @@ def _matches(
         if not any(re.search(group["pattern"], name) for name in named):
             raise UserError(f"parameter_groups: no parameter's name has {group['pattern']!r} in it")
         matched.append({name: p for name, p in rest.items() if re.search(group["pattern"], name)})
+        if not matched[-1]:
+            raise UserError(f"parameter_groups: groups before {group['pattern']!r} have all that it matches")
         rest = {name: p for name, p in rest.items() if name not in matched[-1]}
     return matched, rest
 
