@@ -346,8 +346,8 @@ def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) 
     Parameters that the network itself holds fixed are in none, but a pattern may match them.
 
     Raises:
-        UserError: a group's pattern matches no parameter, or none that is left; a frozen group says how to train it, or every parameter is
-            frozen.
+        UserError: a group's pattern matches no parameter, or none that is left; a frozen group says how to train it; or
+            every parameter is frozen.
     """
     matched, rest = _matches(network, groups)
     made: list[dict[str, Any]] = []
