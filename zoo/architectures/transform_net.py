@@ -70,7 +70,7 @@ class TransformNet(Architecture):
         maps = self.blocks(maps)
         for layer, size in zip(self.up, sizes[::-1], strict=True):
             maps = layer(interpolate(maps, size, mode="nearest"))
-        return self.last(maps).sigmoid()
+        return self.last(maps).to(images.dtype).sigmoid()  # halves have 128 steps between 0.5 and 1
 
 
 class Layer(nn.Sequential):
