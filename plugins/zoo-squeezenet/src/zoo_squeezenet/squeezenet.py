@@ -4,8 +4,8 @@ parameters and <0.5MB model size", arXiv 1602.07360, 2016.
 Version 1.0 is the paper's table 1; 1.1 is the authors' later one, with 2.4 times less computation: a smaller first
 filter, and pooling that comes earlier.
 
-Deviations: weights start with the uniform distribution that He et al. 2015 derive for ReLUs, as torchvision's, where
-the authors' files have Glorot's; the last convolution starts with N(0, 0.01), as theirs.
+Deviation: weights start as He et al. 2015 derive for ReLUs (``init: forward``), where the authors' files have Glorot's,
+and N(0, 0.01) for the last convolution.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from zoo import Architecture
 from zoo.architectures.base import Stage
 from zoo.errors import UserError
+from zoo.initialisation import Init, initialise
 
 
 class _Plan(NamedTuple):
@@ -41,6 +42,7 @@ class SqueezeNet(Architecture):
         in_channels: channels of the images.
         version: the paper's 1.0, or 1.1; a recipe has it in quotes.
         dropout: before the last convolution.
+        init: see ``zoo.initialisation.initialise``.
 
     Shape:
         images (B, C, H, W), normalised, of at least 17 pixels (1.0: 21) -> logits (B, num_classes),
@@ -58,6 +60,7 @@ class SqueezeNet(Architecture):
         in_channels: int = 3,
         version: Literal["1.0", "1.1"] = "1.1",
         dropout: float = 0.5,
+        init: Init = "forward",
     ) -> None:
         super().__init__()
         if num_classes < 0 or in_channels < 1 or not 0 <= dropout < 1:
@@ -69,9 +72,7 @@ class SqueezeNet(Architecture):
         self.smallest = _smallest(plan)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Conv2d(self.channels, num_classes, 1) if num_classes else None
-        self.apply(_initialise)
-        if self.classifier is not None:
-            nn.init.normal_(self.classifier.weight, 0.0, 0.01)
+        initialise(self, init, "relu")
 
     def _build_layers(self, channels: int, plan: _Plan) -> None:
         reduction = 2
@@ -132,10 +133,3 @@ class Fire(nn.Module):
 def _smallest(plan: _Plan) -> int:
     """The side of which the last pooling still sees two pixels; each pooling halves, rounding up."""
     return 2 * (2 ** len(plan.pooled) - 1) + plan.kernel
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_uniform_(module.weight)
-        assert module.bias is not None
-        nn.init.zeros_(module.bias)
