@@ -1,7 +1,10 @@
 """Attributions obey their axioms, agree with hand-made gradients, and light the cat."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from zoo.architectures.alexnet import AlexNet
@@ -112,6 +115,13 @@ def test_the_cat_comes_with_a_package_and_may_be_seen_whole(subject):
     assert (found - expected).abs().mean() < 0.01
     subject.network.classifier = None  # a network that takes any size
     assert subject.image(None, whole=True).shape == (3, 64, 96)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90°
+    Image.new("RGB", (96, 64)).save("turned.jpg", exif=exif)
+    assert subject.image("turned.jpg", whole=True).shape == (3, 96, 64)
+    Path("broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"broken.jpg can't be read"):
+        subject.image("broken.jpg", whole=True)
     subject.facts["in_channels"] = 1
     assert subject.image(None).shape == (1, 64, 64)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from jsonargparse import ActionConfigFile, Namespace
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
@@ -23,7 +23,7 @@ from zoo import checkpoints
 from zoo.architectures.base import Architecture, weights_follow
 from zoo.cli import base_of, label_of, option_values, with_checkpoint_file, with_recipe_files
 from zoo.data.base import Data
-from zoo.data.files import read_image
+from zoo.data.files import read_image, upright_size
 from zoo.data.loading import InMemory, Rows
 from zoo.errors import UserError
 from zoo.facts import Facts, class_names
@@ -179,13 +179,9 @@ def cat_file() -> Path:
 
 def _whole_size(file: str | Path, size: Sequence[int]) -> list[int]:
     """Height and width of all of a picture, its shorter side as in ``size``; multiples of 32, as strides like them."""
-    try:
-        with Image.open(file) as picture:
-            width, height = ImageOps.exif_transpose(picture).size
-    except OSError:
-        return list(size)  # reading it will tell what is wrong
-    scale = min(size) / min(width, height)
-    return [max(32, round(side * scale / 32) * 32) for side in (height, width)]
+    sides = upright_size(file)
+    scale = min(size) / min(sides)
+    return [max(32, round(side * scale / 32) * 32) for side in sides]
 
 
 # From arguments
