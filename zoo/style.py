@@ -215,7 +215,36 @@ def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
     return (content - mean) / deviation * style_deviation + style_mean
 
 
+def statistics_distance(maps: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of the channels' means and deviations as a share of the target's own squared norm.
+
+    Args:
+        maps: (B, C, H, W).
+        target: (1 or B, C, H', W').
+
+    Returns:
+        (B,)
+    """
+    found, wanted = (torch.cat(channel_statistics(m), 1).flatten(1) for m in (maps, target))
+    return (found - wanted).square().sum(1) / wanted.square().sum(1).clamp(min=torch.finfo(wanted.dtype).tiny)
+
+
 # Colours
+
+
+def color_distance(images: Tensor, target: Tensor, floor: float = 1e-2) -> Tensor:
+    """Squared distance of the colours' mean and covariance, where every direction of colour counts alike.
+
+    Args:
+        images: in [0, 1], (B, C, H, W).
+        target: in [0, 1], (1 or B, C, H', W').
+        floor: variance added to the target's: differences below its root, of the range, hardly count.
+
+    Returns:
+        (B,); see ``whitened_distance``.
+    """
+    wanted = gram(patches(target, 1))
+    return whitened_distance(gram(patches(images, 1)), wanted, whitener(wanted, floor))
 
 
 def keep_colors(result: Tensor, content: Tensor) -> Tensor:

@@ -114,14 +114,13 @@ def find_layers(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Module
 
 
 def capture(run: Callable[[], Any], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Outputs of the layers while ``run`` calls them; it is ended after the last of them, and what comes is copied."""
+    """Outputs of the layers while ``run`` calls them, copied; it is ended after the last, but where it is exported."""
     found: dict[str, Tensor] = {}
 
     def hook(name: str, output: Tensor) -> None:
-        if len(found | {name: output}) < len(layers):
-            found[name] = output.clone()
-        else:
-            found[name] = output
+        enough = len(found | {name: output}) == len(layers) and not torch.compiler.is_exporting()
+        found[name] = output if enough else output.clone()
+        if enough:
             raise _Enough
 
     handles = [m.register_forward_hook(lambda _m, _a, out, n=n: hook(n, out)) for n, m in layers.items()]

@@ -20,7 +20,8 @@ STRIDED = (nn.Conv2d, nn.MaxPool2d)  # average pooling blurs by itself
 def freeze(network: Architecture, blur_strides: bool) -> Architecture:
     """The network for looking only: no gradient to its weights, in evaluation mode.
 
-    Convolutions repeat the edge where they would pad with zeros, since a descent makes use of the dark frame.
+    Convolutions repeat the edge where they would pad with zeros, since a descent makes use of the dark frame, and a
+    decoder draws one.
 
     Args:
         network: is changed.
@@ -31,6 +32,9 @@ def freeze(network: Architecture, blur_strides: bool) -> Architecture:
             module.padding_mode = "replicate"
         if blur_strides and isinstance(module, STRIDED) and _stride(module) > 1:
             module.register_forward_pre_hook(_blur_input)
+        if type(module).__name__ == "Conv2dSame":  # timm's, which pads with zeros by itself, as TensorFlow does
+            module.__class__ = nn.Conv2d
+            module.register_forward_pre_hook(_repeat_edge)
     return network.requires_grad_(False).eval()
 
 
@@ -40,6 +44,15 @@ def _stride(module: Any) -> int:
 
 def _blur_input(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (blur(inputs[0]), *inputs[1:])
+
+
+def _repeat_edge(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Pads so that the output has a cell for each stride begun, the odd pixel to the right and below."""
+    margins: list[int] = []
+    for n, kernel, stride in zip(inputs[0].shape[:1:-1], module.kernel_size[::-1], module.stride[::-1], strict=True):
+        missing = max(0, (-(-n // stride) - 1) * stride + kernel - n)  # timm's networks here have no dilation
+        margins += [missing // 2, missing - missing // 2]
+    return (F.pad(inputs[0], margins, mode="replicate"), *inputs[1:])
 
 
 def blur(maps: Tensor) -> Tensor:

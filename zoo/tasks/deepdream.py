@@ -37,7 +37,7 @@ Batch = tuple[Tensor, list[str]]
 OCTAVES = (0.364, 0.51, 0.714, 1.0)  # a factor of 1.4, four of them: the notebook's
 STEP = 0.012  # mean change of a pixel; the notebook's is half of that, in its ten steps an octave
 # Covariance of red, green and blue in 1,000 photographs of ImageNet, as a share of their mean variance.
-COLOURS = ((1.00, 0.86, 0.78), (0.86, 0.95, 0.90), (0.78, 0.90, 1.05))
+COLORS = ((1.00, 0.86, 0.78), (0.86, 0.95, 0.90), (0.78, 0.90, 1.05))
 
 
 class DeepDream(PixelTask):
@@ -50,8 +50,8 @@ class DeepDream(PixelTask):
         classes: names or numbers of classes whose outputs are to rise, instead of layers.
         noise: deviation of noise with the spectrum and colours of photographs, which is added to the picture first.
         jitter: pixels by which the picture is rolled at most before a step, down and to the right.
-        smoothness: exponent of the frequency by which the gradient is divided; 0 for the gradient itself.
-        natural_colors: mix the gradient's colours as photographs do; false for the gradient's own.
+        smoothness: power of the frequency by which the gradient is divided; 0 for its own spectrum.
+        greyness: power of the covariance of photographs' colours by which the gradient is multiplied; 0 for its own.
         scales: octaves as shares of the size, growing to 1; an epoch each.
         optimizer: of the pixels, whose gradient has a mean absolute value of 1; left out, SGD with a rate of 0.012.
         blur_strides: put a blur in front of the network's strided layers.
@@ -74,7 +74,7 @@ class DeepDream(PixelTask):
         noise: float = 0.0,
         jitter: int = 32,
         smoothness: float = 0.7,
-        natural_colors: bool = True,
+        greyness: float = 1.0,
         scales: Sequence[float] = OCTAVES,
         optimizer: OptimizerFactory | None = None,
         blur_strides: bool = False,
@@ -88,12 +88,12 @@ class DeepDream(PixelTask):
         self.keep_pixels(scales, blur_strides, perceptual_weights, grey)
         if layers is not None and classes is not None:
             raise UserError("give model.layers or model.classes, not both")
-        if min(noise, jitter, smoothness) < 0:
-            raise UserError("model.noise, jitter and smoothness must be at least 0")
+        if (least := min(noise, jitter, smoothness, greyness)) < 0:
+            raise UserError(f"model.noise, jitter, smoothness and greyness must be at least 0, not {least}")
         if issubclass(class_of(self.factories["optimizer"]), LBFGS):
             raise UserError("model.optimizer: LBFGS wants the gradient's length, which a dream leaves out: give Adam")
         self.layers, self.classes = layers, _listed(classes)
-        self.noise, self.jitter, self.smoothness, self.natural_colors = noise, jitter, smoothness, natural_colors
+        self.noise, self.jitter, self.smoothness, self.greyness = noise, jitter, smoothness, greyness
         self._shift = (0, 0)
 
     # Building
@@ -146,7 +146,7 @@ class DeepDream(PixelTask):
         images = batch[0]
         if self.noise:
             white = torch.randn(images.shape, generator=self.noise_generator()).to(images)
-            grain = natural(white, 1.0)  # the amplitude of photographs
+            grain = natural(white, 1.0, 0.5)  # amplitudes of photographs: 1 / frequency, and the covariance's root
             images = images + self.noise * grain / grain.std((1, 2, 3), keepdim=True)
         elif bool((images == images[:, :, :1, :1]).all()):
             raise UserError("an empty canvas has nothing to dream of: give data.picture, or model.noise 0.1")
@@ -192,7 +192,7 @@ class DeepDream(PixelTask):
 
     def conditioned(self, gradient: Tensor) -> Tensor:
         """With the spectrum and colours that are asked for, and a mean absolute value of 1 in each picture."""
-        shaped = natural(gradient, self.smoothness, self.natural_colors)
+        shaped = natural(gradient, self.smoothness, self.greyness)
         size = shaped.abs().mean((1, 2, 3), keepdim=True)
         return shaped / size.clamp(min=torch.finfo(shaped.dtype).tiny)
 
@@ -223,13 +223,13 @@ def _listed(classes: list[str | int] | str | int | None) -> list[str | int]:
     return [] if classes is None else classes if isinstance(classes, list) else [classes]
 
 
-def natural(images: Tensor, smoothness: float, colors: bool = True) -> Tensor:
-    """Noise or a gradient with frequencies and colours of the weight that they have in photographs.
+def natural(images: Tensor, smoothness: float, greyness: float) -> Tensor:
+    """Noise or a gradient with frequencies and colours weighed as they are in photographs.
 
     Args:
         images: (B, 3, H, W); they wrap around.
-        smoothness: exponent of the frequency by which amplitudes are divided; below one cycle a picture, as there.
-        colors: multiply by the covariance of colours.
+        smoothness: power of the frequency (at least one cycle a picture) by which amplitudes are divided.
+        greyness: power of the covariance of colours by which they are multiplied.
 
     Returns:
         (B, 3, H, W)
@@ -241,6 +241,8 @@ def natural(images: Tensor, smoothness: float, colors: bool = True) -> Tensor:
         x = torch.fft.rfftfreq(width, device=shaped.device, dtype=shaped.dtype)
         frequency = (y[:, None].square() + x.square()).sqrt().clamp(min=1 / max(height, width))
         shaped = torch.fft.irfft2(torch.fft.rfft2(shaped) / frequency**smoothness, s=(height, width))
-    if colors:
-        shaped = torch.einsum("cd,bdhw->bchw", shaped.new_tensor(COLOURS), shaped)
+    if greyness:
+        values, vectors = torch.linalg.eigh(torch.tensor(COLORS, dtype=torch.float64))
+        mixing = (vectors * values**greyness) @ vectors.T
+        shaped = torch.einsum("cd,bdhw->bchw", mixing.to(shaped), shaped)
     return shaped.to(images)

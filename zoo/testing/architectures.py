@@ -12,14 +12,26 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 
+from zoo import registry
 from zoo.architectures.base import Architecture
 from zoo.facts import build, takes
 from zoo.testing.checks import Failed, Skipped, as_plain, check, expect, expect_same, one_line, same_bits, tensors
 
 SIZE, CLASSES, WORDS = 32, 5, 7
 # Roles whose call the kit can make; an entry with another role gets one skip that says so.
-CALLS = ("classifier", "backbone", "segmenter", "transform", "discriminator", "denoiser", "captioner", "pattern")
+CALLS = (
+    "classifier",
+    "backbone",
+    "segmenter",
+    "transform",
+    "stylizer",
+    "discriminator",
+    "denoiser",
+    "captioner",
+    "pattern",
+)
 LABELLED = ("classifier", "segmenter")
+ENCODER = "VGG"  # what an architecture stands on, where its example leaves that open
 
 
 class ArchitectureCase:
@@ -54,7 +66,7 @@ class ArchitectureCase:
         """The class with all the arguments that it takes."""
         accepted = inspect.signature(self.cls).parameters
         known = {k: v for k, v in {**self.facts, **changes}.items() if k in accepted}
-        return partial(self.cls, **{**self.cls.example, **known})
+        return partial(self.cls, **{**self.cls.example, **encoders(self.cls), **known})
 
     def make(self, seed: int = 0, **changes: Any) -> Architecture:
         """A fresh network in evaluation mode."""
@@ -67,6 +79,10 @@ class ArchitectureCase:
         random = torch.Generator().manual_seed(seed)
         if self.role == "pattern":
             return (2 * torch.rand(batch, 6, 2, generator=random) - 1,)
+        if self.role == "stylizer":
+            larger = [n + 16 for n in known["image_size"]]
+            sizes = (known["image_size"], larger)
+            return tuple(torch.rand(batch, 3, *size, generator=random) for size in sizes)
         images = torch.randn(batch, known["in_channels"], *known["image_size"], generator=random)
         if self.role == "denoiser":
             return images, torch.randint(0, 1000, (batch,), generator=random)
@@ -98,6 +114,14 @@ class ArchitectureCase:
         for norm, momentum in norms.items():
             norm.momentum = momentum
         return network.eval()
+
+
+def encoders(cls: type[Architecture]) -> dict[str, Any]:
+    """A small registered backbone for the argument ``encoder``, where the class's example leaves it open."""
+    if not takes(cls, "encoder") or "encoder" in cls.example:
+        return {}
+    network: Any = registry.find(ENCODER, "architectures")[0].load()
+    return {"encoder": partial(network, **{k: v for k, v in network.example.items() if k != "num_classes"})}
 
 
 def randomise(network: nn.Module, seed: int = 0) -> None:
@@ -198,9 +222,9 @@ def logits_have_their_shape(case: ArchitectureCase) -> None:
         expect(found.is_floating_point() and torch.isfinite(found).all(), "expected finite floating-point logits")
 
 
-@check("architectures", ("segmenter", "transform", "denoiser", "captioner", "pattern"))
+@check("architectures", ("segmenter", "transform", "stylizer", "denoiser", "captioner", "pattern"))
 def output_has_its_shape(case: ArchitectureCase) -> None:
-    """Segmenter (B, num_classes, h, w), transform and denoiser like input, captioner (B, T, words), pattern (…, 3)."""
+    """Segmenter (B, num_classes, h, w), captioner (B, T, words), pattern (…, 3), others like their first input."""
     inputs = case.inputs(2)
     (found, *_) = case.outputs(case.make(), inputs)
     if case.role == "segmenter":

@@ -25,6 +25,7 @@ from zoo.data.loading import TensorSource
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.tasks.base import Task
+from zoo.testing.architectures import encoders
 from zoo.testing.checks import (
     Failed,
     Skipped,
@@ -108,7 +109,8 @@ class _Named(TensorSource):
 
 
 TINY: dict[str, type[Data]] = {"classification": Colours}
-PREDICTED = (*TINY, *PIXELS)  # forms with three pictures to predict, here or in the example of their data
+# Forms with three pictures to predict, here or in the example of their data.
+PREDICTED = (*TINY, *PIXELS, "stylization")
 
 
 class Losses(Callback):
@@ -189,13 +191,16 @@ class TaskCase:
         return {**self.cls.example, **{name: self._network(name) for name in missing}}
 
     def _network(self, argument: str) -> Any:
-        role = NETWORK.get(self.role, argument) if argument == "architecture" else KIND.get(argument, argument)
+        role = KIND.get(argument, argument)
+        if argument == "architecture":
+            role = self.cls.network or NETWORK.get(self.role, argument)
         found = [e for e in registry.entries() if e.kind == "architectures"]
         for entry in sorted(found, key=lambda e: e.package != "lightning-zoo"):
             cls: Any = entry.load()
             if issubclass(cls, Architecture) and role in cls.roles:
                 told = {*self.data().facts, *BY_TASK}
-                return partial(cls, **{k: v for k, v in cls.example.items() if k not in told})
+                known = {**cls.example, **encoders(cls)}
+                return partial(cls, **{k: v for k, v in known.items() if k not in told})
         raise Skipped(f"its example leaves {argument} open, and no installed architecture is a {role}")
 
     def make(self, seed: int = 0, /, **changes: Any) -> Task:
@@ -450,8 +455,9 @@ def predictions_are_plain(case: TaskCase) -> None:
 @check("tasks", after=("predictions_are_plain",))
 def draws_pictures(case: TaskCase) -> None:
     """One method turns images and results into pictures, one an image."""
-    images = case.data().samples("predict").fetch(torch.arange(3))[0]
-    drawn = case.fitted.draw(images, case.predictions(case.fitted)[0])
+    samples = case.data().samples("predict")
+    images = samples.fetch(torch.arange(3))[0] if samples is not None else None  # made anew, they are in the results
+    drawn = [picture for batch in case.predictions(case.fitted) for picture in case.fitted.draw(images, batch)]
     expect(isinstance(drawn, list) and len(drawn) == 3, "draw: expected a picture for each of three images")
     expect(all(isinstance(p, Image.Image) and min(p.size) > 0 for p in drawn), "draw: expected PIL pictures")
 
