@@ -151,8 +151,8 @@ def test_a_class_is_raised_and_the_gradient_is_its_outputs(tmp_path):
     (gradient,) = torch.autograd.grad(output, x)
     expected = (x + 0.01 * gradient / gradient.abs().mean()).clamp(0, 1)
     assert torch.allclose(task.images[0].double(), expected, atol=1e-5)
-    found = fitted(classes("Tabby", optimizer=partial(SGD, lr=0.05)), pictures(steps=8), tmp_path).measured(source())
-    assert found["output"] > found["output_start"] + 0.05
+    found = fitted(classes("Tabby"), pictures(steps=8), tmp_path).measured(source())
+    assert found["output"] > found["output_start"] + 0.01
     assert found["probability"] > found["probability_start"]
     assert 0 < found["histogram"] < 0.2
 

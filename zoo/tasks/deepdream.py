@@ -104,7 +104,7 @@ class DeepDream(PixelTask):
             self.hparams["facts"] = {**self.facts, **self._classes_of_network()}
         super().build()
         if self.classes:
-            names = class_names(self.facts)
+            names = self._class_names()
             self.targeted = [class_index(str(which), names) for which in self.classes]
             channels = 1 if self.grey else self.facts["in_channels"]
             refuse_bad_size(self.perceptual, type(self.perceptual).__name__, channels, self.sizes[0])
@@ -117,20 +117,23 @@ class DeepDream(PixelTask):
         return self.facts["num_classes"] if self.classes else 0
 
     def _classes_of_network(self) -> Facts:
-        """What is known of them, from the network's own weights or from the checkpoint that they come from.
+        """What is known of them, from the checkpoint that the weights come from, or from the network's own weights.
 
         Raises:
             UserError: nothing is.
         """
-        said: Any = {}
+        said: Any = {"num_classes": len(self.own_classes)}  # no names: a thousand slow the reader of a checkpoint
         if self.perceptual_weights and wants_pretrained():
             said = read(resolve(self.perceptual_weights)).get("hyper_parameters", {}).get("facts") or {}
-        elif "num_classes" not in self.facts and (names := self.own_classes):
-            said = {"num_classes": len(names), "class_names": names}
-        found = {k: v for k in ("num_classes", "class_names") if (v := said.get(k, self.facts.get(k)))}
+        found: Any = {k: v for k in ("num_classes", "class_names") if (v := self.facts.get(k, said.get(k)))}
         if "num_classes" not in found:
             raise UserError("model.classes: this network's weights know no classes: give perceptual_weights, or layers")
-        return Facts(**found)  # type: ignore[typeddict-item]
+        return Facts(**found)
+
+    def _class_names(self) -> list[str]:
+        own = self.own_classes
+        known = "class_names" in self.facts or len(own) != self.facts["num_classes"]
+        return class_names(self.facts) if known else own
 
     def _last_but_one(self) -> list[str]:
         return [stage.layer for stage in self.perceptual.stages[-2:][:1]]
