@@ -19,7 +19,7 @@ import yaml
 from jsonargparse import Namespace, get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
-from zoo import registry
+from zoo import registry, source
 from zoo.errors import UserError
 
 LIBRARIES = (
@@ -165,7 +165,8 @@ _NOISE = re.compile(
 
 def condense(message: str) -> str:
     """``model.architecture.width: Expected a float`` out of jsonargparse's nested report; all of it if unsure."""
-    text = re.sub(r"Type [^\n]*? expects a function or a callable class: ", "\n", message)
+    text = _REFUSED.sub(_refusal, message)
+    text = re.sub(r"Type [^\n]*? expects a function or a callable class: ", "\n", text)
     text = re.sub(r"\.? Got value: (Namespace\(|\{).*$", "", text, flags=re.M)
     keys: list[str] = []
     found: list[str] = []
@@ -179,12 +180,42 @@ def condense(message: str) -> str:
     if found[0].startswith("unrecognized arguments"):
         found[0] += " (one value an option: quote a pattern, and write a list as '[a, b]')"
     said = "; ".join(dict.fromkeys(_best(found)))
-    if (given := re.search(r"^\s*Given value: ([^\n(]{1,60})$", text, flags=re.M)) and "Got value" not in said:
+    given = re.search(r"^\s*Given value: ([^\n(]{1,60})$", text, flags=re.M)
+    if given and "Got value" not in said and not re.search(_TELLING[0], said):
         said += f". Got value: {given[1]}"
     said = re.sub(r"Expected a typing\.Literal\[([^\]]*)\]\. Got value: ", r"must be one of \1, not ", said)
-    said = re.sub(r"(Option '\w+' is not accepted)$", r"\1 (`zoo show NAME` lists what a class takes)", said)
     where = _join(keys)
     return _one_line(f"{where}: {said}" if where and not said.startswith(where) else said)
+
+
+_REFUSED = re.compile(
+    r"(?:Option '([\w+]+)' is not accepted(?:\. Got value: Namespace\(class_path='([\w.]+)')?"
+    r"|Subcommand '\w+' does not accept option 'trainer\.(\w+)'|unrecognized arguments: --trainer\.(\w+))[^\n]*"
+)
+_TRAINER = "lightning.pytorch.Trainer"
+
+
+def _refusal(match: re.Match[str]) -> str:
+    """Which class does not take an argument, and what it takes that is spelt alike."""
+    if name := match[3] or match[4]:
+        return f"trainer: {_not_taken(name, _TRAINER)}"
+    around = re.findall(r"given class_path '([\w.]+)'", match.string[: match.start()])
+    return _not_taken(match[1], match[2] or (around[-1] if around else ""))
+
+
+def _not_taken(argument: str, path: str) -> str:
+    module, _, name = path.rpartition(".")
+    registered = registry.find(name)
+    try:
+        found = source.parameters(registered[0].module if registered else module, name)
+    except source.SourceError:
+        found = []
+    known = [parameter.name for parameter in found]
+    if argument in known:
+        return f"{name}'s {argument} is filled in by what the data or the task knows"
+    close = registry.did_you_mean(argument, known)
+    others = f" (`zoo show {name}` lists what it takes)" if registered else f": it takes {', '.join(known)}"
+    return f"{name or 'its class'} takes no {argument}{close or others}"
 
 
 def _join(keys: list[str]) -> str:
@@ -196,7 +227,7 @@ def _join(keys: list[str]) -> str:
 
 
 _TELLING = (
-    r"required|not accepted",
+    r"required|not accepted| takes no | is filled in",
     r"Expected a <class '(int|float)'>",
     r"dot import path",
     r"not allowed, denied",

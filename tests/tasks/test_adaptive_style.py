@@ -30,7 +30,7 @@ QUICK += ["--data.crops", "4", "--data.batch_size", "2", "--trainer.logger", "fa
 
 def task(**options):
     torch.manual_seed(0)
-    network = partial(AdaIN, encoder=ENCODER, layers=LAYERS, width=2)
+    network = partial(AdaIN, encoder=ENCODER, layers=LAYERS, width=4)
     made = AdaptiveStyleTransfer(network, facts=Facts(in_channels=3, image_size=[32, 32]), **options)
     made.configure_model()
     return made
@@ -78,7 +78,7 @@ def test_losses_are_the_papers():
     assert torch.allclose(
         found["color"], 2 * torch.tensor([_colours(*pair) for pair in zip(images, styles, strict=True)])
     )
-    assert all(values.shape == (3,) and values.min() > 0 for values in found.values())
+    assert all(values.shape == (3,) and values.min() > 0 for values in found.values()), found
 
 
 def _colours(image, style):

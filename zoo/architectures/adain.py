@@ -54,7 +54,7 @@ class AdaIN(Architecture):
 
     roles: ClassVar[tuple[str, ...]] = ("stylizer",)
     fixed_channels: ClassVar[int | None] = 3
-    example: ClassVar[dict[str, object]] = {"width": 2}
+    example: ClassVar[dict[str, object]] = {"width": 4}
     encoder_mean: Tensor
     encoder_std: Tensor
 

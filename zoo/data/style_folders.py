@@ -37,7 +37,8 @@ class StyleFolders(Data):
     Args:
         content: pictures to train on; left out, photographs that come with packages.
         style: pictures whose style is wanted; left out, textures that come with packages.
-        style_weights: of each style, where several are mixed; left out, all weigh the same.
+        style_weights: of each style, where several are mixed; left out, all weigh the same in training, and prediction
+            takes one style only.
         image_size: side of the crops.
         resize: shorter side that contents are brought to; a crop is a random part of at least ``image_size``. Left
             out, ``image_size``.
@@ -68,6 +69,7 @@ class StyleFolders(Data):
     example: ClassVar[dict[str, Any]] = {
         "content": [*CONTENT, *STYLE],
         "style": ["ihc", "hubble"],
+        "style_weights": [1.0, 3.0],
         "image_size": 32,
         "resize": 40,
         "crops": 8,
@@ -118,8 +120,6 @@ class StyleFolders(Data):
         for name, value in self.fractions.items():
             if not 0 <= value < 1:
                 raise UserError(f"data.{name}_fraction must be at least 0 and below 1, not {value}")
-        if self.style_weights and self.fractions["style_test"]:
-            raise UserError("data.style_weights are for all styles, so none can be held out by style_test_fraction")
 
     @property
     def facts(self) -> Facts:
@@ -143,6 +143,8 @@ class StyleFolders(Data):
                 store.fill()
 
     def _split(self) -> None:
+        if self.style_weights and self.fractions["style_test"]:
+            raise UserError("data.style_weights are for all styles, so none can be held out by style_test_fraction")
         contents, styles = found_pictures(self.content, "content"), found_pictures(self.style, "style")
         shares_of(self.style_weights, len(styles))  # refuses a wrong number
         rest, tested = held_out(contents, self.fractions["test"], "test_fraction")
@@ -192,9 +194,9 @@ class StyleFolders(Data):
         task = self.trainer.lightning_module if self.trainer else None
         if not getattr(task, "takes_styles", True):
             return []
-        if not self.style_said or any(Path(name).expanduser().is_dir() for name in self.style):
-            raise UserError("which style? give the picture by --data.style FILE, or several with data.style_weights")
         names = found_pictures(self.style, "style")
+        if not self.style_said or (len(names) > 1 and not self.style_weights):
+            raise UserError("which style? give the picture by --data.style FILE, or several with --data.style_weights")
         images = [read_shorter(name, self.style_size).float() / 255 for name in names]
         return [Style(i, w, None) for i, w in zip(images, shares_of(self.style_weights, len(names)), strict=True)]
 
