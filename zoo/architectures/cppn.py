@@ -8,7 +8,7 @@ Deviations: layers that are fully connected, with random weights or fitted by de
 evolved; three colours instead of one intensity. Weights are normal, with a gain for each layer that keeps patterns
 rich, and the output starts with colours that are spread over their range.
 
-With sines alone, ``frequency`` 20 and ``scale`` √2 it is what fits pictures best: the network of Sitzmann et al.,
+With sines alone, ``frequency`` 40 and ``scale`` √2 it is what fits pictures best: the network of Sitzmann et al.,
 "Implicit Neural Representations with Periodic Activation Functions", 2020 (SIREN). Their factor of 30 in front of every
 sine is here part of the weights, whose learning rate is larger for it; the hidden weights' variance is theirs, but they
 are normal. The first layer then is random Fourier features (Tancik et al., "Fourier Features Let Networks Learn High
