@@ -38,7 +38,8 @@ class Architecture(LightningModule, ABC):
 
     Attributes:
         roles: how it is called (``classifier``, ``segmenter``, ``detector``, ``generator``, ``discriminator``,
-            ``denoiser``, ``captioner``, ``transform``, ``pattern``); the conformance kit tests it for these.
+            ``denoiser``, ``captioner``, ``transform``, ``stylizer``, ``pattern``); the conformance kit tests it for
+            these.
         fixed_channels: the number of channels where it can't be chosen (grey images are then repeated), else None.
         mean, std: the normalisation that its weights were trained with, by channel of images in [0, 1]; None where
             the data's own is right.
