@@ -211,6 +211,17 @@ def test_each_run_has_its_own_folder_and_nothing_lies_outside(recipe: str) -> No
     )
 
 
+def test_what_a_fit_says_fits_a_terminal(workspace: Path, zoo_process) -> None:
+    few = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
+    small = ["--data", "Digits", "--data.image_size", "32", "--data.resize", "36", "--model.architecture.width", "0.05"]
+    lines = zoo_process("fit", "--config", "alexnet", *small, *few).stdout.splitlines()
+    folder = folder_of("alexnet")
+    assert max(map(len, lines)) <= 80
+    assert lines[-2:] == [f"next        zoo predict --ckpt_path {folder} \\", " " * 14 + "--data.files 'photos/*.jpg'"]
+    (upload,) = [line.split(maxsplit=4)[-1] for line in lines if line.startswith("upload it")]
+    assert list(Path().glob(upload)) == list(folder.glob("wandb/offline-run-*")) != []
+
+
 def test_a_resumed_run_goes_on_in_its_own_folder(recipe: str) -> None:
     assert zoo("fit", "--config", recipe, "--no_test") == 0
     first = folder_of("toy")
@@ -441,7 +452,7 @@ def test_weights_start_a_new_task(recipe: str, capsys: pytest.CaptureFixture[str
     given = read(source)["state_dict"]
     assert torch.equal(task.architecture.conv.weight, given["architecture.conv.weight"])
     out = capsys.readouterr().out
-    assert "architecture.head.weight (7, 5) has shape (3, 5) there" in out
+    assert "left as initialised:\n  architecture.head.weight (7, 5) has shape (3, 5) there" in out
 
 
 def test_the_private_override_still_overrides_something() -> None:

@@ -215,9 +215,12 @@ def load_matching(task: Task, path: str) -> None:
         raise UserError(f"model.weights: no tensor in {file} has the name and shape of one in this task")
     task.load_state_dict(fitting, strict=False)
     print(f"weights: {len(fitting)} of {len(own)} tensors from {file}", flush=True)
-    for name in own:
-        if name not in fitting:
-            why = f"has shape {tuple(given[name].shape)} there" if name in given else "is not there"
-            print(f"  {name} {tuple(own[name].shape)} {why}: left as initialised", flush=True)
-    for name in given.keys() - own.keys():
-        print(f"  {name} {tuple(given[name].shape)} has no place here: left out", flush=True)
+    there = {n: f"has shape {tuple(t.shape)} there" for n, t in given.items()}
+    fresh = [f"{n} {tuple(t.shape)} {there.get(n, 'is not there')}" for n, t in own.items() if n not in fitting]
+    _list("left as initialised", fresh)
+    _list("without a place here", [f"{n} {tuple(t.shape)}" for n, t in given.items() if n not in own])
+
+
+def _list(what: str, lines: list[str]) -> None:
+    if lines:
+        print("\n  ".join([f"{what}:", *lines]), flush=True)

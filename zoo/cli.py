@@ -89,7 +89,7 @@ class KeepRecipe(SaveConfigCallback):
             (self.cli.folder / "model.txt").write_text(f"{summary}\n", encoding="utf-8")
             print(
                 f"{type(pl_module).__name__} with {summary.trainable_parameters:,} parameters to train, on "
-                f"{type(self.cli.datamodule).__name__}, {trainer.world_size} × {trainer.strategy.root_device.type}; "
+                f"{type(self.cli.datamodule).__name__}, {trainer.world_size} × {trainer.strategy.root_device.type}\n"
                 f"all of it goes to {self.cli.folder}",
                 flush=True,
             )
@@ -418,7 +418,9 @@ class ZooCLI(LightningCLI):
             if place[1]:
                 rows.append(("upload it", place[1]))
         if checkpoint is not None and hasattr(self.datamodule, "files"):
-            rows.append(("next", f"zoo predict --ckpt_path {checkpoint} --data.files 'photos/*.jpg'"))
+            short = self.folder if checkpoint.parent.parent == self.folder else checkpoint
+            rows.append(("next", f"zoo predict --ckpt_path {short} \\"))
+            rows.append(("", "  --data.files 'photos/*.jpg'"))  # a terminal may have 80 columns
         return rows
 
 

@@ -88,15 +88,17 @@ def run_of(loggers: list[Any]) -> Any:
 
 
 def where(loggers: list[Any]) -> tuple[str, str] | None:
-    """Where the run's W&B files or page are, and the command that uploads them (empty when online)."""
+    """Where the run's W&B page or files are, and the command that uploads them (empty when online)."""
     run = run_of(loggers)
-    if run is None or not getattr(run, "dir", None):
-        return None
+    return None if run is None or not getattr(run, "dir", None) else place_of(run)
+
+
+def place_of(run: Any) -> tuple[str, str]:
+    """The same of a W&B run. A run that was gone on with has several parts; all of them are uploaded."""
     if getattr(run, "url", None):
         return str(run.url), ""
-    folder = Path(run.dir).parent
-    shown = os.path.relpath(folder)
-    return shown, f"wandb sync {shown}"
+    shown = os.path.relpath(Path(run.dir).parent.parent)
+    return shown, f"wandb sync {shown}/offline-run-*"
 
 
 def finish(status: int) -> None:

@@ -99,6 +99,6 @@ def _log(report: Report, what: str, folder: Path, name: str) -> list[tuple[str, 
     media: dict[str, Any] = {f"{what}/{key}": wandb.Image(picture) for key, picture in report.pictures.items()}
     run.log(media)
     run.summary[what] = report.numbers
-    place = str(run.url or Path(run.dir).parent)
+    place, upload = loggers.place_of(run)
     loggers.finish(0)
-    return [("W&B", place), *([] if run.url else [("upload it", f"wandb sync {place}")])]
+    return [("W&B", place), *([("upload it", upload)] if upload else [])]
