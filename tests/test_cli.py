@@ -250,6 +250,21 @@ def test_what_would_be_ignored_on_resume_is_refused(change: list[str], recipe: s
     assert "can't change when a run goes on" in said(capsys, "fit", "--ckpt_path", last, *change)
 
 
+def test_parameter_groups_cannot_change_on_resume(workspace: Path, capsys) -> None:
+    groups = [{"pattern": "head", "lr": 0.1, "optimizer": "AdamW"}, {"pattern": "", "lr": 0.2}]
+    model = {"architecture": "ToyNet", "optimizer": "SGD", "parameter_groups": groups}
+    toy = write_recipe(
+        workspace / "toy.yaml", {"class_path": "Classification", "init_args": model}, {"class_path": "ToyTensors"}
+    )
+    assert zoo("fit", "--config", str(toy), "--no_test") == 0
+    last = str(folder_of("toy") / "checkpoints/last.ckpt")
+    assert zoo("fit", "--ckpt_path", last, "--trainer.max_epochs", "3", "--no_test") == 0
+    capsys.readouterr()
+    other = "[{pattern: head, lr: 0.1, optimizer: AdamW}, {pattern: '', lr: 0.3}]"
+    line = said(capsys, "fit", "--ckpt_path", last, "--trainer.max_epochs", "4", "--model.parameter_groups", other)
+    assert "model.parameter_groups can't change when a run goes on" in line
+
+
 FEWER = ["--trainer.limit_val_batches", "0", "--trainer.callbacks", "EarlyStopping"]
 
 

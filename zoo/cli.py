@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ class ZooCLI(LightningCLI):
         if self.checkpoint_path:
             self.checkpoint = checkpoints.read(self.checkpoint_path)
             self.base = base_of(self.checkpoint, self.checkpoint_path, argv[0])
-        given = parser.parse_object({argv[0]: self.base}, defaults=False) if self.base else None
+        before = {argv[0]: deepcopy(self.base)}  # the parser writes into lists that it is given
+        given = parser.parse_object(before, defaults=False) if self.base else None
         self.config = parser.parse_args(argv, namespace=given)
 
     def _parse_ckpt_path(self) -> None:
