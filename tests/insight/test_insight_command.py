@@ -190,6 +190,18 @@ def test_options_that_do_not_exist_are_refused(workspace, capsys):
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_filters_of_images_are_shown_after_these_were_seen(workspace, capsys):
+    words = ["--architecture", "CifarNet", "--architecture.in_channels", "1", "--architecture.width", "0.1"]
+    assert inspect("filters", *words, "--out", "blind") == 0
+    assert "come from training images: give --data NAME" in capsys.readouterr().out
+    assert inspect("filters", *words, "--data", "Digits", "--data.image_size", "16", "--out", "seen") == 0
+    assert "come from training images" not in capsys.readouterr().out
+    blind, seen = (torch.tensor(numbers(folder, "filters")["smoothness"]) for folder in ("blind", "seen"))
+    assert not torch.allclose(blind, seen, atol=0.1)
+    halves = torch.tensor(numbers("seen", "filters")["norm"]).chunk(2)
+    torch.testing.assert_close(*halves)  # a whitening has each filter with both signs
+
+
 def test_pictures_and_numbers_go_to_wandb_on_request(workspace, capsys):
     assert inspect("filters", "--config", "alexnet", *SMALL, "--wandb") == 0
     folder = only("inspect-alexnet")

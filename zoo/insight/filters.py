@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo import drawing
 from zoo.errors import UserError
 from zoo.insight.subject import Report, Subject
+from zoo.tasks.base import still_to_see
 
 PERMUTATIONS = 20_000
 
@@ -122,7 +123,8 @@ def filters(subject: Subject) -> Report:
         if len(towers) > 1:
             numbers["p_value"] = permutation_test([share[t] for t in towers])
         pictures["colour"] = _histogram([share[t] for t in towers], numbers.get("p_value"))
-    return Report(numbers, pictures, _lines(numbers))
+    unseen = ["untrained    these filters are to come from training images: give --data NAME"]
+    return Report(numbers, pictures, _lines(numbers) + unseen * bool(still_to_see(subject.network)))
 
 
 def _summary(share: Tensor, energy: Tensor, smooth: Tensor) -> dict[str, float]:

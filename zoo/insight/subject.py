@@ -29,7 +29,7 @@ from zoo.errors import UserError
 from zoo.facts import Facts, class_names
 from zoo.parsing import ZooParser, refuse_functions, told_by
 from zoo.registry import did_you_mean
-from zoo.tasks.base import Normalize, Task
+from zoo.tasks.base import Normalize, Task, show_images, still_to_see
 from zoo.tasks.classification import crops
 
 IMAGE_SIZE = [224, 224]  # of a network that is given by its name and does not say
@@ -291,8 +291,13 @@ def named_network(task: Task, name: str | None) -> Architecture:
 
 
 def _placed(subject: Subject) -> Subject:
+    """On the device, and with the images seen that a fresh network makes its first filters of."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if device is not None:
         subject.network.to(device)
         subject.normalize.to(device)
+    if subject.data is not None and still_to_see(subject.network):
+        subject.data.prepare_data()
+        subject.data.setup("validate")
+        show_images(subject.network, subject.data, subject.normalize, subject.device)
     return subject

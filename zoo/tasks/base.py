@@ -92,6 +92,24 @@ class SeesImages(Protocol):
         ...
 
 
+def still_to_see(network: nn.Module) -> list[SeesImages]:
+    """The parts of a network that want to see images and have seen none."""
+    return [module for module in network.modules() if isinstance(module, SeesImages) and module.wants_images]
+
+
+def show_images(network: nn.Module, data: Data, normalize: nn.Module, device: torch.device) -> None:
+    """Show training images, the same on every process, to those parts of a network that want to see some.
+
+    Raises:
+        UserError: the data has none to show.
+    """
+    for module in still_to_see(network):
+        if not hasattr(data, "first_images"):
+            count = module.wants_images
+            raise UserError(f"the network wants to see {count} training images, but {type(data).__name__} shows none")
+        module.see(normalize(data.first_images(module.wants_images).to(device)))
+
+
 class Task(LightningModule, ABC):
     """Base of every task.
 
@@ -215,18 +233,9 @@ class Task(LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         """Show training images to those parts of the networks that want to see some."""
-        for module in self.modules():
-            if isinstance(module, SeesImages) and module.wants_images:
-                module.see(self._training_images(module.wants_images))
-
-    def _training_images(self, count: int) -> Tensor:
-        """The first so many, the same on every process, normalised where the task normalises."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not hasattr(data, "first_images"):
-            raise UserError(f"the network wants to see {count} training images, but {type(data).__name__} shows none")
-        images = data.first_images(count).to(self.device)
         normalize = getattr(self, "normalize", None)
-        return normalize(images) if isinstance(normalize, Normalize) else images
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        show_images(self, data, normalize if isinstance(normalize, Normalize) else nn.Identity(), self.device)
 
     # Optimising
 
