@@ -211,14 +211,14 @@ class StyleFolders(Data):
 
 
 def found_pictures(names: Sequence[str], argument: str) -> list[str]:
-    """The files that names stand for, in their order; embedded names where there is no such file.
+    """The files that names stand for, in their order; embedded names where there is no such file (a folder called so is ``brick/``).
 
     Raises:
         UserError: one of them stands for nothing.
     """
     found: dict[str, None] = {}
     for name in names:
-        embedded = name in EMBEDDED and not Path(name).expanduser().exists()
+        embedded = name in EMBEDDED and not Path(name).is_file()
         matches = [str(picture_file(name))] if embedded else matching_files([name], f"data.{argument}")
         found |= dict.fromkeys(matches)
     return list(found)
