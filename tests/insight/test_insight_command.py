@@ -88,6 +88,21 @@ def test_a_residual_networks_blocks_are_measured_and_taken_out(workspace, capsys
     assert "blocks" in capsys.readouterr().out
 
 
+def test_a_network_without_known_blocks_is_told(workspace, capsys):
+    words = [
+        "--model",
+        "Classification",
+        "--model.architecture",
+        "LeNet",
+        "--data",
+        "Digits",
+        "--data.image_size",
+        "16",
+    ]
+    assert inspect("signal", *words, "--images", "50") == 0
+    assert "blocks       none that is known as residual" in capsys.readouterr().out
+
+
 def test_images_are_drawn_from_all_of_the_test_part(workspace):
     """``MNIST5k``'s test part begins with a hundred zeros, a folder's with all of its first class."""
     from zoo.data import ImageFolder

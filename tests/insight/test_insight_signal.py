@@ -4,11 +4,22 @@ import math
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.architectures.resnet import ResNet
+from zoo.architectures.timm import Timm
 from zoo.errors import UserError
-from zoo.insight.signal import accuracy, accuracy_without, branch_ratios, measure_signal
+from zoo.insight.signal import (
+    accuracy,
+    accuracy_without,
+    as_measured,
+    branch_ratios,
+    measure_signal,
+    residual_blocks,
+    taken_out,
+)
 
 
 class Block(nn.Module):
@@ -103,6 +114,40 @@ def test_branch_ratios_are_those_of_known_branches():
     assert [b.ratio for b in found] == pytest.approx([0.5, 2.0, 3 / 4])
     assert [(b.block, b.identity) for b in found] == [("0", True), ("1", True), ("2", False)]
     assert branch_ratios(nn.Conv2d(2, 2, 1), torch.randn(1, 2, 4, 4)) == []
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_blocks_of_the_libraries_resnets_are_ours(depth):
+    """The same weights in torchvision's, timm's and our network give the same ratios, and the same without a block."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(f"resnet{depth}", num_classes=3)
+    for norm in [m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)]:
+        nn.init.uniform_(norm.weight, 0.2, 1)
+    ours, timms = ResNet(depth=depth, num_classes=3), Timm(f"resnet{depth}", num_classes=3)
+    ours.load_state_dict(theirs.state_dict())
+    timms.network.load_state_dict(theirs.state_dict())
+    images = torch.randn(4, 3, 64, 64)
+    expected = branch_ratios(ours, images)
+    blocks = list(residual_blocks(ours).values())
+    batches = [(images, torch.tensor([0, 1, 2, 0]))]
+    for network in (theirs, timms):
+        found = branch_ratios(network, images)
+        assert [b.ratio for b in found] == pytest.approx([b.ratio for b in expected], rel=1e-4)
+        assert [b.identity for b in found] == [b.identity for b in expected]
+        assert set(accuracy_without(network, batches)) == {b.block for b in found if b.identity}
+        with as_measured(network), as_measured(ours), torch.no_grad():
+            before = network(images)
+            with taken_out(list(residual_blocks(network).values())[1]), taken_out(blocks[1]):
+                torch.testing.assert_close(network(images), ours(images), rtol=1e-3, atol=1e-4)
+                assert not torch.allclose(network(images), before, atol=1e-3)
+            assert torch.equal(network(images), before)
+
+
+def test_squeeze_and_excitation_is_part_of_the_branch():
+    block = residual_blocks(Timm("seresnet18", num_classes=2, options={"drop_path_rate": 0.1}))["network.layer4.1"]
+    assert block.last is block.whole.drop_path
+    block = residual_blocks(Timm("seresnet18", num_classes=2))["network.layer4.1"]
+    assert block.last is block.whole.se
 
 
 def test_blocks_are_taken_out_one_at_a_time_and_put_back():

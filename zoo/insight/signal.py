@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+import timm.models.resnet
 import torch
+import torchvision.models.resnet
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
@@ -24,6 +26,12 @@ from torch.nn.modules.batchnorm import _NormBase
 from zoo.architectures.base import find_layers
 from zoo.errors import UserError
 
+LIBRARY_BLOCKS = (
+    torchvision.models.resnet.BasicBlock,
+    torchvision.models.resnet.Bottleneck,
+    timm.models.resnet.BasicBlock,
+    timm.models.resnet.Bottleneck,
+)
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -117,36 +125,32 @@ def branch_ratios(network: nn.Module, images: Tensor) -> list[BranchRatio]:
     Batch normalisation takes the batch's statistics, so that a network without any training can be measured, too.
 
     Args:
-        network: its blocks have the attributes ``branch`` (F) and ``shortcut``.
+        network: see ``residual_blocks`` for the blocks that are known.
         images: as the network takes them, (B, C, H, W).
     """
     blocks = residual_blocks(network)
-    branches = {name: block.branch for name, block in blocks.items()}
-    shortcuts = {name: block.shortcut for name, block in blocks.items()}
+    wholes = {name: block.whole for name, block in blocks.items()}
+    branches = {name: block.last for name, block in blocks.items()}
+    shortcuts = {name: block.shortcut for name, block in blocks.items() if block.shortcut is not None}
     entering: dict[str, Tensor] = {}
     added: dict[str, Tensor] = {}
     carried: dict[str, Tensor] = {}
     with (
         as_measured(network),
         torch.no_grad(),
-        _entered(blocks, entering),
+        _entered(wholes, entering),
         _hooked(branches, partial(_note_norm, added)),
         _hooked(shortcuts, partial(_note_norm, carried)),
     ):
         network(images)
-    # A block may pass its input on without calling the identity.
     return [
-        BranchRatio(name, float((norm / carried.get(name, entering[name])).mean()), _passes_on(blocks[name]))
+        BranchRatio(name, float((norm / carried.get(name, entering[name])).mean()), blocks[name].shortcut is None)
         for name, norm in added.items()
     ]
 
 
 def _note_norm(norms: dict[str, Tensor], name: str, values: Tensor) -> None:
     norms[name] = values.detach().float().flatten(1).norm(dim=1).clamp(min=1e-30)
-
-
-def _passes_on(block: nn.Module) -> bool:
-    return isinstance(block.shortcut, nn.Identity)
 
 
 def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
@@ -169,39 +173,59 @@ def accuracy_without(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]
     """Accuracy with each residual block taken out, one at a time; of those blocks whose shortcut is the identity.
 
     Args:
-        network: its blocks have the attributes ``branch`` (F) and ``shortcut``.
+        network: see ``residual_blocks`` for the blocks that are known.
         batches: as in ``accuracy``.
     """
     found: dict[str, float] = {}
     for name, block in residual_blocks(network).items():
-        if _passes_on(block):
+        if block.shortcut is None:
             with taken_out(block):
                 found[name] = accuracy(network, batches)
     return found
 
 
 @contextmanager
-def taken_out(block: nn.Module) -> Iterator[None]:
+def taken_out(block: Residual) -> Iterator[None]:
     """A residual block without its branch: what is left of x + F(x) is x."""
-    branch = block.branch
-    block.branch = _Nothing()
-    try:
+    with _removed_after([block.last.register_forward_hook(lambda _m, _i, out: torch.zeros_like(out))]):
         yield
-    finally:
-        block.branch = branch
-
-
-class _Nothing(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x)
 
 
 # Layers and blocks
 
 
-def residual_blocks(network: nn.Module) -> dict[str, Any]:
-    """The modules with a ``branch`` and a ``shortcut``, by name, in the order of definition."""
-    return {n: m for n, m in network.named_modules() if hasattr(m, "branch") and hasattr(m, "shortcut")}
+class Residual(NamedTuple):
+    """A residual block.
+
+    Args:
+        whole: the block itself.
+        last: the layer whose output is F(x).
+        shortcut: what changes the shape of x on its way past F; None where x itself is passed on.
+    """
+
+    whole: nn.Module
+    last: nn.Module
+    shortcut: nn.Module | None
+
+
+def residual_blocks(network: nn.Module) -> dict[str, Residual]:
+    """Residual blocks by name, in the order of definition.
+
+    Those are known that have a ``branch`` (F) and a ``shortcut``, as ours, and those of torchvision's and timm's
+    ResNets and their kin (ResNeXt, wide ones, ResNet-D, with squeeze and excitation).
+    """
+    found = {name: _as_residual(module) for name, module in network.named_modules()}
+    return {name: block for name, block in found.items() if block is not None}
+
+
+def _as_residual(module: Any) -> Residual | None:
+    if hasattr(module, "branch") and hasattr(module, "shortcut"):
+        identity = isinstance(module.shortcut, nn.Identity)
+        return Residual(module, module.branch, None if identity else module.shortcut)
+    if not isinstance(module, LIBRARY_BLOCKS):
+        return None
+    ends = [getattr(module, name, None) for name in ("bn2", "bn3", "se", "drop_path")]  # in this order, where they are
+    return Residual(module, [end for end in ends if end is not None][-1], module.downsample)
 
 
 def _weighted(network: nn.Module) -> dict[str, nn.Module]:

@@ -65,9 +65,7 @@ def _lines(numbers: dict[str, Any]) -> list[str]:
         if values:
             text = f"from {min(values):.2g} to {max(values):.2g}, first layer {values[0]:.2g}, last {values[-1]:.2g}"
             lines.append(f"{what:<12} {text}")
-    if "blocks" in numbers:
-        lines += _block_lines(numbers)
-    return lines
+    return lines + (_block_lines(numbers) if "blocks" in numbers else ["blocks       none that is known as residual"])
 
 
 def _block_lines(numbers: dict[str, Any]) -> list[str]:
