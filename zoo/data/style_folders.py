@@ -211,7 +211,9 @@ class StyleFolders(Data):
 
 
 def found_pictures(names: Sequence[str], argument: str) -> list[str]:
-    """The files that names stand for, in their order; embedded names where there is no such file (a folder called so is ``brick/``).
+    """The files that names stand for, in their order; embedded names where there is no such file.
+
+    A folder that is called like an embedded picture is ``brick/``.
 
     Raises:
         UserError: one of them stands for nothing.
