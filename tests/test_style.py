@@ -15,6 +15,7 @@ from zoo.style import (
     masked_gram,
     noise_like,
     out_of_range,
+    patch_gram,
     patches,
     radial_spectrum,
     spectrum_distance,
@@ -84,6 +85,18 @@ def test_patches_hold_each_pixels_neighbours():
     lag = (x[0, 1, 1:4, 1:5] - 0.5) * (x[0, 1, 1:4, 2:6] - 0.5)  # green, centre and its right neighbour
     assert torch.allclose(gram(maps_)[0, 9 + 4, 9 + 5], lag.mean())
     assert torch.allclose(gram(maps_)[0, 27, :27], 0.2 * maps_[0, :27].mean((1, 2)))
+
+
+@pytest.mark.parametrize("strip", [1, 40, 10**6])
+@pytest.mark.parametrize("masked", [False, True])
+def test_strips_give_what_the_whole_picture_gives(strip, masked, monkeypatch):
+    monkeypatch.setattr("zoo.style.STRIP", strip)
+    x, mask = images(2, 3, 13, 11).requires_grad_(), images(1, 1, 20, 17, seed=1)
+    weights, whole = maps(2, 28, 28, seed=2), masked_gram(patches(x), mask) if masked else gram(patches(x))
+    ours = patch_gram(x, mask if masked else None)
+    assert torch.allclose(ours, whole, rtol=1e-12)
+    found, wanted = (torch.autograd.grad((weights * g.tanh()).sum(), x)[0] for g in (ours, whole))
+    assert torch.allclose(found, wanted, rtol=1e-10, atol=1e-14)
 
 
 def test_every_direction_counts_alike_in_white_coordinates():

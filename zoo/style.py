@@ -11,11 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 # NTSC's luminance and two colour differences (YIQ), rows by red, green and blue.
 YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 LEVELS = 256  # quantiles in which histograms are compared
 BANDS = 14  # of spatial frequency, a quarter of an octave each
+STRIP = 512**2  # pixels whose neighbourhoods are in memory at one time
 
 
 # Style
@@ -85,6 +87,39 @@ def patches(images: Tensor, side: int = 3) -> Tensor:
     height, width = (n - side + 1 for n in images.shape[2:])
     maps = F.unfold(images - 0.5, side).unflatten(2, (height, width))
     return torch.cat([maps, torch.full_like(maps[:, :1], 0.2)], 1)
+
+
+def patch_gram(images: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Correlations of neighbouring pixels, ``gram(patches(images))``, strip by strip.
+
+    The neighbourhoods of a whole picture take nine times its memory, and as much again for their gradient; those of a
+    strip are made again in the backward pass.
+
+    Args:
+        images: in [0, 1], (B, C, H, W).
+        mask: in [0, 1], (1 or B, 1, h, w), as in ``masked_gram``.
+
+    Returns:
+        (B, 9 C + 1, 9 C + 1)
+    """
+    height, width = (n - 2 for n in images.shape[2:])
+    if mask is None:
+        weight: Tensor | int = height * width
+    else:
+        mask = F.adaptive_avg_pool2d(mask, (height, width))
+        weight = mask.square().flatten(2).sum(2, keepdim=True).clamp(min=torch.finfo(images.dtype).eps)
+    rows, total = max(1, STRIP // width), images.new_zeros(())
+    for top in range(0, height, rows):
+        strip = images[:, :, top : top + rows + 2], None if mask is None else mask[:, :, top : top + rows]
+        total = total + (_products(*strip) if rows >= height else checkpoint(_products, *strip, use_reentrant=False))
+    return total / weight
+
+
+def _products(images: Tensor, mask: Tensor | None) -> Tensor:
+    """Sums of the products of neighbours, (B, 9 C + 1, 9 C + 1)."""
+    maps = patches(images)
+    f = (maps if mask is None else maps * mask).flatten(2)
+    return f @ f.transpose(1, 2)
 
 
 def whitener(target: Tensor, floor: float = 1e-3) -> Tensor:

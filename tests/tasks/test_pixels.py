@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.optim import LBFGS, Adam
 
 from zoo.architectures.base import Architecture, Stage
+from zoo.architectures.efficientnet_lite import EfficientNetLite0
 from zoo.architectures.frozen import blur, freeze
 from zoo.checkpoints import load
 from zoo.data.pictures import ContentAndStyle, Textures
@@ -175,6 +176,34 @@ def test_a_blurred_stride_sees_no_checkerboard():
     plain = freeze(Small(), blur_strides=False)
     assert not plain.second._forward_pre_hooks
     assert not any(p.requires_grad for p in plain.parameters())
+
+
+def kept_by(run):
+    """What ``run`` returns, and how many values are kept for its backward pass."""
+    seen = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.setdefault(t.data_ptr(), t), lambda t: t):
+        result = run()
+    return result, sum(t.numel() for t in seen.values() if not isinstance(t, nn.Parameter))
+
+
+@pytest.mark.parametrize("size", [64, 49])
+def test_large_pictures_keep_their_blocks_inputs_only(size, monkeypatch):
+    """The same maps and gradient in float64, from blocks that run twice, for less than half of what is kept."""
+    layers = ["network.bn1", "network.blocks.1.1", "network.blocks.2.1.conv_dw", "network.blocks.4.2"]
+    network = partial(EfficientNetLite0, weights=None)
+    task = built(TextureSynthesis(network, layers=dict.fromkeys(layers, 1.0)), textures(size=size)).double()
+    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    found, kept = [], []
+    for large in (10**9, 1):
+        monkeypatch.setattr("zoo.tasks.perceptual.LARGE", large)
+        maps, values = kept_by(lambda: task.maps(image, layers))
+        kept.append(values)
+        loss = sum(m.square().sum() for m in maps.values())
+        found.append([*maps.values(), *torch.autograd.grad(loss, image)])
+    for plain, lean in zip(*found, strict=True):
+        torch.testing.assert_close(lean, plain, rtol=1e-9, atol=1e-12)
+    assert kept[1] < kept[0] / 2
+    assert not any("forward" in module.__dict__ for module in task.perceptual.modules())
 
 
 def test_weights_come_from_any_checkpoint_with_such_a_network(tmp_path):

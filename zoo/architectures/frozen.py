@@ -1,4 +1,4 @@
-"""Networks for looking only: frozen, with blurred strides.
+"""Networks for looking only: frozen, with blurred strides, and in less memory at large pictures.
 
 A strided layer sees only every second pixel, so that its gradient marks the picture with a grid of its own: Odena,
 Dumoulin and Olah, "Deconvolution and Checkerboard Artifacts", 2016. A blur in front of the stride (Zhang, "Making
@@ -7,10 +7,14 @@ Convolutional Networks Shift-Invariant Again", 2019) spreads the gradient, and s
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from zoo.architectures.base import Architecture
 
@@ -64,3 +68,29 @@ def blur(maps: Tensor) -> Tensor:
     one = maps.new_tensor([0.25, 0.5, 0.25])
     kernel = (one[:, None] * one).expand(maps.shape[1], 1, 3, 3)
     return F.conv2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), kernel, groups=maps.shape[1])
+
+
+@contextmanager
+def rerun_blocks(network: Architecture, layers: Collection[str]) -> Iterator[None]:
+    """What a frozen network's blocks compute in here is computed again in the backward pass, instead of being kept.
+
+    Only their inputs are kept, for a third more time. Outputs and gradients are as ever.
+
+    Args:
+        network: by ``freeze``.
+        layers: whose outputs are wanted, by ``features``.
+    """
+    with ExitStack() as stack:
+        for block in _blocks(network, {network.get_submodule(name) for name in layers}):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+            stack.callback(block.__dict__.pop, "forward")  # the class's is left
+        yield
+
+
+def _blocks(module: nn.Module, wanted: set[nn.Module]) -> Iterator[nn.Module]:
+    """The largest parts that are no mere sequences, and that hold no wanted layer in themselves."""
+    for child in module.children():
+        if isinstance(child, nn.Sequential | nn.ModuleList) or wanted & {*child.modules()} - {child}:
+            yield from _blocks(child, wanted)
+        elif any(child.children()):
+            yield child

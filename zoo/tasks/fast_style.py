@@ -29,7 +29,7 @@ from zoo.style import (
     content_distance,
     gram,
     histogram_distance,
-    patches,
+    patch_gram,
     spectrum_distance,
     style_distance,
     total_variation,
@@ -158,7 +158,7 @@ class FastStyleTransfer(Stylization, PerceptualTask):
         """Gram matrices by the names under which they are kept."""
         maps = self.maps(image, list(self.style_shares))
         grams = {f"gram_{i}": gram(found) for i, found in enumerate(maps.values())}
-        return {**grams, "gram_patches": gram(patches(image))}
+        return {**grams, "gram_patches": patch_gram(image)}
 
     # Distances
 
@@ -185,7 +185,7 @@ class FastStyleTransfer(Stylization, PerceptualTask):
             target = self.look(contents)
         maps = self.look(images)
         with torch.autocast(images.device.type, enabled=False):
-            apart = whitened_distance(gram(patches(images)), self.gram_patches, whitener(self.gram_patches))
+            apart = whitened_distance(patch_gram(images), self.gram_patches, whitener(self.gram_patches))
             return {
                 "style": self.style(maps),
                 "content": self.content_weight * self.content(maps, target),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Self
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.architectures.base import Architecture, find_layers, wants_pretrained
-from zoo.architectures.frozen import freeze
+from zoo.architectures.frozen import freeze, rerun_blocks
 from zoo.checkpoints import read, resolve
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.tasks.base import Normalize, Task
 
 MARGIN = 32  # pixels, a multiple of most layers' stride; at 16, a seam so far from the edge can be seen
+LARGE = 1024**2  # pixels of a picture from which memory is dearer than time
 
 
 class PerceptualTask(Task):
@@ -58,11 +60,13 @@ class PerceptualTask(Task):
         """Feature maps of images in [0, 1].
 
         A network pads, which a descent on pixels makes use of along the edges. So it sees the picture with a mirrored
-        margin, whose part of the maps is cut off again.
+        margin, whose part of the maps is cut off again. Of large pictures little is kept for the backward pass.
         """
         down, right = (min(margin, n - 1) for n in images.shape[2:])  # a mirror gives no more than the picture has
         seen = F.pad(self.prepared(images), (right, right, down, down), mode="reflect")
-        found = self.perceptual.features(seen, layers)
+        large = seen.shape[2] * seen.shape[3] >= LARGE
+        with rerun_blocks(self.perceptual, layers) if large else nullcontext():
+            found = self.perceptual.features(seen, layers)
         shares = down / seen.shape[2], right / seen.shape[3]
         return {name: _without_margin(maps, shares) for name, maps in found.items()}
 

@@ -28,7 +28,7 @@ from zoo.style import (
     keep_colors,
     masked_gram,
     noise_like,
-    patches,
+    patch_gram,
     spectrum_distance,
     style_distance,
     total_variation,
@@ -134,7 +134,7 @@ class StyleTransfer(PixelTask):
 
     def _style_target(self, style: Any, scale: float) -> dict[str, Any]:
         image = scaled(style.image[None], scale).clamp(0, 1)
-        neighbours, maps = gram(patches(image)), self.maps(image, list(self.style_shares))
+        neighbours, maps = patch_gram(image), self.maps(image, list(self.style_shares))
         return {
             "grams": {name: gram(maps[name]) for name in maps},
             "patches": neighbours,
@@ -189,6 +189,7 @@ def _gram(maps: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _neighbours(images: Tensor, styles: list[dict[str, Any]]) -> Tensor:
-    maps = patches(images)
-    apart = [whitened_distance(_gram(maps, s["mask"]), s["patches"], s["white"]) * s["weight"] for s in styles]
+    whole = [patch_gram(images)] if any(s["mask"] is None for s in styles) else []  # once for all such styles
+    grams = [whole[0] if s["mask"] is None else patch_gram(images, s["mask"].to(images)) for s in styles]
+    apart = [whitened_distance(g, s["patches"], s["white"]) * s["weight"] for g, s in zip(grams, styles, strict=True)]
     return torch.stack(apart).sum(0)

@@ -24,7 +24,7 @@ from zoo.style import (
     gram,
     histogram_distance,
     noise_like,
-    patches,
+    patch_gram,
     spectrum_distance,
     style_distance,
     total_variation,
@@ -97,7 +97,7 @@ class TextureSynthesis(PixelTask):
         """Gram matrices of the textures at this scale; of their patches, too; and their total variation."""
         textures = [scaled(texture[None], scale) for texture in batch[0]]  # of different sizes, so one by one
         grams = [torch.cat(layer) for layer in zip(*map(self.grams, textures), strict=True)]
-        neighbours = torch.cat([gram(patches(texture)) for texture in textures])
+        neighbours = torch.cat([patch_gram(texture) for texture in textures])
         variation = torch.cat([total_variation(texture) for texture in textures]).clamp(min=1e-4)
         return {"grams": grams, "patches": neighbours, "white": whitener(neighbours), "variation": variation}
 
@@ -110,7 +110,7 @@ class TextureSynthesis(PixelTask):
         """The Gram matrices' distance, and what keeps the pixels in order."""
         parts = {"gram": self.style(images, targets["grams"])}
         if self.patch_weight:
-            apart = whitened_distance(gram(patches(images)), targets["patches"], targets["white"])
+            apart = whitened_distance(patch_gram(images), targets["patches"], targets["white"])
             parts["patches"] = self.patch_weight * apart
         if self.tv_weight:
             parts["tv"] = self.tv_weight * total_variation(images) / targets["variation"]
