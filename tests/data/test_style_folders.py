@@ -165,7 +165,7 @@ def test_a_broken_video_is_left_out_in_one_line(tmp_path: Path, capsys: pytest.C
 
 def test_a_missing_library_for_videos_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(UserError, match=r"pip install 'lightning-zoo\[video\]'"):
+    with pytest.raises(UserError, match=r"pip install av"):
         list(frames("clip.mp4"))
 
 

@@ -5,10 +5,10 @@ table 1 of its supplement: two strided convolutions, residual blocks at a quarte
 normalisation in the place of batch normalisation is Ulyanov, Vedaldi and Lempitsky's ("Instance Normalization: The
 Missing Ingredient for Fast Stylization", 2016).
 
-Deviations: maps are enlarged and then convolved, instead of transposed convolutions, which leave a checkerboard (Odena,
-Dumoulin and Olah, "Deconvolution and Checkerboard Artifacts", 2016); every convolution pads by reflection, instead of
-blocks that crop and one large margin; sizes that four does not divide come back as they were; the output's range is
-[0, 1], by a sigmoid.
+Deviations: maps are enlarged linearly and then convolved, instead of transposed convolutions, which leave a
+checkerboard (Odena, Dumoulin and Olah, "Deconvolution and Checkerboard Artifacts", 2016; nearest neighbours left a
+faint one); every convolution pads by reflection, instead of blocks that crop and one large margin; sizes that four does
+not divide come back as they were; the output's range is [0, 1], by a sigmoid.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class TransformNet(Architecture):
             maps = layer(maps)
         maps = self.blocks(maps)
         for layer, size in zip(self.up, sizes[::-1], strict=True):
-            maps = layer(interpolate(maps, size, mode="nearest"))
+            maps = layer(interpolate(maps, size, mode="bilinear", align_corners=False))
         return self.last(maps).to(images.dtype).sigmoid()  # halves have 128 steps between 0.5 and 1
 
 

@@ -83,7 +83,7 @@ def _video(path: str) -> Iterator[Image.Image]:
     try:
         import av
     except ImportError as error:
-        raise UserError(f"{path} is a video, which PyAV reads: pip install 'lightning-zoo[video]'") from error
+        raise UserError(f"{path} is a video, which PyAV reads: pip install av") from error
     try:
         with av.open(path) as container:
             if not container.streams.video:
