@@ -33,8 +33,7 @@ ABOUT = (
     "that of ours: above 1, ours is faster. Median of the rounds (smallest to largest), alternating in one run. The "
     "network by hand has a few lines of plain PyTorch, since torchvision has no residual networks for 32×32 images. "
     "In the rows without a bar, ours is measured against itself without what the row names. Memory is the peak of what "
-    "the step allocates, activations and gradients, as a share of the other's."
-    + " CPU time of one thread." * ALONE
+    "the step allocates, activations and gradients, as a share of the other's." + " CPU time of one thread." * ALONE
 )
 
 
