@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from zoo.architectures.base import parameter_count
+from zoo.architectures.base import parameter_count, weights_follow
 from zoo.architectures.vgg import VGG
 from zoo.errors import UserError
 from zoo.testing.architectures import randomise
@@ -72,6 +73,66 @@ def test_same_output_as_torchvision(depth: Any, norm: Any, training: bool, monke
     expected = theirs(images)
     torch.manual_seed(1)
     torch.testing.assert_close(ours(images), expected, rtol=1e-5, atol=1e-5)
+
+
+WEIGHTS = torchvision.models.VGG19_Weights.IMAGENET1K_V1
+
+
+@pytest.fixture(scope="module")
+def fetched() -> dict[str, torch.Tensor]:
+    """A made-up state of torchvision's VGG-19, without the 120 million weights of its head."""
+    with torch.device("meta"):
+        network = torchvision.models.vgg19(init_weights=False)
+    generator = torch.Generator().manual_seed(0)
+    shapes = {k: t.shape for k, t in network.features.state_dict().items()}
+    return {
+        f"features.{k}": torch.randn(s, generator=generator) * (s[1:].numel() / 2) ** -0.5 for k, s in shapes.items()
+    }
+
+
+def test_torchvision_s_weights_by_name(fetched: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torchvision's own network gives, in the names of the literature, with another pooling and other channels."""
+    asked = []
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda url, **_: asked.append(url) or dict(fetched)
+    )
+    ours = VGG(0, depth=19, weights="IMAGENET1K_V1").eval()
+    assert asked == [WEIGHTS.url]
+    assert (ours.mean, ours.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    theirs = torchvision.models.vgg19(init_weights=False).features.eval()
+    theirs.load_state_dict({k.removeprefix("features."): t for k, t in fetched.items()})
+    images = torch.randn(1, 3, 64, 48)
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-6)
+    numbers = {"conv1_1": 0, "conv2_1": 5, "conv3_1": 10, "conv4_1": 19, "conv4_2": 21, "conv5_1": 28}
+    for name, maps in ours.features(images, [f"layers.{name}" for name in numbers]).items():
+        torch.testing.assert_close(
+            maps, theirs[: numbers[name.removeprefix("layers.")] + 1](images), atol=1e-6, rtol=1e-5
+        )
+    averaged = VGG(0, depth=19, pooling="average", weights="DEFAULT")
+    assert torch.equal(averaged.layers.conv5_4.weight, ours.layers.conv5_4.weight)
+    grey = VGG(0, in_channels=1, depth=19, weights="DEFAULT")
+    torch.testing.assert_close(grey.layers.conv1_1.weight, ours.layers.conv1_1.weight.sum(1, keepdim=True))
+    assert VGG.own_classes({"depth": 19, "weights": "DEFAULT"})[:2] == ["tench", "goldfish"]
+    with weights_follow():
+        assert VGG(0, depth=19, weights="DEFAULT").mean == ours.mean
+    assert len(asked) == 3
+
+
+def test_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    for arguments, message in (
+        ({}, r"could not be fetched from https://.*vgg19-.*no route to host.*EfficientNetLite0 brings"),
+        ({"weights": "V9"}, "no weights V9 of vgg19; there are: IMAGENET1K_V1, DEFAULT"),
+        ({"width": 0.5}, "for width 1 and pooled_size 7"),
+    ):
+        with pytest.raises(UserError, match=message) as raised:
+            VGG(**{"num_classes": 0, "depth": 19, "weights": "DEFAULT", **arguments})
+        assert "\n" not in str(raised.value)
+    with torch.device("meta"), pytest.raises(UserError, match="has no classifier"):
+        VGG(depth=16, weights="IMAGENET1K_FEATURES")
 
 
 def test_head_sees_seven_by_seven_cells() -> None:

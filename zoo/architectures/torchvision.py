@@ -16,7 +16,8 @@ Deviations from ``torchvision.models.get_model``:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -81,7 +82,7 @@ class TorchVision(Architecture):
         if name not in known:
             raise UserError(f"torchvision has no classification network {name}{did_you_mean(name, known)}")
         refuse_options("TorchVision", options, ("num_classes", "weights"))
-        pretrained = _weights(name, weights)
+        pretrained = find_weights(name, weights)
         self.num_classes = num_classes
         arguments = {**_size_argument(name, image_size), **(options or {})}
         self.network = _create(name, pretrained, num_classes or 1, arguments)
@@ -104,8 +105,8 @@ class TorchVision(Architecture):
     @classmethod
     def own_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
         """Those of the pretrained weights."""
-        weights = _weights(arguments["name"], arguments.get("weights"))
-        return list(weights.meta["categories"]) if weights else []
+        weights = find_weights(arguments["name"], arguments.get("weights"))
+        return list(weights.meta["categories"] or ()) if weights else []
 
     # Feature maps
 
@@ -189,7 +190,12 @@ def _traced_size(network: nn.Module, image_size: Sequence[int] | None) -> tuple[
     return (256, 1024) if isinstance(network, torchvision.models.Inception3) else WIDE
 
 
-def _weights(name: str, text: str | None) -> WeightsEnum | None:
+def find_weights(name: str, text: str | None) -> WeightsEnum | None:
+    """torchvision's weights of a network by their name; None for None.
+
+    Raises:
+        UserError: there are no such weights.
+    """
     if text is None:
         return None
     known = torchvision.models.get_model_weights(name)
@@ -210,6 +216,22 @@ def _size_argument(name: str, image_size: Sequence[int] | None) -> dict[str, Any
     return {"image_size": image_size[0]}
 
 
+@contextmanager
+def fetching(weights: WeightsEnum) -> Iterator[None]:
+    """Weights are fetched in here, unless they were before.
+
+    Raises:
+        UserError: they can't be.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"torchvision's weights {weights} could not be fetched from {weights.url} ({first_line(error)}); without "
+            "a network, EfficientNetLite0 brings its ImageNet weights along"
+        ) from error
+
+
 def _create(name: str, weights: WeightsEnum | None, num_classes: int, arguments: dict[str, Any]) -> nn.Module:
     """The network, with as many classes; with weights of another number, under a new last layer."""
     load = weights if wants_pretrained() else None
@@ -217,19 +239,17 @@ def _create(name: str, weights: WeightsEnum | None, num_classes: int, arguments:
         if load is None:
             alone = {"aux_logits": False, "init_weights": True} if name in INCEPTIONS else {}
             return torchvision.models.get_model(name, num_classes=num_classes, **alone, **arguments)
-        network = torchvision.models.get_model(name, weights=load, **arguments)
-    except OSError as error:
-        raise UserError(
-            f"torchvision's weights {load} could not be fetched from {load.url if load else name} "
-            f"({first_line(error)}); without a network, EfficientNetLite0 brings its ImageNet weights along"
-        ) from error
+        with fetching(load):
+            network = torchvision.models.get_model(name, weights=load, **arguments)
+    except UserError:
+        raise
     except Exception as error:  # assertions, TypeErrors and more, by family
         told = ", ".join(f"{k} {v}" for k, v in {"weights": weights, **arguments}.items())
         raise UserError(f"torchvision can't build {name} with {told}: {first_line(error)}") from error
     if name in INCEPTIONS:
         network.transform_input = network.aux_logits = False  # ``mean`` and ``std`` say the same
         network.aux1 = network.aux2 = network.AuxLogits = None
-    if num_classes != len(load.meta["categories"]):
+    if num_classes != len(load.meta["categories"] or ()):  # VGG-16 has weights without any
         _replace_head(network, num_classes)
     return network
 

@@ -18,12 +18,13 @@ Deviations and readings:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.base import Architecture, Stage, check_size, scaled
+from zoo.architectures.base import Architecture, Stage, by_channel, check_size, scaled, wants_pretrained
 from zoo.errors import UserError
 from zoo.initialisation import Init, initialise
 
@@ -39,6 +40,8 @@ class VGG(Architecture):
 
     torchvision's weights load as they are, with batch norm or without; see ``rename_torchvision``.
 
+    A checkpoint of a task holds all weights: loading it fetches nothing.
+
     Args:
         num_classes: length of the output; 0 leaves the fully connected layers out, for a backbone.
         in_channels: channels of the images.
@@ -49,15 +52,20 @@ class VGG(Architecture):
         pooled_size: cells along a side of the map that the fully connected layers see.
         dropout: of the first two fully connected layers' outputs; 0 for none.
         init: see ``zoo.initialisation.initialise``; Glorot and Bengio's for ReLU where nothing is said.
+        weights: of torchvision's for this depth and norm, such as ``IMAGENET1K_V1`` or ``DEFAULT``, fetched once from
+            download.pytorch.org; None for random ones. With other than ImageNet's 1,000 classes the last layer starts
+            anew, and filters are adapted to other than three channels as timm does.
 
     Shape:
         images (B, C, H, W), normalised -> logits (B, num_classes), or the last map (B, C', H // 32, W // 32) without
         classes
 
     Raises:
-        UserError: a number is out of range, or an image is smaller than 32×32.
+        UserError: a number is out of range, an image is smaller than 32×32, or there are no such weights, they can't be
+            fetched or are for another width.
     """
 
+    licence: ClassVar[str | None] = "BSD-3-Clause"
     example: ClassVar[dict[str, Any]] = {"num_classes": 4, "depth": 11, "width": 0.0625, "norm": "batch"}
 
     def __init__(
@@ -71,6 +79,7 @@ class VGG(Architecture):
         pooled_size: int = 7,
         dropout: float = 0.5,
         init: Init = "compromise",
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         _check(num_classes, in_channels, depth, width, pooled_size, dropout)
@@ -82,6 +91,35 @@ class VGG(Architecture):
         self.classifier = _head(channels * cells, hidden, num_classes, dropout) if num_classes else None
         initialise(self, init, "relu", normalised=norm == "batch")
         self.register_load_state_dict_pre_hook(rename_torchvision)
+        if weights is not None:
+            if (width, pooled_size) != (1, 7):
+                raise UserError("VGG: torchvision's weights are for width 1 and pooled_size 7")
+            self._start_from(_pretrained(depth, norm, weights), in_channels)
+
+    def _start_from(self, weights: Any, in_channels: int) -> None:
+        """torchvision's tensors, but those of another number of classes."""
+        from timm.models import adapt_input_conv
+
+        from zoo.architectures.torchvision import fetching
+
+        if self.classifier is not None and not weights.meta["categories"]:
+            raise UserError(f"VGG: {weights} has no classifier, so it is for num_classes 0 only")
+        transforms = weights.transforms()
+        self.mean, self.std = (by_channel(values, in_channels) for values in (transforms.mean, transforms.std))
+        if not wants_pretrained():
+            return
+        with fetching(weights):
+            given = dict(weights.get_state_dict(progress=False, check_hash=True))
+        rename_torchvision(self, given, "")
+        first, own = "layers.conv1_1.weight", self.state_dict()
+        given[first] = adapt_input_conv(in_channels, given[first])
+        self.load_state_dict({k: t for k, t in given.items() if k in own and own[k].shape == t.shape}, strict=False)
+
+    @classmethod
+    def own_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
+        """Those of the pretrained weights."""
+        depth, norm, weights = (arguments.get(k, d) for k, d in (("depth", 16), ("norm", "none"), ("weights", None)))
+        return list(_pretrained(depth, norm, weights).meta["categories"] or ()) if weights else []
 
     def _build_layers(self, channels: int, width: float, normed: bool, pooling: str) -> int:
         for group, (count, filters) in enumerate(zip(CONVOLUTIONS[self.depth], CHANNELS, strict=True), start=1):
@@ -119,6 +157,12 @@ def _head(features: int, hidden: int, num_classes: int, dropout: float) -> nn.Se
         head.add_module(f"drop{name}", nn.Dropout(dropout))
     head.add_module("fc8", nn.Linear(hidden, num_classes))
     return head
+
+
+def _pretrained(depth: int, norm: str, weights: str) -> Any:
+    from zoo.architectures.torchvision import find_weights  # with all of its networks, and timm
+
+    return find_weights(f"vgg{depth}{'_bn' if norm == 'batch' else ''}", weights)
 
 
 def rename_torchvision(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
