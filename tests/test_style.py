@@ -57,6 +57,16 @@ def test_gradients_are_those_of_plain_torch():
     assert torch.autograd.gradcheck(lambda x: style_distance(gram(x), target), (f,))
 
 
+def test_half_precision_is_not_for_correlations():
+    f, x = maps(2, 3, 4, 5).float(), images(1, 3, 9, 8).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        halves = gram(f), masked_gram(f, torch.ones(1, 1, 4, 5)), patch_gram(x)
+        apart = whitened_distance(gram(f), gram(f[:1]), torch.eye(3)[None])
+    for half, whole in zip(halves, (gram(f), gram(f), patch_gram(x)), strict=True):
+        assert torch.allclose(half, whole, rtol=1e-6)
+    assert torch.allclose(apart, (gram(f) - gram(f[:1])).square().sum((1, 2)) / 3, rtol=1e-6)
+
+
 def test_style_distance_does_not_depend_on_scale_or_on_the_rest_of_the_batch():
     a, b = gram(maps(2, 3, 4, 4)), gram(maps(1, 3, 4, 4, seed=1))
     assert torch.allclose(style_distance(7 * a, 7 * b), style_distance(a, b))

@@ -35,7 +35,7 @@ def gram(maps: Tensor) -> Tensor:
         (B, C, C)
     """
     f = maps.flatten(2)
-    return f @ f.transpose(1, 2) / f.shape[2]
+    return _product(f, f.transpose(1, 2)) / f.shape[2]
 
 
 def masked_gram(maps: Tensor, mask: Tensor) -> Tensor:
@@ -52,7 +52,13 @@ def masked_gram(maps: Tensor, mask: Tensor) -> Tensor:
         mask = F.adaptive_avg_pool2d(mask, (maps.shape[2], maps.shape[3]))
     f = (maps * mask).flatten(2)
     weight = mask.square().flatten(2).sum(2, keepdim=True)
-    return f @ f.transpose(1, 2) / weight.clamp(min=torch.finfo(maps.dtype).eps)
+    return _product(f, f.transpose(1, 2)) / weight.clamp(min=torch.finfo(maps.dtype).eps)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b``, never in half precision: a distance is that of numbers nearly alike."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
 
 
 def style_distance(grams: Tensor, target: Tensor) -> Tensor:
@@ -119,7 +125,7 @@ def _products(images: Tensor, mask: Tensor | None) -> Tensor:
     """Sums of the products of neighbours, (B, 9 C + 1, 9 C + 1)."""
     maps = patches(images)
     f = (maps if mask is None else maps * mask).flatten(2)
-    return f @ f.transpose(1, 2)
+    return _product(f, f.transpose(1, 2))
 
 
 def whitener(target: Tensor, floor: float = 1e-3) -> Tensor:
@@ -148,7 +154,7 @@ def whitened_distance(grams: Tensor, target: Tensor, white: Tensor) -> Tensor:
     Returns:
         (B,); 1 for zeros in the place of a target far above the floor.
     """
-    return (white @ (grams - target) @ white.transpose(1, 2)).square().sum((1, 2)) / target.shape[1]
+    return _product(_product(white, grams - target), white.transpose(1, 2)).square().sum((1, 2)) / target.shape[1]
 
 
 # Content

@@ -57,7 +57,7 @@ class PerceptualTask(Task):
         return self.normalize(images.mean(1, keepdim=True) if self.grey else images)
 
     def maps(self, images: Tensor, layers: Sequence[str], margin: int = MARGIN) -> dict[str, Tensor]:
-        """Feature maps of images in [0, 1].
+        """Feature maps of images in [0, 1], and in their precision.
 
         A network pads, which a descent on pixels makes use of along the edges. So it sees the picture with a mirrored
         margin, whose part of the maps is cut off again. Of large pictures little is kept for the backward pass.
@@ -68,7 +68,7 @@ class PerceptualTask(Task):
         with rerun_blocks(self.perceptual, layers) if large else nullcontext():
             found = self.perceptual.features(seen, layers)
         shares = down / seen.shape[2], right / seen.shape[3]
-        return {name: _without_margin(maps, shares) for name, maps in found.items()}
+        return {name: _without_margin(maps.to(images.dtype), shares) for name, maps in found.items()}
 
 
 def _without_margin(maps: Tensor, shares: Sequence[float]) -> Tensor:
