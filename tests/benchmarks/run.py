@@ -13,7 +13,7 @@ from pathlib import Path
 from zoo.measure import commit, hardware, versions
 
 HERE = Path(__file__).parent
-NAMES = ("throughput", "families", "fast", "step_profile", "timm_loop", "data_speed", "startup")
+NAMES = ("throughput", "families", "fast", "step_profile", "timm_loop", "data_speed", "startup", "style")
 
 
 def run(name: str, rounds: int | None) -> dict[str, object]:
