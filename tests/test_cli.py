@@ -107,6 +107,19 @@ def test_unreadable_recipe_is_one_line(workspace: Path, capsys: pytest.CaptureFi
     assert "binary.yaml" in said(capsys, "fit", "--config", "binary.yaml")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--model.label_smoothing", "0.1"], "model.label_smoothing: of which class? Give --model NAME first"),
+        (["--model.architecture.depth", "20"], "model.architecture.depth: of which class? Give --model NAME first"),
+        (["--model", "Classification", "--model.architecture.depth", "20"], "Give --model.architecture NAME first"),
+        (["--data.batch_size", "8"], "data.batch_size: of which class? Give --data NAME first"),
+    ],
+)
+def test_an_argument_without_its_class_is_one_line(words: list[str], says: str, capsys) -> None:
+    assert says in said(capsys, "fit", *words)
+
+
 def test_nothing_given_is_one_line(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--config FILE" in said(capsys, "fit")
 
@@ -248,6 +261,20 @@ def test_what_would_be_ignored_on_resume_is_refused(change: list[str], recipe: s
     last = str(folder_of("toy") / "checkpoints/last.ckpt")
     capsys.readouterr()
     assert "can't change when a run goes on" in said(capsys, "fit", "--ckpt_path", last, *change)
+
+
+def test_how_weights_start_cannot_change_on_resume(workspace: Path, capsys) -> None:
+    """The weights are the checkpoint's: another init would be accepted and ignored."""
+    network = {"class_path": "PlainNet", "init_args": {"depth": 5, "width": 0.1}}
+    model = {"class_path": "Classification", "init_args": {"architecture": network, "optimizer": "SGD"}}
+    toy = write_recipe(workspace / "toy.yaml", model, {"class_path": "ToyTensors"})
+    assert zoo("fit", "--config", str(toy), "--no_test") == 0
+    capsys.readouterr()
+    change = ["--model.architecture.init", "normal", "--trainer.max_epochs", "2"]
+    line = said(capsys, "fit", "--ckpt_path", "last", *change)
+    assert (
+        'model.architecture.init can\'t change when a run goes on: "backward" in the checkpoint, "normal" now' in line
+    )
 
 
 def test_parameter_groups_cannot_change_on_resume(workspace: Path, capsys) -> None:

@@ -35,9 +35,11 @@ from zoo.parsing import ZooParser, load_recipe, refuse_functions, told_by
 from zoo.tasks.base import Task
 
 COMMANDS = ("fit", "validate", "test", "predict")
-# What a resumed run must not change: its optimiser's state, its splits or their order would no longer be its own.
+# What a resumed run must not change: its optimiser's state, its splits or their order would no longer be its own; how
+# weights start, it would not heed.
 FIXED_ON_RESUME = (
     "model.class_path",
+    "model.init_args.architecture.init_args.init",
     "model.init_args.optimizer",
     "model.init_args.scheduler",
     "model.init_args.parameter_groups",

@@ -177,6 +177,9 @@ def condense(message: str) -> str:
             found.append(line.removeprefix("- "))
     if not found:
         return _one_line(message)
+    if (nested := _NESTED.search(text)) and _CLASSLESS.search(text):
+        where = _join(keys)
+        return f"{where}.{nested[1]}: of which class? Give --{where} NAME first, or a recipe (--config FILE)"
     if found[0].startswith("unrecognized arguments"):
         found[0] += " (one value an option: quote a pattern, and write a list as '[a, b]')"
     said = "; ".join(dict.fromkeys(_best(found)))
@@ -188,6 +191,11 @@ def condense(message: str) -> str:
     return _one_line(f"{where}: {said}" if where and not said.startswith(where) else said)
 
 
+# An argument of a class, where no class was named.
+_NESTED = re.compile(r"NestedArg\(key='([\w.+]+)'")
+_CLASSLESS = re.compile(
+    r"must include a class_path|Subclass types expect one of|given class_path 'zoo\.(Task|Data|Architecture)'"
+)
 _REFUSED = re.compile(
     r"(?:Option '([\w+]+)' is not accepted(?:\. Got value: Namespace\(class_path='([\w.]+)')?"
     r"|Subcommand '\w+' does not accept option 'trainer\.(\w+)'|unrecognized arguments: --trainer\.(\w+))[^\n]*"
