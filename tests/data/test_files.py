@@ -175,6 +175,8 @@ def test_patterns(tmp_path):
     found = matching_files([f"{tmp_path}/b.jpg", f"{tmp_path}/?.jpg", f"{tmp_path}/**/*.png", f"{tmp_path}/odd[1].jpg"])
     assert [p.removeprefix(f"{tmp_path}/") for p in found] == ["b.jpg", "a.jpg", "deep/er/c.png", "odd[1].jpg"]
     assert len(matching_files([str(tmp_path)])) == 3
+    with pytest.raises(UserError, match=r"no picture matches .*/deep; for those in its folders give '.*/deep/\*\*/\*'"):
+        matching_files([f"{tmp_path}/deep"])
     with pytest.raises(UserError, match=r"no picture matches .*\*\.webp"):
         matching_files([f"{tmp_path}/*.webp"])
 

@@ -161,7 +161,8 @@ def matching_files(patterns: Sequence[str], argument: str = "data.files") -> lis
         else:
             matches = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207
         if not matches:
-            raise UserError(f"{argument}: no picture matches {pattern}")
+            deeper = f"; for those in its folders give '{path}/**/*'" if path.is_dir() else ""
+            raise UserError(f"{argument}: no picture matches {pattern}{deeper}")
         found |= dict.fromkeys(matches)
     return list(found)
 
