@@ -1,21 +1,28 @@
 """The signal by layer is what closed forms and manual derivatives say; measuring leaves the network as it was."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 
+from zoo.architectures.densenet import DenseNet
+from zoo.architectures.plain import PlainNet
+from zoo.architectures.preact_resnet import PreActResNet
 from zoo.architectures.resnet import ResNet
 from zoo.architectures.timm import Timm
 from zoo.errors import UserError
+from zoo.insight import signal
 from zoo.insight.signal import (
     accuracy,
     accuracy_without,
     as_measured,
     branch_ratios,
+    evenly,
     measure_signal,
     residual_blocks,
     taken_out,
@@ -106,6 +113,64 @@ def test_measuring_takes_the_batchs_statistics_and_leaves_no_trace():
     assert not any(module.training for module in network.modules())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        PlainNet(num_classes=4, depth=20, width=0.25),
+        ResNet(num_classes=4, depth=20, width=0.25),
+        PreActResNet(num_classes=4, depth=20, width=0.25),
+        DenseNet(num_classes=4, depth=22, growth_rate=4),
+        torchvision.models.vgg11(num_classes=4).features[:12].append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten()),
+        torchvision.models.densenet121(num_classes=4, drop_rate=0.5),
+    ],
+    ids=lambda network: type(network).__name__,
+)
+def test_what_is_computed_again_is_the_same_to_the_bit(network, monkeypatch):
+    torch.manual_seed(0)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images, labels = torch.randn(6, 3, 32, 32), torch.arange(6) % 4
+    found = measure_signal(network, images, labels)
+    assert not any("forward" in vars(module) for module in network.modules())
+    assert not any(getattr(module, "memory_efficient", False) for module in network.modules())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    monkeypatch.setattr(signal, "_little_kept", nullcontext)
+    assert measure_signal(network, images, labels) == found
+
+
+def most_maps(network: nn.Module) -> int:
+    """How many outputs of layers are there at one time, at most."""
+    alive: list[StorageWeakRef] = []
+    most = 0
+
+    def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        nonlocal alive, most
+        alive = [ref for ref in alive if not ref.expired()] + [StorageWeakRef(output.untyped_storage())]
+        most = max(most, len({ref.cdata for ref in alive}))
+
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(hook)
+    measure_signal(network, torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
+    return most
+
+
+@pytest.mark.parametrize("kind", [PlainNet, PreActResNet])
+def test_memory_grows_with_the_root_of_the_depth(kind):
+    shallow, deep = (most_maps(kind(num_classes=4, depth=depth, width=0.125)) for depth in (20, 326))
+    assert deep < 7 * shallow  # 16 times as many layers
+    assert deep < 150  # of about a thousand
+
+
+def test_blocks_that_are_many_are_taken_out_evenly():
+    assert evenly(range(5), 8) == [0, 1, 2, 3, 4]
+    assert evenly(range(330), 64)[::63] == [0, 329]
+    assert len(set(evenly(range(65), 64))) == 64
+    network = nn.Sequential(*(Block(0.5) for _ in range(7)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    batches = [(torch.rand(4, 2, 4, 4), torch.tensor([0, 1, 0, 1]))]
+    assert list(accuracy_without(network, batches, 3)) == ["0", "3", "6"]
+    assert len(accuracy_without(network, batches)) == 7
 
 
 def test_branch_ratios_are_those_of_known_branches():

@@ -54,8 +54,8 @@ def _add_options(parser: ZooParser, what: str) -> None:
     if what in ("activations", "signal"):
         parser.add_argument("--layers", nargs="+", default=None, metavar="NAME", help="Names of layers")
     if what == "signal":
-        text = "Images of the test part for accuracies; variances are of 128 of them"
-        parser.add_argument("--images", type=PositiveInt, default=512, help=text)
+        text = "Images of the test part for accuracies, 512 or, with over 64 blocks, 128; variances are of 128 of them"
+        parser.add_argument("--images", type=PositiveInt | None, default=None, help=text)
     if what == "attribution":
         parser.add_argument("--class", type=str | None, default=None, help="Name or number; default: the most probable")
         parser.add_argument("--layer", type=str | None, default=None, help="For Grad-CAM; default: the last stage")

@@ -5,6 +5,10 @@ where all layers change at about the same rate. A residual block refines its inp
 the input x, and where the network hardly misses it (Veit, Wilber and Belongie, 2016, take blocks out in the same way).
 
 Everything here leaves a network as it was: weights, their ``.grad``, running statistics, and whether it trains.
+
+A thousand layers of a batch do not fit into memory all at once. So of a long chain of layers only every so many outputs
+are kept for the backward pass, which computes those between them again (Chen et al. 2016, "Training Deep Nets with
+Sublinear Memory Cost"): what is measured stays the same to the bit.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import timm.models.resnet
 import torch
@@ -22,8 +26,10 @@ import torchvision.models.resnet
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.checkpoint import checkpoint
 
 from zoo.architectures.base import find_layers
+from zoo.architectures.densenet import DenseLayer, Transition
 from zoo.errors import UserError
 
 LIBRARY_BLOCKS = (
@@ -32,7 +38,9 @@ LIBRARY_BLOCKS = (
     timm.models.resnet.BasicBlock,
     timm.models.resnet.Bottleneck,
 )
+LONG = 4  # a chain of so many layers is not kept whole for the backward pass
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+T = TypeVar("T")
 
 
 @dataclass
@@ -86,10 +94,11 @@ def measure_signal(
     chosen = find_layers(network, layers) if layers is not None else _weighted(network)
     weights = _learnt_weights(chosen)
     seen: dict[str, _Seen] = {}
-    with as_measured(network), torch.enable_grad(), _hooked(chosen, partial(_note, seen)):
+    with as_measured(network), torch.enable_grad(), _little_kept(network):
         # A copy that needs a gradient: the whole graph is kept, frozen layers' too, and the first may work in place.
         inputs = images.detach().clone().requires_grad_()
-        loss = F.cross_entropy(network(inputs.clone()), labels)
+        with _hooked(chosen, partial(_note, seen)):  # but not what the backward pass computes again
+            loss = F.cross_entropy(network(inputs.clone()), labels)
         grads = torch.autograd.grad(loss, [inputs, *weights.values()], allow_unused=True)[1:]
     if layers is not None and (uncalled := [name for name in layers if name not in seen]):
         raise UserError(f"{type(network).__name__} has a layer {uncalled[0]}, but its forward does not call it")
@@ -169,19 +178,29 @@ def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> fl
     return right / max(total, 1)
 
 
-def accuracy_without(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def accuracy_without(
+    network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], most: int | None = None
+) -> dict[str, float]:
     """Accuracy with each residual block taken out, one at a time; of those blocks whose shortcut is the identity.
 
     Args:
         network: see ``residual_blocks`` for the blocks that are known.
         batches: as in ``accuracy``.
+        most: blocks; of more than these, so many that lie evenly from the first to the last. Left out, all.
     """
+    blocks = [(name, block) for name, block in residual_blocks(network).items() if block.shortcut is None]
     found: dict[str, float] = {}
-    for name, block in residual_blocks(network).items():
-        if block.shortcut is None:
-            with taken_out(block):
-                found[name] = accuracy(network, batches)
+    for name, block in evenly(blocks, most or len(blocks)):
+        with taken_out(block):
+            found[name] = accuracy(network, batches)
     return found
+
+
+def evenly(items: Sequence[T], most: int) -> list[T]:
+    """All items, or of more than ``most`` (at least 2) as many that lie evenly from the first to the last."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 @contextmanager
@@ -279,6 +298,52 @@ def as_measured(network: nn.Module) -> Iterator[None]:
             with torch.no_grad():
                 for name, buffer in network.named_buffers():
                     buffer.copy_(kept[name])
+
+
+@contextmanager
+def _little_kept(network: nn.Module) -> Iterator[None]:
+    """Long chains are run in √n parts of which only the inputs are kept; DenseNets' layers save memory by themselves.
+
+    For a network in which nothing is random.
+    """
+    chains = list(dict.fromkeys(_long_chains(network)))
+    dense = [module for module in network.modules() if isinstance(module, DenseLayer | Transition)]
+    before = [(module, module.memory_efficient, module.training) for module in dense]
+    try:
+        for chain in chains:
+            chain.forward = partial(_in_parts, list(chain))  # type: ignore[method-assign]
+        for module in dense:
+            module.memory_efficient = module.training = True
+        yield
+    finally:
+        for chain in chains:
+            del chain.forward
+        for module, efficient, training in before:
+            module.memory_efficient, module.training = efficient, training
+
+
+def _long_chains(module: nn.Module) -> Iterator[nn.Sequential]:
+    """The outermost chains of at least ``LONG`` modules."""
+    if type(module).forward is nn.Sequential.forward and len(cast(nn.Sequential, module)) >= LONG:
+        yield cast(nn.Sequential, module)
+    else:
+        for child in module.children():
+            yield from _long_chains(child)
+
+
+def _in_parts(chain: Sequence[nn.Module], x: Tensor) -> Tensor:
+    size = math.isqrt(len(chain))
+    for start in range(0, len(chain), size):
+        part = partial(_run, chain[start : start + size])
+        x = cast(Tensor, checkpoint(part, x, use_reentrant=False, preserve_rng_state=False))
+    return x
+
+
+def _run(part: Sequence[nn.Module], x: Tensor) -> Tensor:
+    x = x.clone()  # the first may write over its input, which is needed a second time
+    for module in part:
+        x = module(x)
+    return x
 
 
 @contextmanager

@@ -17,19 +17,23 @@ from zoo.insight.signal import (
     accuracy_without,
     branch_ratios,
     measure_signal,
+    residual_blocks,
 )
 from zoo.insight.subject import Report, Subject
 
-BATCH = 128  # images of which the variances are taken; the accuracies are of as many as are asked for
+BATCH = 128  # images of which the variances are taken
+IMAGES = 512  # of which the accuracies are, where nothing is said; BATCH where there are more than BLOCKS blocks
+BLOCKS = 64  # residual blocks that are taken out, one at a time
 NAMED = 24  # layers up to which a plot names each
 
 
-def signal(subject: Subject, images: int = 512, layers: Sequence[str] | None = None) -> Report:
+def signal(subject: Subject, images: int | None = None, layers: Sequence[str] | None = None) -> Report:
     """Plots and numbers of the signal by layer, and of what each residual block adds.
 
     Args:
         subject: a classifier with data.
         images: of the data's test part, for the accuracies; drawn from all of it; variances are those of 128 of them.
+            Left out, 512, and where the network has more than 64 residual blocks, 128.
         layers: left out, every convolution and fully connected layer.
 
     Raises:
@@ -38,7 +42,8 @@ def signal(subject: Subject, images: int = 512, layers: Sequence[str] | None = N
     network = subject.network
     if "classifier" not in network.roles or not subject.facts.get("num_classes"):
         raise UserError(f"{type(network).__name__} is no classifier: its signal is measured with the classes' loss")
-    batches = list(subject.batches(images, BATCH))
+    deep = len(residual_blocks(network)) > BLOCKS
+    batches = list(subject.batches(images or (BATCH if deep else IMAGES), BATCH))
     signals = measure_signal(network, *batches[0], layers)
     ratios = branch_ratios(network, batches[0][0])
     numbers: dict[str, Any] = {
@@ -47,7 +52,7 @@ def signal(subject: Subject, images: int = 512, layers: Sequence[str] | None = N
     }
     pictures = {"signal": _signal_picture(signals)}
     if ratios:
-        without = accuracy_without(network, batches)
+        without = accuracy_without(network, batches, BLOCKS)
         numbers |= {"accuracy": accuracy(network, batches), "blocks": [_block(ratio, without) for ratio in ratios]}
         pictures["blocks"] = _blocks_picture(numbers["blocks"], numbers["accuracy"])
     return Report(numbers, pictures, _lines(numbers))
@@ -77,7 +82,8 @@ def _block_lines(numbers: dict[str, Any]) -> list[str]:
     if out:
         worst = min(out, key=lambda name: out[name])
         mean = sum(out.values()) / len(out)
-        lines.append(f"without one  {mean:.3f} in the mean of {len(out)} blocks, {out[worst]:.3f} without {worst}")
+        of = f"{len(out)} of {sum(b['identity'] for b in blocks)}"
+        lines.append(f"without one  {mean:.3f} in the mean of {of} blocks, {out[worst]:.3f} without {worst}")
     return lines
 
 
