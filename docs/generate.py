@@ -37,6 +37,7 @@ def write_all(target: Path, results: Path) -> None:
     """
     rows = measure.rows(results)
     made = {"_measured.md": measured_table(rows), "_benchmarks.md": benchmark_tables(results / "benchmarks")}
+    made |= {f"_measured_{name}.md": comparison(rows, name) for name in ("fast_style", "adain")}
     _write(target, all_pages(rows) | made | study_tables(results / "studies"))
 
 
@@ -180,12 +181,29 @@ def measured_table(rows: Sequence[Mapping[str, Any]]) -> str:
         return "Nothing has been measured yet.\n"
     lines = []
     for row in rows:
-        times, seeds = measure.clock(row["duration"]["mean"]), ", ".join(map(str, row["seeds"]))
+        times, seeds = measure.clock(row["duration"]["mean"]), ", ".join(map(str, row["seeds"])) or "none"
         where, what = measure.machine(row), f"{row['commit'] or row['versions']['zoo']}, {row['date']}"
         for figure, value in measure.main_figures(row).items():
             lines.append((code(row["command"]), code(figure), measure.shown(value), seeds, times, where, what))
     title = ("command", "figure", "mean ± standard deviation", "seeds", "time a run", "on", "code")
     return "\n".join([*table(title, lines), "", _versions(rows), ""])
+
+
+def comparison(rows: Sequence[Mapping[str, Any]], recipe: str) -> str:
+    """A line a row of a recipe, a column a figure, each beside its figure at the start where there is one."""
+    found = [row for row in rows if row["recipe"] == recipe]
+    names = list(dict.fromkeys(n for row in found for n in measure.main_figures(row) if not n.endswith("_start")))
+    lines = []
+    for row in found:
+        figures = row["figures"]
+        cells = [" from ".join(_mean(figures[k]) for k in (n, f"{n}_start") if k in figures) for n in names]
+        lines.append((code(row["command"]), *cells, measure.clock(row["duration"]["mean"])))
+    title = ("command", *(code(name) for name in names), "time")
+    return "\n".join([*table(title, lines), "", _versions(found), ""]) if found else "Nothing has been measured yet.\n"
+
+
+def _mean(figure: Mapping[str, Any]) -> str:
+    return f"{figure['mean']:.3g}"
 
 
 def _versions(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -46,6 +46,22 @@ def test_one_command_trains_and_writes_a_row(tmp_path):
     assert f"{results['test/loss']:.4f}" in found.stdout
 
 
+def test_what_was_trained_is_tested_on_other_data(tmp_path):
+    (tmp_path / "toy.yaml").write_text(RECIPE)
+    assert zoo("fit", "--config", "toy.yaml", "--out", "mine", "--no_test", cwd=tmp_path).returncode == 0
+    words = ["measure", "toy.yaml", "--ckpt_path", "mine", "--results", "rows"]
+    assert "by --name" in zoo(*words, cwd=tmp_path).stderr
+    found = zoo(*words, "--name", "toy-8", "--", "--data.batch_size", "8", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    row = json.loads((tmp_path / "rows" / "toy-8.json").read_text())
+    (folder,) = (tmp_path / "runs" / "measure-toy").iterdir()
+    results = json.loads((folder / "test" / "results.json").read_text())
+    assert row["figures"]["test/loss"]["values"] == [results["test/loss"]]
+    assert (row["recipe"], row["seeds"]) == ("toy", [])
+    assert row["command"] == "zoo test --ckpt_path mine --data.batch_size 8"
+    assert not list(folder.glob("**/*.ckpt"))
+
+
 def test_a_failed_run_is_told_and_the_next_is_made(tmp_path, monkeypatch, capsys):
     row = {
         "recipe": "b",
@@ -56,7 +72,7 @@ def test_a_failed_run_is_told_and_the_next_is_made(tmp_path, monkeypatch, capsys
         "versions": {},
     }
 
-    def fake(name, seeds, flags):
+    def fake(name, seeds, flags, ckpt_path):
         if name == "a":
             raise UserError("a ended with status 1")
         return row
@@ -87,7 +103,7 @@ def test_summary_is_mean_and_sample_deviation():
     ],
 )
 def test_a_row_tells_no_places(flags, shown):
-    assert measure._command("alexnet", flags) == f"zoo fit --config alexnet {shown}"
+    assert measure._command(["fit", "--config", "alexnet"], flags) == f"zoo fit --config alexnet {shown}"
 
 
 @pytest.mark.parametrize(

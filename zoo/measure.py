@@ -31,6 +31,8 @@ RESULTS = Path("docs/results")
 EPILOG = """\
 Words behind -- go to `zoo fit`. They change what is measured, so such a row needs a name of its own:
   zoo measure alexnet --name alexnet-tanh -- --model.architecture.activation tanh
+What was trained is measured on other data by `zoo test`, to which the words then go:
+  zoo measure alexnet --ckpt_path last --name alexnet-own -- --data ImageFolder --data.root photographs
 """
 
 
@@ -54,6 +56,8 @@ def main(argv: list[str]) -> int:
     names = _recipe_names(options.recipes, options.all)
     if flags and not options.name:
         raise UserError("flags change what is measured: give the row a name of its own by --name NAME")
+    if options.ckpt_path and not options.name:
+        raise UserError("--ckpt_path measures what was trained: give the row a name of its own by --name NAME")
     if options.name and len(names) != 1:
         raise UserError("--name is for one recipe")
     return max([_measure_and_write(name, options, flags) for name in names])
@@ -62,7 +66,7 @@ def main(argv: list[str]) -> int:
 def _measure_and_write(name: str, options: argparse.Namespace, flags: Sequence[str]) -> int:
     """One recipe; where it fails, say so and let the others be measured."""
     try:
-        row = measure(name, options.seeds, flags)
+        row = measure(name, options.seeds, flags, options.ckpt_path)
     except UserError as error:
         print(f"zoo: error: {error}", file=sys.stderr, flush=True)
         return 1
@@ -83,6 +87,7 @@ def _parser() -> Parser:
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="names or files of recipes")
     parser.add_argument("--all", action="store_true", help="every installed recipe that is no overlay")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="a run each (0 1 2)")
+    parser.add_argument("--ckpt_path", metavar="RUN", help="test this run, file or `last`, and train nothing")
     parser.add_argument("--name", help="of the row; left out, the recipe's")
     parser.add_argument("--results", default=str(RESULTS), metavar="FOLDER", help=f"of the rows ({RESULTS})")
     parser.add_argument("--table", action="store_true", help="run nothing, print the rows that are there")
@@ -107,13 +112,16 @@ def measurable() -> list[registry.Recipe]:
 # Measuring
 
 
-def measure(recipe: str, seeds: Sequence[int], flags: Sequence[str] = ()) -> dict[str, Any]:
-    """Train and test a recipe once a seed.
+def measure(
+    recipe: str, seeds: Sequence[int], flags: Sequence[str] = (), ckpt_path: str | None = None
+) -> dict[str, Any]:
+    """Train and test a recipe once a seed, or test what it has trained.
 
     Args:
         recipe: its name or file.
         seeds: a run each.
-        flags: what else ``zoo fit`` is given.
+        flags: what else ``zoo fit``, or ``zoo test``, is given.
+        ckpt_path: run folder, checkpoint file or ``last``, which is tested; nothing is trained, and there are no seeds.
 
     Returns:
         The row: ``recipe``, ``command``, ``seeds``, ``figures``, ``duration`` in seconds with start-up,
@@ -124,11 +132,15 @@ def measure(recipe: str, seeds: Sequence[int], flags: Sequence[str] = ()) -> dic
     """
     label = _label(recipe)
     folder = runs.new_folder(Path("runs") / f"measure-{_file_name(label)}")
-    found = [_run_once(recipe, seed, folder / f"seed{seed}", flags) for seed in seeds]
+    if ckpt_path:
+        seeds, runs_ = [], {"test": ["test", "--ckpt_path", ckpt_path, *flags]}
+    else:
+        runs_ = {f"seed{n}": ["fit", "--config", recipe, "--seed_everything", str(n), *flags] for n in seeds}
+    found = [_run_once(recipe, words, folder / name) for name, words in runs_.items()]
     figures = [one for one, _ in found]
     return {
         "recipe": label,
-        "command": _command(label, flags),
+        "command": _command(["test", "--ckpt_path", ckpt_path] if ckpt_path else ["fit", "--config", label], flags),
         "seeds": list(seeds),
         "figures": {k: summary([one[k] for one in figures]) for k in figures[0] if all(k in one for one in figures)},
         "duration": summary([round(seconds, 1) for _, seconds in found]),
@@ -151,23 +163,23 @@ def name_of(recipe: registry.Recipe) -> str:
     return recipe.name if len(registry.named_recipes(recipe.name)) == 1 else recipe.qualified
 
 
-def _run_once(recipe: str, seed: int, folder: Path, flags: Sequence[str]) -> tuple[dict[str, float], float]:
-    words = ["fit", "--config", recipe, "--seed_everything", str(seed), "--out", str(folder), *flags]
-    print(f"seed {seed}: zoo {' '.join(words)}", flush=True)
+def _run_once(recipe: str, words: Sequence[str], folder: Path) -> tuple[dict[str, float], float]:
+    words = [*words, "--out", str(folder)]
+    print(f"{folder.name}: zoo {' '.join(words)}", flush=True)
     start = time.monotonic()
     status = subprocess.run([sys.executable, "-m", "zoo", *words]).returncode
     seconds = time.monotonic() - start
     if status:
-        raise UserError(f"zoo measure: {recipe} with seed {seed} ended with status {status}")
+        raise UserError(f"zoo measure: {recipe}, {folder.name}, ended with status {status}")
     path = folder / "results.json"
     if not path.is_file():
         raise UserError(f"zoo measure: {recipe} gave no figures: its data has no test part, or --no-test was given")
     return json.loads(path.read_text(encoding="utf-8")), seconds
 
 
-def _command(label: str, flags: Sequence[str]) -> str:
-    shown = [re.sub(r"(?<![\w.*])[/~][^\s,\]}'\"]*", "PATH", flag) for flag in flags]  # where things lie is private
-    return " ".join(["zoo fit --config", label, *shown])
+def _command(words: Sequence[str], flags: Sequence[str]) -> str:
+    shown = [re.sub(r"(?<![\w.*])[/~][^\s,\]}'\"]*", "PATH", w) for w in (*words, *flags)]  # where things lie is private
+    return " ".join(["zoo", *shown])
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
@@ -305,7 +317,7 @@ def print_table(found: Iterable[Mapping[str, Any]]) -> None:
     table.add_column("time", justify="right")
     table.add_column("commit", overflow="fold")
     for row in found:
-        name, runs_, duration = row.get("name", row["recipe"]), str(len(row["seeds"])), clock(row["duration"]["mean"])
+        name, runs_, duration = row.get("name", row["recipe"]), str(len(row["seeds"]) or "-"), clock(row["duration"]["mean"])
         for figure, value in main_figures(row).items():
             table.add_row(name, figure, shown(value), runs_, duration, row["commit"] or row["versions"]["zoo"])
             name, runs_, duration = "", "", ""
