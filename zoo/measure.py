@@ -178,7 +178,8 @@ def _run_once(recipe: str, words: Sequence[str], folder: Path) -> tuple[dict[str
 
 
 def _command(words: Sequence[str], flags: Sequence[str]) -> str:
-    shown = [re.sub(r"(?<![\w.*])[/~][^\s,\]}'\"]*", "PATH", w) for w in (*words, *flags)]  # where things lie is private
+    """Without where things lie, which is private."""
+    shown = [re.sub(r"(?<![\w.*])[/~][^\s,\]}'\"]*", "PATH", word) for word in (*words, *flags)]
     return " ".join(["zoo", *shown])
 
 
@@ -317,7 +318,8 @@ def print_table(found: Iterable[Mapping[str, Any]]) -> None:
     table.add_column("time", justify="right")
     table.add_column("commit", overflow="fold")
     for row in found:
-        name, runs_, duration = row.get("name", row["recipe"]), str(len(row["seeds"]) or "-"), clock(row["duration"]["mean"])
+        name, duration = row.get("name", row["recipe"]), clock(row["duration"]["mean"])
+        runs_ = str(len(row["seeds"]) or "-")
         for figure, value in main_figures(row).items():
             table.add_row(name, figure, shown(value), runs_, duration, row["commit"] or row["versions"]["zoo"])
             name, runs_, duration = "", "", ""
