@@ -36,6 +36,8 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
 def test_what_is_no_picture_ends_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no picture no/such.jpg, and none of this name is embedded: astronaut, brick"):
         Textures(texture="no/such.jpg").setup()
+    with pytest.raises(UserError, match=r"is a folder: give the path of a picture"):
+        Textures(texture=str(tmp_path)).setup()
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"broken.jpg can't be read as a picture") as told:
@@ -49,6 +51,14 @@ def test_files_as_people_have_them(tmp_path):
     turned = save(tmp_path / "turned.jpg", exif=exif)
     assert upright_size(turned) == (40, 20)
     assert read_scaled(turned, 32).shape == (3, 32, 16)
+    split = Image.new("RGB", (40, 20), "red")
+    split.paste("blue", (0, 0, 20, 20))
+    for name in ("turned.tif", "turned.png"):
+        split.save(tmp_path / name, exif=exif)
+        image = read_scaled(tmp_path / name, 40)
+        assert image.shape == (3, 40, 20)
+        assert image[:, 4, 10].tolist() == [0, 0, 1]
+        assert image[:, 36, 10].tolist() == [1, 0, 0]
     grey16 = np.full((20, 40), 32896, np.uint16)
     Image.fromarray(grey16).save(tmp_path / "deep.png")
     assert read_scaled(tmp_path / "deep.png", 32).unique().tolist() == [pytest.approx(128 / 255)]
@@ -96,6 +106,11 @@ def test_weights_are_shares_and_masks_go_with_their_style(tmp_path):
     Image.new("L", (40, 40)).save(tmp_path / "black.png")
     with pytest.raises(UserError, match=r"black.png is black all over"):
         ContentAndStyle(content, "ihc", masks=str(tmp_path / "black.png"), size=40).setup()
+    wide = save(tmp_path / "wide.png", (61, 40), "white")
+    for other, size in ((wide, 40), (content, 320)):  # of the content's shape, whatever its size
+        assert ContentAndStyle(other, "ihc", masks=other, size=size).read()[0][1][0].mask.all()
+    with pytest.raises(UserError, match=r"wide.png has not the content's shape, which is 40×40 here"):
+        ContentAndStyle(content, "ihc", masks=wide, size=40).setup()
 
 
 @pytest.mark.parametrize(

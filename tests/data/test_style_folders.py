@@ -136,6 +136,26 @@ def test_an_animated_picture_is_its_frames(tmp_path: Path) -> None:
         assert images[0, :, 9, 9].tolist() == pytest.approx([60 * i / 255, 0, 1 - 60 * i / 255], abs=0.02)
 
 
+def test_a_telephones_picture_with_a_second_one_in_it_is_one_picture(tmp_path: Path) -> None:
+    """Its brightness map or its preview is no frame, and it is turned by its EXIF tag."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, kind in (("a.jpg", "MPO"), ("b.tif", "TIFF")):
+        first, second = Image.new("RGB", (40, 24), "red"), Image.new("RGB", (20, 12), "blue")
+        first.save(tmp_path / name, kind, save_all=True, append_images=[second], exif=exif)
+    found, _ = predicted([str(tmp_path / "a.jpg"), str(tmp_path / "b.tif")])
+    assert [tuple(images.shape) for images, _ in found] == [(1, 3, 40, 24)] * 2
+
+
+def test_one_that_is_too_narrow_is_left_out_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    narrow = tmp_path / "narrow.png"
+    Image.new("RGB", (90, 3)).save(narrow)
+    found, data = predicted([str(narrow), "rocket"], size=64)
+    assert len(found) == 1
+    assert data.unreadable == [str(narrow)]
+    assert "narrow.png would be 64×2 pixels, too narrow (at least 16)" in capsys.readouterr().err
+
+
 def test_a_video_is_its_frames(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     path = str(tmp_path / "clip.mp4")

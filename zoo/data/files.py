@@ -71,7 +71,7 @@ def upright_size(path: str | Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            turned = _turn(image) >= 5
             return image.size if turned else image.size[::-1]
     except BROKEN as error:
         raise UnreadableImage(f"{path} can't be read as a picture: {reason(error)}") from error
@@ -97,7 +97,7 @@ def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region:
     height, width = size
     try:
         with Image.open(path) as image:
-            turn = image.getexif().get(_ORIENTATION, 1)
+            turn = _turn(image)
             full = image.size[::-1] if turn >= 5 else image.size
             box = region(*full, width / height)
             reduction = max(1, int(min((box[2] - box[0]) / width, (box[3] - box[1]) / height)))
@@ -110,6 +110,11 @@ def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region:
     except BROKEN as error:
         raise UnreadableImage(f"{path} can't be read as a picture: {reason(error)}") from error
     return torch.from_numpy(np.array(pixels).reshape(height, width, channels)).permute(2, 0, 1).contiguous()
+
+
+def _turn(image: Image.Image) -> int:
+    """The EXIF tag of a picture that is still to be turned; Pillow turns a TIFF by itself."""
+    return 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
 
 
 def reason(error: Exception) -> str:

@@ -15,10 +15,11 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from zoo.data.files import BROKEN, UnreadableImage, read_image, reason, to_channels, upright_size, whole
-from zoo.data.pictures import scaled_size
+from zoo.data.pictures import SMALLEST, scaled_size
 from zoo.errors import UserError
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # a telephone's JPEG or a TIFF may hold several pictures, too: not frames
 
 
 class Frames:
@@ -55,7 +56,7 @@ def frames(path: str, size: int | None = None) -> Iterator[tuple[Tensor, str]]:
         size: longer side; None for its own.
 
     Raises:
-        UnreadableImage: the file is missing or damaged, from some frame on perhaps.
+        UnreadableImage: the file is missing, too narrow, or damaged, from some frame on perhaps.
         UserError: it is a video, and PyAV is not installed.
     """
     if Path(path).suffix.lower() in VIDEOS:
@@ -63,20 +64,27 @@ def frames(path: str, size: int | None = None) -> Iterator[tuple[Tensor, str]]:
         return
     try:
         with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1:
+            if image.format in ANIMATED and getattr(image, "n_frames", 1) > 1:
                 yield from _numbered(path, ImageSequence.Iterator(image), size)
                 return
     except BROKEN as error:
         raise UnreadableImage(f"{path} can't be read as a picture: {reason(error)}") from error
-    height, width = upright_size(path)
-    yield read_image(path, scaled_size(height, width, size or max(height, width)), region=whole), path
+    yield read_image(path, _size(path, *upright_size(path), size), region=whole), path
 
 
 def _numbered(path: str, images: Any, size: int | None) -> Iterator[tuple[Tensor, str]]:
     for number, image in enumerate(images):
-        height, width = scaled_size(image.height, image.width, size or max(image.size))
+        height, width = _size(path, image.height, image.width, size)
         pixels = to_channels(image, 3).resize((width, height), Image.Resampling.BILINEAR)
         yield torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous(), f"{path} frame {number}"
+
+
+def _size(path: str, height: int, width: int, longer: int | None) -> list[int]:
+    """Height and width with this longer side; None for their own."""
+    size = scaled_size(height, width, longer or max(height, width))
+    if min(size) < SMALLEST:
+        raise UnreadableImage(f"{path} would be {size[1]}×{size[0]} pixels, too narrow (at least {SMALLEST})")
+    return size
 
 
 def _video(path: str) -> Iterator[Image.Image]:
@@ -91,4 +99,4 @@ def _video(path: str) -> Iterator[Image.Image]:
             for frame in container.decode(video=0):
                 yield frame.to_image().rotate(frame.rotation, expand=True)
     except av.error.FFmpegError as error:
-        raise UnreadableImage(f"{path} can't be read as a video: {error}") from error
+        raise UnreadableImage(f"{path} can't be read as a video: {error.strerror}") from error

@@ -52,6 +52,8 @@ def picture_file(name: str | Path) -> Path:
     if path.is_file():
         return path
     if str(name) not in EMBEDDED:
+        if path.is_dir():
+            raise UserError(f"{name} is a folder: give the path of a picture")
         raise UserError(f"there is no picture {name}, and none of this name is embedded: {', '.join(EMBEDDED)} are")
     package, place = EMBEDDED[str(name)]
     found = find_spec(package)  # not imported: only its folder is wanted
@@ -300,6 +302,9 @@ class ContentAndStyle(PixelData):
             return [None] * len(self.style)
         masks = [read_filling(name, size, channels=1) for name in self.masks]
         for name, mask in zip(self.masks, masks, strict=True):
+            given = scaled_size(*upright_size(picture_file(name)), max(size))
+            if max(abs(a - b) for a, b in zip(given, size, strict=True)) > 1 + max(size) / 50:
+                raise UserError(f"data.masks: {name} has not the content's shape, which is {size[1]}×{size[0]} here")
             if not mask.any():
                 raise UserError(f"data.masks: {name} is black all over, so its style is wanted nowhere")
         return [*masks]
