@@ -25,6 +25,8 @@ QUIET = ["--trainer.logger", "false", "--trainer.accelerator", "cpu"]
 FIT = ["--config", "cppn", *SMALL, "--trainer.max_epochs", "2", *QUIET]
 RANDOM = ["predict", "--model", "ImageFitting", "--model.architecture", "CPPN", "--data", "Pictures", *QUIET[2:]]
 
+ALEXNET = ["--model.architecture", "AlexNet", "--data.canvas", "[20, 24]"]
+
 
 def fitted(task: ImageFitting, data: Pictures, folder: Path, epochs: int = 1) -> ImageFitting:
     torch.manual_seed(0)
@@ -77,6 +79,7 @@ def test_mistakes_end_in_one_line(workspace: Path, capsys: pytest.CaptureFixture
         (["--model.architecture.activations", "[sinus]"], "model.architecture"),
     ):
         assert says in said(capsys, "fit", *FIT, *flags)
+    assert "needs an architecture of the role pattern, not AlexNet" in said(capsys, *RANDOM, *ALEXNET)
     with pytest.raises(UserError, match=r"was made for num_images 1, the data has 2"):
         fitted(ImageFitting(SINES, facts={"num_images": 1}), Pictures(["coffee", "rocket"], size=24), workspace)
 

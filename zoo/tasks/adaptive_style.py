@@ -12,7 +12,6 @@ cost.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from PIL import Image
@@ -93,10 +92,8 @@ class AdaptiveStyleTransfer(Stylization):
 
     def build(self) -> None:
         """The network, the layers' shares and the metrics."""
-        network = self.make("architecture")
-        if self.network not in network.roles:
-            raise UserError(f"AdaptiveStyleTransfer needs a stylizer such as AdaIN, not {type(network).__name__}")
-        self.architecture: Any = network
+        self.build_architecture()
+        network = self.architecture
         if self.encoder_weights and wants_pretrained():
             said = load_network(network.encoder, self.encoder_weights)
             network.set_normalization(said.get("mean") or network.encoder.mean, said.get("std") or network.encoder.std)

@@ -68,8 +68,15 @@ class ImageFitting(Task):
         self._size: list[int] | None = None
 
     def build(self) -> None:
-        """A network for each picture."""
-        self.architecture = nn.ModuleList(self.make("architecture") for _ in range(self.facts["num_images"]))
+        """A network for each picture.
+
+        Raises:
+            UserError: it is no pattern.
+        """
+        networks = [self.make("architecture") for _ in range(self.facts["num_images"])]
+        if "pattern" not in networks[0].roles:
+            raise UserError(f"ImageFitting needs an architecture of the role pattern, not {type(networks[0]).__name__}")
+        self.architecture = nn.ModuleList(networks)
 
     def setup(self, stage: str) -> None:
         """See that there is a picture.

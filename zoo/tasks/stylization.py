@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from zoo import drawing
-from zoo.architectures.base import Architecture
 from zoo.errors import UserError
 from zoo.tasks.base import Task
 from zoo.tasks.pixels import Painted
@@ -29,7 +28,7 @@ class Stylization(Task):
     """
 
     batch = "stylization"
-    architecture: Architecture
+    architecture: Any
 
     def keep_strength(self, strength: float) -> None:
         """Remember how much of the style is wanted.
