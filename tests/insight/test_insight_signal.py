@@ -27,6 +27,7 @@ from zoo.insight.signal import (
     residual_blocks,
     taken_out,
 )
+from zoo.insight.signal_report import images_for
 
 
 class Block(nn.Module):
@@ -161,6 +162,10 @@ def test_memory_grows_with_the_root_of_the_depth(kind):
     shallow, deep = (most_maps(kind(num_classes=4, depth=depth, width=0.125)) for depth in (20, 326))
     assert deep < 7 * shallow  # 16 times as many layers
     assert deep < 150  # of about a thousand
+
+
+def test_blocks_that_are_many_are_taken_out_with_fewer_images():
+    assert [images_for(blocks) for blocks in (0, 9, 16, 54, 64, 333)] == [512, 512, 512, 151, 128, 128]
 
 
 def test_blocks_that_are_many_are_taken_out_evenly():

@@ -54,7 +54,7 @@ def _add_options(parser: ZooParser, what: str) -> None:
     if what in ("activations", "signal"):
         parser.add_argument("--layers", nargs="+", default=None, metavar="NAME", help="Names of layers")
     if what == "signal":
-        text = "Images of the test part for accuracies, 512 or, with over 64 blocks, 128; variances are of 128 of them"
+        text = "Images of the test part for accuracies, 512, with many blocks fewer; variances are of 128 of them"
         parser.add_argument("--images", type=PositiveInt | None, default=None, help=text)
     if what == "attribution":
         parser.add_argument("--class", type=str | None, default=None, help="Name or number; default: the most probable")

@@ -22,8 +22,8 @@ from zoo.insight.signal import (
 from zoo.insight.subject import Report, Subject
 
 BATCH = 128  # images of which the variances are taken
-IMAGES = 512  # of which the accuracies are, where nothing is said; BATCH where there are more than BLOCKS blocks
 BLOCKS = 64  # residual blocks that are taken out, one at a time
+IMAGES = 512  # of which the accuracies are, where nothing is said, but of BLOCKS · BATCH in all, and never below BATCH
 NAMED = 24  # layers up to which a plot names each
 
 
@@ -33,7 +33,8 @@ def signal(subject: Subject, images: int | None = None, layers: Sequence[str] | 
     Args:
         subject: a classifier with data.
         images: of the data's test part, for the accuracies; drawn from all of it; variances are those of 128 of them.
-            Left out, 512, and where the network has more than 64 residual blocks, 128.
+            Left out, 512; with over 16 residual blocks, 8192 by their number, and with over 64, of which then only 64
+            are taken out, 128.
         layers: left out, every convolution and fully connected layer.
 
     Raises:
@@ -42,8 +43,7 @@ def signal(subject: Subject, images: int | None = None, layers: Sequence[str] | 
     network = subject.network
     if "classifier" not in network.roles or not subject.facts.get("num_classes"):
         raise UserError(f"{type(network).__name__} is no classifier: its signal is measured with the classes' loss")
-    deep = len(residual_blocks(network)) > BLOCKS
-    batches = list(subject.batches(images or (BATCH if deep else IMAGES), BATCH))
+    batches = list(subject.batches(images or images_for(len(residual_blocks(network))), BATCH))
     signals = measure_signal(network, *batches[0], layers)
     ratios = branch_ratios(network, batches[0][0])
     numbers: dict[str, Any] = {
@@ -56,6 +56,11 @@ def signal(subject: Subject, images: int | None = None, layers: Sequence[str] | 
         numbers |= {"accuracy": accuracy(network, batches), "blocks": [_block(ratio, without) for ratio in ratios]}
         pictures["blocks"] = _blocks_picture(numbers["blocks"], numbers["accuracy"])
     return Report(numbers, pictures, _lines(numbers))
+
+
+def images_for(blocks: int) -> int:
+    """Images to take each of so many residual blocks out with, in about the same number of forward passes."""
+    return max(BATCH, min(IMAGES, BLOCKS * BATCH // max(1, blocks)))
 
 
 def _block(ratio: BranchRatio, without: dict[str, float]) -> dict[str, Any]:
