@@ -63,6 +63,28 @@ def test_mistakes_end_in_one_line(workspace: Path, capsys: pytest.CaptureFixture
         (["--data.texture", "broken.png"], "broken.png can't be read as a picture"),
         (["--data.texture", "no.png"], "there is no picture no.png, and none of this name is embedded"),
         (["--trainer.max_epochs", "3"], "trainer.max_epochs can't be 3"),
+        (["--data", "Pictures"], "TextureSynthesis wants data for texture, Pictures is for pictures"),
         (["--model.layers", "{network.bn7: 1.0}"], "EfficientNetLite0 has no layer network.bn7"),
     ):
         assert says in said(capsys, "fit", *TEXTURE, *flags)
+
+
+def test_steps_may_be_limited(workspace: Path) -> None:
+    assert zoo("fit", *TEXTURE, "--trainer.max_steps", "3") == 0
+    folder = folder_of("texture")
+    with Image.open(folder / "result.png") as picture:
+        assert picture.size == (32, 32)
+        made = picture.tobytes()
+    assert zoo("predict", "--ckpt_path", str(folder), *QUIET[2:]) == 0
+    with Image.open(next((folder_of("predict-texture") / "pictures").glob("*.png"))) as again:
+        assert again.tobytes() == made
+
+
+def test_a_made_picture_is_not_another_ones(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert zoo("fit", *TEXTURE, "--out", "made") == 0
+    capsys.readouterr()
+    for flags, says in (
+        (["--data.size", "64"], "with image_size [32, 32], not [64, 64]"),
+        (["--data.texture", "[ihc, brick]"], "with num_images 1, not 2"),
+    ):
+        assert says in said(capsys, "predict", "--ckpt_path", "made", *flags, *QUIET[2:])

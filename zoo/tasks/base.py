@@ -201,7 +201,10 @@ class Task(LightningModule, ABC):
         data = self._trainer.datamodule if self._trainer is not None else None  # type: ignore[attr-defined]
         said = dict(getattr(data, "facts", None) or {})
         known = dict(self.facts)
-        if known and self._trainer is not None and self._trainer.predicting:
+        predicting = self._trainer is not None and self._trainer.predicting
+        if (form := getattr(data, "batch", self.batch)) != self.batch and not predicting:
+            raise UserError(f"{type(self).__name__} wants data for {self.batch}, {type(data).__name__} is for {form}")
+        if known and predicting:
             said = {}  # a person's own pictures: the data's classes have no say
         for name in self.needs:
             if name in said and name in known and said[name] != known[name]:

@@ -29,6 +29,7 @@ from zoo.style import out_of_range
 from zoo.tasks.perceptual import PerceptualTask, resized
 
 UNSAID = 1000  # epochs where neither recipe nor command line says any; Lightning's
+UNBOUNDED = -1  # and where steps or time are limited instead
 RANGE = 15.0  # weight of the mean squared distance of pixels to [0, 1]; they are clamped at the end of a scale
 SCALES = (0.25, 0.5, 1.0)
 
@@ -78,6 +79,7 @@ class PixelTask(PerceptualTask):
         self.scales = list(scales)
         self.automatic_optimization = False
         self._targets: tuple[int, Any] | None = None
+        self._seen: Any = None
 
     # What a subclass says
 
@@ -123,15 +125,25 @@ class PixelTask(PerceptualTask):
         """An epoch is a scale, so their number is known.
 
         Raises:
-            UserError: more epochs are asked for.
+            UserError: more epochs are asked for; or, after the fit, pictures of another size or number.
         """
-        scales, asked = len(self.scales), self.trainer.max_epochs or 0
         if stage != "fit":
+            self._refuse_other_pictures()
             return
-        if asked == UNSAID:
+        scales, asked = len(self.scales), self.trainer.max_epochs or 0
+        if asked in (UNSAID, UNBOUNDED):
             self.trainer.fit_loop.max_epochs = scales
-        elif asked < 0 or asked > scales:
+        elif asked > scales:
             raise UserError(f"an epoch is a scale, and model.scales has {scales}: trainer.max_epochs can't be {asked}")
+
+    def _refuse_other_pictures(self) -> None:
+        said = getattr(self.trainer.datamodule, "facts", None) or {}  # type: ignore[attr-defined]
+        for name in ("image_size", "num_images"):
+            if name in said and name in self.facts and said[name] != self.facts[name]:
+                raise UserError(
+                    f"{type(self).__name__} has made its pictures, with {name} {self.facts[name]}, not {said[name]}: "
+                    "of other ones it makes new pictures, by zoo fit"
+                )
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One for each scale."""
@@ -220,17 +232,16 @@ class PixelTask(PerceptualTask):
         return images if batch is None else self.finish(images, batch)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Keep the pictures of a scale's last step, for ``pictures`` and ``finished``."""
-        if self.trainer.is_last_batch:
-            self._seen = self.result(batch).cpu()
+        """Remember the batch, for the last touch to ``pictures`` and ``finished``."""
+        self._seen = batch
 
     def finished(self) -> list[Image.Image]:
         """The pictures as they are at the end of a fit, to be written."""
-        return [drawing.to_picture(image, 1) for image in self._seen]
+        return [drawing.to_picture(image, 1) for image in self.result(self._seen).cpu()]
 
     def pictures(self) -> dict[str, list[Image.Image]]:
         """The pictures at the end of each scale."""
-        return {"image": self.finished()} if hasattr(self, "_seen") else {}
+        return {} if self._seen is None else {"image": self.finished()}
 
     def draw(self, images: Any, results: list[Painted], truth: Any = None) -> list[Image.Image]:
         """The pictures that were made."""
