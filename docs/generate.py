@@ -38,6 +38,7 @@ def write_all(target: Path, results: Path) -> None:
     rows = measure.rows(results)
     made = {"_measured.md": measured_table(rows), "_benchmarks.md": benchmark_tables(results / "benchmarks")}
     made |= {f"_measured_{name}.md": comparison(rows, name) for name in ("fast_style", "adain")}
+    made["_memory_saved.md"] = benchmark_rows(results / "benchmarks" / "families.json", "memory saved")
     _write(target, all_pages(rows) | made | study_tables(results / "studies"))
 
 
@@ -216,19 +217,21 @@ def benchmark_tables(folder: Path) -> str:
     parts = []
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        columns = list(dict.fromkeys(key for row in found["rows"] for key in row))
-        lines = [[escaped(_number(row.get(column, ""))) for column in columns] for row in found["rows"]]
-        parts += [
-            f"## {found['title']}",
-            "",
-            escaped(found["about"]),
-            "",
-            *table(columns, lines),
-            "",
-            _conditions(found),
-            "",
-        ]
+        parts += [f"## {found['title']}", "", escaped(found["about"]), "", *_row_table(found["rows"]), ""]
+        parts += [_conditions(found), ""]
     return "\n".join(parts) or "Nothing has been measured yet.\n"
+
+
+def benchmark_rows(path: Path, word: str) -> str:
+    """Those rows of a benchmark that have this word in their first column."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": []}
+    rows = [row for row in found["rows"] if word in next(iter(row.values()))]
+    return "\n".join([*_row_table(rows), "", _conditions(found), ""]) if rows else "Nothing has been measured yet.\n"
+
+
+def _row_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return table(columns, [[escaped(_number(row.get(column, ""))) for column in columns] for row in rows])
 
 
 def study_tables(folder: Path) -> dict[str, str]:

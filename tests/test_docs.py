@@ -170,6 +170,17 @@ def test_results_are_shown_from_their_rows(tmp_path):
         assert "test/top1/7" not in page
 
 
+def test_tables_that_pages_include_are_made(tmp_path):
+    generate().write_all(tmp_path, ROOT / "docs" / "results")
+    included = {
+        name for page in PAGES for name in re.findall(r"catalogue/(_\w+\.md)", page.read_text(encoding="utf-8"))
+    }
+    for name in included:
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "| --- |" in text or text == "Nothing has been measured yet.\n", name
+    assert "| DenseNet-121, memory saved |" in (tmp_path / "_memory_saved.md").read_text(encoding="utf-8")
+
+
 def test_figures_are_not_typed_by_hand():
     """Accuracies stand in rows, and nowhere in the pages.
 

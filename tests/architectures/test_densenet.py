@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,6 +199,25 @@ def test_memory_saving_keeps_less(arguments: dict[str, Any], factor: float) -> N
     images = torch.randn(2, 3, 32, 32)
     normal, lean = (kept_bytes(DenseNet(10, **arguments, memory_efficient=m), images) for m in (False, True))
     assert lean * factor < normal
+
+
+@pytest.mark.parametrize(
+    ("row", "arguments", "pixels"),
+    [
+        ("40 layers, k = 12", {"depth": 40, **PLAIN}, 32),
+        ("BC, 100 layers, k = 12", {"depth": 100}, 32),
+        ("BC, 190 layers, k = 40", {"depth": 190, "growth_rate": 40}, 32),
+        ("121 layers, k = 32", {"depth": 121}, 224),
+    ],
+)
+def test_the_page_says_what_is_kept(row: str, arguments: dict[str, Any], pixels: int, repo: Path) -> None:
+    text = (repo / "docs" / "ideas" / "dense.md").read_text(encoding="utf-8")
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {row} | {pixels}×{pixels} |"))
+    normal, lean, ratio = (float(word) for word in re.findall(r"\d+\.\d+", line))
+    image = torch.randn(1, 3, pixels, pixels)
+    kept = [kept_bytes(DenseNet(10, **arguments, memory_efficient=m), image) / 1e6 for m in (False, True)]
+    assert kept == pytest.approx([normal, lean], rel=0.02)
+    assert kept[0] / kept[1] == pytest.approx(ratio, rel=0.02)
 
 
 def test_initialisation() -> None:

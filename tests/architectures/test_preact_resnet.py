@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -117,6 +119,24 @@ def test_initial_variance() -> None:
     network = PreActResNet(depth=164)
     assert network.layer3[3].branch[-1].weight.var().item() == pytest.approx(2 / 256, rel=0.05)
     assert PreActResNet(depth=20, init="normal").layer3[0].branch[2].weight.std().item() == pytest.approx(0.01, 0.05)
+
+
+def test_variance_grows_with_the_blocks_as_the_page_says(repo: Path) -> None:
+    """Each branch adds about 1, up to the 18th block, where the resolution changes."""
+    text = (repo / "docs" / "ideas" / "identity-skips.md").read_text(encoding="utf-8")
+    said = {int(block): float(variance) for variance, block in re.findall(r"([\d.]+)\s+behind\s+block\s+(\d+)", text)}
+    assert set(said) == {2, 6, 18}
+    sums, branches = torch.zeros(8, 54), torch.zeros(8, 54)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        network = PreActResNet(depth=110)
+        blocks = [name for name, module in network.named_modules() if isinstance(module, PreActBlock)]
+        names = [*blocks, *(f"{name}.branch" for name in blocks)]
+        maps = network.train().features(torch.randn(4, 3, 16, 16), names)
+        variances = torch.stack([maps[name].var() for name in names]).detach()
+        sums[seed], branches[seed] = variances[:54], variances[54:]
+    assert {block: sums[:, block - 1].mean().item() for block in said} == pytest.approx(said, rel=0.1)
+    assert 0.65 < branches.mean(0).min() < branches.mean(0).max() < 1.35
 
 
 def test_depths_and_sizes() -> None:

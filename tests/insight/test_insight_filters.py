@@ -1,8 +1,12 @@
 """Colour shares of made-up kernels are what their making says; towers are those of the next layer's groups."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 
@@ -129,3 +133,29 @@ def test_kernels_are_drawn_around_middle_grey_and_grey_ones_in_grey():
     assert pixels[1, 1].tolist() == [128] * 3
     many = np.asarray(kernel_picture(torch.randn(5, 3, 3), side=3))
     assert (many == many[..., :1]).all()
+
+
+def kernels_of(picture: Path, count: int) -> list[Tensor]:
+    """The kernels (count, 3, 11, 11) of both towers, each up to a factor, from what ``_picture`` drew: 10 in a row."""
+    pixels = np.asarray(Image.open(picture).convert("RGB"), dtype=np.float32) / 255 - 0.5
+    corners = [(4 + i // 10 * 48, 4 + i % 10 * 48) for i in range(count)]  # of 44 pixels, 4 for each weight
+    below = -(-count // 10) * 48 + 4 + 24 + 6  # the rows, a caption and a gap
+    towers = [
+        [pixels[y + 2 : y + 44 : 4, x + 2 : x + 44 : 4] for y, x in corners] for pixels in (pixels, pixels[below:])
+    ]
+    return [torch.from_numpy(np.stack(tower)).movedim(3, 1) for tower in towers]
+
+
+def test_the_page_says_of_alexnets_towers_what_its_picture_shows(repo):
+    text = (repo / "docs" / "ideas" / "looking-inside.md").read_text(encoding="utf-8")
+    said = re.findall(r"^tower \d +colour share (\S+) ± (\S+), by energy \S+; smoothness (\S+)$", text, re.MULTILINE)
+    towers = kernels_of(repo / "docs" / "images" / "inspect-filters.png", 24)
+    shares = [colour_share(tower) for tower in towers]
+    assert len(said) == 2
+    for line, share, tower in zip(said, shares, towers, strict=True):
+        found = share.mean(), share.std(), smoothness(tower).mean()
+        assert [float(word) for word in line] == pytest.approx([float(f) for f in found], abs=0.01)
+        assert (share.diff() > -0.02).all()  # the greyest first
+    assert [int((share < 0.3).sum()) for share in shares] == [1, 12]
+    assert "12 of its 24 have a share below 0.3, in tower 1 it is one" in " ".join(text.split())
+    assert float(re.findall(r"p = (\S+)", text)[0]) == pytest.approx(permutation_test(shares), abs=1e-3)
