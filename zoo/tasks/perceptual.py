@@ -18,6 +18,7 @@ from zoo.tasks.base import Normalize, Task
 
 MARGIN = 32  # pixels, a multiple of most layers' stride; at 16, a seam so far from the edge can be seen
 LARGE = 1024**2  # pixels of a picture from which memory is dearer than time
+GREY = "model.grey true is for one that was trained on grey pictures"
 
 
 class PerceptualTask(Task):
@@ -35,7 +36,7 @@ class PerceptualTask(Task):
         channels = 1 if self.grey else self.facts["in_channels"]
         network: Architecture = self.make("perceptual", num_classes=self.num_outputs, in_channels=channels)
         if self.perceptual_weights and wants_pretrained():
-            self.hparams["facts"] = {**self.facts, **load_network(network, self.perceptual_weights)}
+            self.hparams["facts"] = {**self.facts, **load_network(network, self.perceptual_weights, GREY)}
         self.hparams["perceptual_weights"] = None  # they are in the task's own checkpoints
         self.perceptual = freeze(network, self.blur_strides)
         self.normalize = Normalize(self.perceptual, {**self.facts, "in_channels": channels})
@@ -77,12 +78,13 @@ def _without_margin(maps: Tensor, shares: Sequence[float]) -> Tensor:
     return maps[..., down : maps.shape[2] - down, right : maps.shape[3] - right]
 
 
-def load_network(network: Architecture, path: str) -> Facts:
+def load_network(network: Architecture, path: str, advice: str = "") -> Facts:
     """Take a network's tensors from a checkpoint of any task that trained one like it.
 
     Args:
         network: takes them; what it has no place for (a classifier's last layer) is left out.
         path: a checkpoint, or a run folder.
+        advice: for the error.
 
     Returns:
         What the checkpoint says of mean and std.
@@ -93,16 +95,18 @@ def load_network(network: Architecture, path: str) -> Facts:
     file = resolve(path)
     checkpoint = read(file)
     given, own = checkpoint["state_dict"], network.state_dict()
+    facts: Any = checkpoint.get("hyper_parameters", {}).get("facts") or {}
     for prefix in sorted({f"{key.partition('.')[0]}." for key in given}):
         found = {name: given.get(prefix + name) for name in own}
         if all(t is not None and t.shape == own[name].shape for name, t in found.items()):
             network.load_state_dict(found)
-            facts: Any = checkpoint.get("hyper_parameters", {}).get("facts") or {}
             return Facts(**{k: facts[k] for k in ("mean", "std") if facts.get(k)})  # type: ignore[typeddict-item]
     channels = next(iter(own.values())).shape[1]
+    trained = ", ".join(f"{k} {facts[k]}" for k in ("in_channels", "image_size") if k in facts)
     raise UserError(
-        f"{file} holds no {type(network).__name__} with these arguments for {channels} channels "
-        "(model.grey: true is for one that was trained on grey pictures)"
+        f"{file} holds no {type(network).__name__} with these arguments for {channels} channels"
+        + (f"; it was trained with {trained}" if trained else "")
+        + (f" ({advice})" if advice and channels != 1 else "")
     )
 
 
