@@ -8,6 +8,8 @@ normalisation is Huang and Belongie's ("Arbitrary Style Transfer in Real-time wi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -202,6 +204,16 @@ def out_of_range(images: Tensor) -> Tensor:
         (B,)
     """
     return (images - images.clamp(0, 1)).square().mean((1, 2, 3))
+
+
+def mean_of_layers(
+    distance: Callable[[Tensor, Tensor], Tensor],
+    shares: Mapping[str, float],
+    maps: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+) -> Tensor:
+    """A distance of feature maps, mean of the layers by their shares of 1, (B,)."""
+    return torch.stack([share * distance(maps[name], target[name]) for name, share in shares.items()]).sum(0)
 
 
 # Statistics

@@ -27,6 +27,7 @@ from zoo.style import (
     color_distance,
     content_distance,
     histogram_distance,
+    mean_of_layers,
     out_of_range,
     spectrum_distance,
     statistics_distance,
@@ -111,13 +112,11 @@ class AdaptiveStyleTransfer(Stylization):
 
     def style(self, maps: Maps, styles: Maps) -> Tensor:
         """Distance of means and deviations as a share of the style's own, mean of the layers, (B,)."""
-        shares = self.style_shares.items()
-        return torch.stack([share * statistics_distance(maps[name], styles[name]) for name, share in shares]).sum(0)
+        return mean_of_layers(statistics_distance, self.style_shares, maps, styles)
 
     def content(self, maps: Maps, target: Maps) -> Tensor:
         """Squared distance of the maps as a share of the target's variation, mean of the layers, (B,)."""
-        shares = self.content_shares.items()
-        return torch.stack([share * content_distance(maps[name], target[name]) for name, share in shares]).sum(0)
+        return mean_of_layers(content_distance, self.content_shares, maps, target)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Parts of the loss by name, weighted, each (B,)."""

@@ -109,7 +109,7 @@ class DeepDream(PixelTask):
             channels = 1 if self.grey else self.facts["in_channels"]
             refuse_bad_size(self.perceptual, type(self.perceptual).__name__, channels, self.sizes[0])
         else:
-            self.shares = layer_shares(self.perceptual, self.layers, self._last_but_one)
+            self.shares = layer_shares(self.perceptual, self.layers, lambda: self.stage_layers()[-2:][:1])
 
     @property
     def num_outputs(self) -> int:
@@ -134,9 +134,6 @@ class DeepDream(PixelTask):
         own = self.own_classes
         known = "class_names" in self.facts or len(own) != self.facts["num_classes"]
         return class_names(self.facts) if known else own
-
-    def _last_but_one(self) -> list[str]:
-        return [stage.layer for stage in self.perceptual.stages[-2:][:1]]
 
     # What is dreamt of
 

@@ -29,6 +29,7 @@ from zoo.style import (
     content_distance,
     gram,
     histogram_distance,
+    mean_of_layers,
     patch_gram,
     spectrum_distance,
     style_distance,
@@ -37,7 +38,7 @@ from zoo.style import (
     whitener,
 )
 from zoo.tasks.base import Normalize
-from zoo.tasks.perceptual import PerceptualTask, layer_shares
+from zoo.tasks.perceptual import PerceptualTask, layer_shares, middle
 from zoo.tasks.stylization import Batch, Stylization
 
 PROBE = 64  # pixels of the image that tells the layers' channels
@@ -118,20 +119,13 @@ class FastStyleTransfer(Stylization, PerceptualTask):
         super().build()
         self.build_architecture()
         self.adjust = Normalize(self.architecture, self.facts)
-        self.style_shares = layer_shares(self.perceptual, self.style_layers, self._stages)
-        self.content_shares = layer_shares(self.perceptual, self.content_layers, self._middle)
+        self.style_shares = layer_shares(self.perceptual, self.style_layers, self.stage_layers)
+        self.content_shares = layer_shares(self.perceptual, self.content_layers, lambda: middle(self.style_shares))
         with torch.no_grad():
             found = self._measure_style(torch.full((1, self.facts["in_channels"], PROBE, PROBE), 0.5))
         for name, value in found.items():
             self.register_buffer(name, torch.zeros_like(value))
         self.build_metrics(PARTS)
-
-    def _stages(self) -> list[str]:
-        return [stage.layer for stage in self.perceptual.stages]
-
-    def _middle(self) -> list[str]:
-        names = list(self.style_shares)
-        return [names[len(names) // 2]]
 
     # The style
 
@@ -163,9 +157,8 @@ class FastStyleTransfer(Stylization, PerceptualTask):
     # Distances
 
     def look(self, images: Tensor) -> Maps:
-        """Maps of every layer that is wanted, in one pass; as floats, whatever precision the network runs in."""
-        found = self.maps(images, [*{**self.style_shares, **self.content_shares}], margin=0)
-        return {name: maps.to(images.dtype) for name, maps in found.items()}
+        """Maps of every layer that is wanted, in one pass."""
+        return self.maps(images, [*{**self.style_shares, **self.content_shares}], margin=0)
 
     def style(self, maps: Maps) -> Tensor:
         """Squared distance of Gram matrices as a share of the style's, mean of the layers, (B,)."""
@@ -175,8 +168,7 @@ class FastStyleTransfer(Stylization, PerceptualTask):
 
     def content(self, maps: Maps, target: Maps) -> Tensor:
         """Squared distance of the maps as a share of the content's variation, mean of the layers, (B,)."""
-        shares = self.content_shares.items()
-        return torch.stack([share * content_distance(maps[name], target[name]) for name, share in shares]).sum(0)
+        return mean_of_layers(content_distance, self.content_shares, maps, target)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Style and content, and what keeps the pixels in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, Self
 
@@ -45,6 +45,10 @@ class PerceptualTask(Task):
     def num_outputs(self) -> int:
         """Classes that the network is built with; none, a backbone, unless a subclass looks at them."""
         return 0
+
+    def stage_layers(self) -> list[str]:
+        """The last layer of each resolution."""
+        return [stage.layer for stage in self.perceptual.stages]
 
     def train(self, mode: bool = True) -> Self:
         """As every module, but the perceptual network only looks."""
@@ -131,6 +135,12 @@ def layer_shares(
     if not total > 0:
         raise UserError("no layer has a weight above 0")
     return {name: weight / total for name, weight in chosen.items() if weight > 0}
+
+
+def middle(layers: Iterable[str]) -> list[str]:
+    """The middle one; of an even number, the later one of the two."""
+    names = list(layers)
+    return [names[len(names) // 2]]
 
 
 def resized(images: Tensor, size: Sequence[int]) -> Tensor:

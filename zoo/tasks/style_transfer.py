@@ -27,6 +27,7 @@ from zoo.style import (
     histogram_distance,
     keep_colors,
     masked_gram,
+    mean_of_layers,
     noise_like,
     patch_gram,
     spectrum_distance,
@@ -35,7 +36,7 @@ from zoo.style import (
     whitened_distance,
     whitener,
 )
-from zoo.tasks.perceptual import layer_shares, resized, scaled
+from zoo.tasks.perceptual import layer_shares, middle, resized, scaled
 from zoo.tasks.pixels import SCALES, PixelTask
 
 Batch = tuple[Tensor, list[Any]]
@@ -96,15 +97,8 @@ class StyleTransfer(PixelTask):
     def build(self) -> None:
         """Network and pictures, and the layers' shares."""
         super().build()
-        self.style_shares = layer_shares(self.perceptual, self.style_layers, self._stages)
-        self.content_shares = layer_shares(self.perceptual, self.content_layers, self._middle)
-
-    def _stages(self) -> list[str]:
-        return [stage.layer for stage in self.perceptual.stages]
-
-    def _middle(self) -> list[str]:
-        names = list(self.style_shares)
-        return [names[len(names) // 2]]
+        self.style_shares = layer_shares(self.perceptual, self.style_layers, self.stage_layers)
+        self.content_shares = layer_shares(self.perceptual, self.content_layers, lambda: middle(self.style_shares))
 
     def start(self, batch: Batch, size: list[int]) -> Tensor:
         """The content, the first style stretched to its shape, or noise; the same for each picture but the first."""
@@ -155,8 +149,7 @@ class StyleTransfer(PixelTask):
 
     def content(self, maps: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor:
         """Squared distance of the maps as a share of the content's variation, mean of the layers, (B,)."""
-        shares = self.content_shares.items()
-        return torch.stack([share * content_distance(maps[name], target[name]) for name, share in shares]).sum(0)
+        return mean_of_layers(content_distance, self.content_shares, maps, target)
 
     def losses(self, images: Tensor, targets: dict[str, Any]) -> dict[str, Tensor]:
         """Style and content, and what keeps the pixels in order."""

@@ -82,7 +82,7 @@ class TextureSynthesis(PixelTask):
     def build(self) -> None:
         """Network and pictures, and the layers' shares."""
         super().build()
-        self.shares = layer_shares(self.perceptual, self.layers, lambda: [s.layer for s in self.perceptual.stages])
+        self.shares = layer_shares(self.perceptual, self.layers, self.stage_layers)
 
     def start(self, batch: Batch, size: list[int]) -> Tensor:
         """Noise of each texture's colours."""
