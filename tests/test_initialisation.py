@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from scipy.integrate import quad
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo import registry
 from zoo.errors import UserError
 from zoo.initialisation import Init, Transfer, fans_on_maps, initialise, transfer_factors, weight_layers
 from zoo.studies import signal_by_init
@@ -313,6 +315,14 @@ def test_other_layers_are_left_and_shapes_alone_will_do() -> None:
     assert torch.equal(network[1].weight, torch.full((8,), 0.25))
     with torch.device("meta"), torch.inference_mode():
         initialise(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5)), "compromise", "gelu")
+
+
+def test_every_architecture_of_ours_takes_init() -> None:
+    """By the same function; library networks keep theirs, and a CPPN's weights are its pattern."""
+    entries = [e for e in registry.entries() if e.kind == "architectures" and e.full_path.startswith("zoo.")]
+    without = {e.name for e in entries if "init" not in inspect.signature(e.load()).parameters}
+    assert without == {"Timm", "TorchVision", "EfficientNetLite0", "CPPN"}
+    assert len(entries) > 10
 
 
 def test_mistakes_end_in_a_line() -> None:

@@ -20,6 +20,7 @@ from zoo.architectures.resnet import ResNet, cifar_blocks
 from zoo.data.cifar import CIFAR10
 from zoo.data.digits import Digits
 from zoo.errors import UserError
+from zoo.insight.signal import evenly
 from zoo.studies import book, depth, depth_page, ingredients, ingredients_page, training
 from zoo.studies.book import Book
 from zoo.studies.pages import mean_and_spread
@@ -276,7 +277,7 @@ def test_without_care_the_signal_is_lost_and_with_care_it_is_not():
 
 @pytest.mark.parametrize(("count", "most"), [(5, 60), (60, 60), (1001, 60)])
 def test_points_are_spread_evenly_with_both_ends(count, most):
-    places = depth.evenly(count, most)
+    places = evenly(count, most)
     assert (places[0], places[-1], len(places)) == (0, count - 1, min(count, most))
     steps = {b - a for a, b in pairwise(places)}
     assert max(steps) - min(steps) <= 1

@@ -22,7 +22,6 @@ from zoo.insight.signal import (
     accuracy_without,
     as_measured,
     branch_ratios,
-    evenly,
     measure_signal,
     residual_blocks,
     taken_out,
@@ -169,9 +168,6 @@ def test_blocks_that_are_many_are_taken_out_with_fewer_images():
 
 
 def test_blocks_that_are_many_are_taken_out_evenly():
-    assert evenly(range(5), 8) == [0, 1, 2, 3, 4]
-    assert evenly(range(330), 64)[::63] == [0, 329]
-    assert len(set(evenly(range(65), 64))) == 64
     network = nn.Sequential(*(Block(0.5) for _ in range(7)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     batches = [(torch.rand(4, 2, 4, 4), torch.tensor([0, 1, 0, 1]))]
     assert list(accuracy_without(network, batches, 3)) == ["0", "3", "6"]

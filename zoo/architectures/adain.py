@@ -28,7 +28,7 @@ from zoo.architectures.frozen import freeze
 from zoo.architectures.transform_net import MirroredConv
 from zoo.errors import UserError
 from zoo.facts import ArchitectureFactory, build, plain
-from zoo.initialisation import initialise
+from zoo.initialisation import Init, initialise
 from zoo.style import adain
 
 PROBE = 64  # pixels of the image that tells the layers' shapes
@@ -44,6 +44,7 @@ class AdaIN(Architecture):
             each resolution down to a sixteenth of the image's.
         width: the decoder's channels at full resolution.
         blur_strides: put a blur in front of the encoder's strided layers.
+        init: of the decoder's weights; see ``zoo.initialisation``.
 
     Shape:
         content in [0, 1], (B, 3, H, W), and style in [0, 1], (1 or B, 3, h, w), of any other size -> images
@@ -65,6 +66,7 @@ class AdaIN(Architecture):
         layers: Sequence[str] | None = None,
         width: int = 16,
         blur_strides: bool = True,
+        init: Init = "forward",
     ) -> None:
         super().__init__()
         if width < 1:
@@ -73,7 +75,7 @@ class AdaIN(Architecture):
         self.encoder = freeze(network, blur_strides)
         self.set_normalization(network.mean or (0.0,), network.std or (1.0,))
         self.levels = sorted(self._levels(layers), key=lambda level: -level.reduction)
-        self.decoder = Decoder({level.reduction: level.channels for level in self.levels}, width)
+        self.decoder = Decoder({level.reduction: level.channels for level in self.levels}, width, init)
 
     def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """What the encoder's weights were trained with, by channel of images in [0, 1]."""
@@ -165,12 +167,13 @@ class Decoder(nn.Module):
     Args:
         channels: of the maps, by reduction (a power of 2).
         width: channels at full resolution.
+        init: of the weights.
 
     Shape:
         maps, coarsest first, each (B, channels[r], H / r, W / r) -> (B, 3, H, W)
     """
 
-    def __init__(self, channels: Mapping[int, int], width: int) -> None:
+    def __init__(self, channels: Mapping[int, int], width: int, init: Init = "forward") -> None:
         super().__init__()
         self.blocks = nn.ModuleDict()
         before, reduction = 0, max(channels)
@@ -179,7 +182,7 @@ class Decoder(nn.Module):
             self.blocks[str(reduction)] = block(before + channels.get(reduction, 0), after)
             before, reduction = after, reduction // 2
         self.last = convolution(before, 3)
-        initialise(self, "forward")
+        initialise(self, init)
         with torch.no_grad():
             self.last.weight.mul_(0.1)
             self.last.bias.fill_(0.5)  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import timm.models.resnet
 import torch
@@ -40,7 +40,6 @@ LIBRARY_BLOCKS = (
 )
 LONG = 4  # a chain of so many layers is not kept whole for the backward pass
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
-T = TypeVar("T")
 
 
 @dataclass
@@ -190,17 +189,18 @@ def accuracy_without(
     """
     blocks = [(name, block) for name, block in residual_blocks(network).items() if block.shortcut is None]
     found: dict[str, float] = {}
-    for name, block in evenly(blocks, most or len(blocks)):
+    for k in evenly(len(blocks), most or len(blocks)):
+        name, block = blocks[k]
         with taken_out(block):
             found[name] = accuracy(network, batches)
     return found
 
 
-def evenly(items: Sequence[T], most: int) -> list[T]:
-    """All items, or of more than ``most`` (at least 2) as many that lie evenly from the first to the last."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many of the numbers below ``count``, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(k * (count - 1) / (most - 1)) for k in range(most)]
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from zoo.data.cifar import CIFAR10
 from zoo.data.mnist import MNIST5k
 from zoo.errors import UserError
 from zoo.facts import build
-from zoo.insight.signal import measure_signal, residual_blocks
+from zoo.insight.signal import evenly, measure_signal, residual_blocks
 from zoo.schedulers import WarmupCosine
 from zoo.studies import depth_page
 from zoo.studies.book import Book
@@ -254,10 +254,3 @@ def signal(network: Architecture, images: Tensor, labels: Tensor) -> dict[str, l
         "activation": [found[n].activation for n in kept],
         "gradient": [found[n].gradient for n in kept],
     }
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """At most so many of the numbers below ``count``, the first and the last among them."""
-    if count <= most:
-        return list(range(count))
-    return [round(k * (count - 1) / (most - 1)) for k in range(most)]
