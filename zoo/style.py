@@ -285,21 +285,6 @@ def statistics_distance(maps: Tensor, target: Tensor) -> Tensor:
 # Colours
 
 
-def color_distance(images: Tensor, target: Tensor, floor: float = 1e-2) -> Tensor:
-    """Squared distance of the colours' mean and covariance, where every direction of colour counts alike.
-
-    Args:
-        images: in [0, 1], (B, C, H, W).
-        target: in [0, 1], (1 or B, C, H', W').
-        floor: variance added to the target's: differences below its root, of the range, hardly count.
-
-    Returns:
-        (B,); see ``whitened_distance``.
-    """
-    wanted = gram(patches(target, 1))
-    return whitened_distance(gram(patches(images, 1)), wanted, whitener(wanted, floor))
-
-
 def keep_colors(result: Tensor, content: Tensor) -> Tensor:
     """The result's luminance in the content's colours.
 

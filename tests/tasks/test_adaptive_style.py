@@ -43,7 +43,7 @@ def batch(seed=0):
 
 def test_losses_are_the_papers():
     """Equations 11 to 13 in plain torch, as shares of the target's own, and the two additions."""
-    made = task(style_layers={LAYERS[0]: 3.0, LAYERS[1]: 1.0}, style_weight=7.0, color_weight=2.0).double()
+    made = task(style_layers={LAYERS[0]: 3.0, LAYERS[1]: 1.0}, style_weight=7.0, patch_weight=2.0).double()
     with torch.no_grad():
         made.architecture.decoder.last.bias.fill_(1.1)  # so that pixels are out of range
     contents, styles = batch()
@@ -75,22 +75,23 @@ def test_losses_are_the_papers():
     assert torch.allclose(found["style"], 7 * style)
     assert torch.allclose(found["content"], content)
     assert torch.allclose(found["range"], 30 * ((images - images.clamp(0, 1)) ** 2).mean((1, 2, 3)))
-    assert torch.allclose(
-        found["color"], 2 * torch.tensor([_colours(*pair) for pair in zip(images, styles, strict=True)])
-    )
+    near = torch.tensor([_neighbours_apart(*pair) for pair in zip(images, styles, strict=True)])
+    assert torch.allclose(found["patches"], 2 * near)
     assert all(values.shape == (3,) and values.min() >= 0 for values in found.values())
 
 
-def _colours(image, style):
-    """Moments of colour in the style's white coordinates, by an eigenbasis: the norm does not depend on the root."""
-    first, second = (
-        np.concatenate([x.detach().numpy().reshape(3, -1) - 0.5, np.full((1, x[0].numel()), 0.2)])
-        for x in (image, style)
-    )
-    mine, theirs = (f @ f.T / f.shape[1] for f in (first, second))
-    inverse = np.linalg.inv(theirs + 1e-2 * np.eye(4))
-    apart = (mine - theirs) @ inverse
-    return np.trace(apart @ apart) / 4
+def _neighbours_apart(image, style):
+    """Distance in the style's white coordinates, by an inverse: the norm does not depend on the root."""
+
+    def moments(x):
+        windows = np.lib.stride_tricks.sliding_window_view(x.detach().numpy() - 0.5, (3, 3), axis=(1, 2))
+        columns = windows.transpose(0, 3, 4, 1, 2).reshape(27, -1)
+        columns = np.concatenate([columns, np.full_like(columns[:1], 0.2)])
+        return columns @ columns.T / columns.shape[1]
+
+    mine, theirs = moments(image), moments(style)
+    apart = (mine - theirs) @ np.linalg.inv(theirs + 1e-3 * np.eye(28))
+    return np.trace(apart @ apart) / 28
 
 
 def test_the_gradient_is_the_decoders_alone():

@@ -5,8 +5,8 @@ the picture is to be near those maps in a deep layer, and have the style's mean 
 to 13).
 
 Deviations: both distances are shares of the target's own, so that weights mean the same for any encoder; a small part
-of the loss is the distance of the colours themselves, which an efficient network hardly looks at; values outside [0, 1]
-cost.
+of the loss is the distance of neighbouring pixels' correlations, which keeps colours, at which an efficient network
+hardly looks, and weaves out; values outside [0, 1] cost.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from zoo.architectures.base import Architecture, wants_pretrained
 from zoo.errors import UserError
 from zoo.facts import ArchitectureFactory, Facts, OptimizerFactory, SchedulerFactory
 from zoo.style import (
-    color_distance,
     content_distance,
     histogram_distance,
     mean_of_layers,
     out_of_range,
+    patch_gram,
     spectrum_distance,
     statistics_distance,
+    whitened_distance,
+    whitener,
 )
 from zoo.tasks.perceptual import layer_shares, load_network
 from zoo.tasks.stylization import Batch, Stylization
 
 RANGE = 30.0  # weight of the mean squared distance of pixels to [0, 1]
 SHOWN = 3  # contents, and styles, of the picture of an evaluation
-PARTS = ("style", "content", "color", "range")
+PARTS = ("style", "content", "patches", "range")
 Maps = dict[str, Tensor]
 
 
@@ -51,7 +53,7 @@ class AdaptiveStyleTransfer(Stylization):
         content_layers: weights of the layers whose maps are to be the renormalised content's; left out, the coarsest of
             those that the network renormalises.
         style_weight: of the distance of means and deviations; the content's weight is 1.
-        color_weight: of the distance of the colours' mean and covariance.
+        patch_weight: of the correlations of neighbouring pixels, and so of colours, in 3x3 patches.
         strength: of the style, in test and prediction: 0 for the content as the decoder gives it, 1 for all of it.
         optimizer: of the decoder's parameters.
         scheduler: of its learning rate.
@@ -69,8 +71,8 @@ class AdaptiveStyleTransfer(Stylization):
         architecture: ArchitectureFactory,
         style_layers: dict[str, float] | None = None,
         content_layers: dict[str, float] | None = None,
-        style_weight: float = 40.0,
-        color_weight: float = 0.6,
+        style_weight: float = 10.0,
+        patch_weight: float = 0.1,
         strength: float = 1.0,
         optimizer: OptimizerFactory = Adam,
         scheduler: SchedulerFactory | None = None,
@@ -85,10 +87,10 @@ class AdaptiveStyleTransfer(Stylization):
             scheduler=(scheduler, LRScheduler),
         )
         self.keep_strength(strength)
-        if (least := min(style_weight, color_weight)) < 0:
-            raise UserError(f"model.style_weight and color_weight must be at least 0, not {least}")
+        if (least := min(style_weight, patch_weight)) < 0:
+            raise UserError(f"model.style_weight and patch_weight must be at least 0, not {least}")
         self.style_layers, self.content_layers = style_layers, content_layers
-        self.style_weight, self.color_weight = style_weight, color_weight
+        self.style_weight, self.patch_weight = style_weight, patch_weight
         self.encoder_weights = encoder_weights
 
     def build(self) -> None:
@@ -125,11 +127,11 @@ class AdaptiveStyleTransfer(Stylization):
         target = self.architecture.mix(seen, [wanted])
         images = self.architecture.decode(target, contents.shape[2:])
         with torch.autocast(images.device.type, enabled=False):
-            found = self.look(images)
+            found, near = self.look(images), patch_gram(styles)
             return {
                 "style": self.style_weight * self.style(found, wanted),
                 "content": self.content(found, target),
-                "color": self.color_weight * color_distance(images, styles),
+                "patches": self.patch_weight * whitened_distance(patch_gram(images), near, whitener(near)),
                 "range": RANGE * out_of_range(images),
             }
 
