@@ -236,7 +236,7 @@ def _row_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def study_tables(folder: Path) -> dict[str, str]:
     """Name and text of the tables of each study of ``zoo study`` that has pages of its own."""
-    tables = {"depth": depth_page.tables, "depth-float32": depth_page.tables, "ingredients": ingredients_page.tables}
+    tables = {"depth": depth_page.tables, "ingredients": ingredients_page.tables}
     found = {name: folder / f"{name}.json" for name in tables}
     return {
         f"_study_{name}.md": tables[name](book.read(path)) if path.is_file() else "Nothing has been measured yet.\n"

@@ -2,7 +2,7 @@
 
 The claims: over 10 layers weights must be initialised with care and batch normalisation helps (Ioffe and Szegedy
 2015); over 30, skip connections (He et al. 2015); over 100, identity skips (He et al. 2016). The networks are CIFAR's,
-on small digits, so that all of it takes less than an hour on two cores; ``--full`` trains the papers' depths on
+on small digits, so that all of it takes about an hour on two cores; ``--full`` trains the papers' depths on
 CIFAR-10 by their recipes.
 """
 
@@ -82,7 +82,6 @@ class Settings:
     rates: Mapping[str, float] = field(default_factory=lambda: {name: f.lr for name, f in FAMILIES.items()})
 
 
-FLOAT32 = Settings(depths=(32,), signal_depths=(), deep=(), precision="32-true")
 # The papers' networks and the recipes with their settings: He et al. 2015, table 6; He et al. 2016, tables 4 and 5.
 PAPERS = (
     ("plain, batch norm", 20, "cifar10/plain20"),
@@ -115,7 +114,6 @@ def main(argv: list[str]) -> int:
     parser = Parser("study depth", "Plain, residual and identity-skip networks by depth: accuracy, loss, signal.")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--quick", action="store_true", help="two depths, a few images: a minute, to see that it runs")
-    kind.add_argument("--float32", action="store_true", help="32 layers without bfloat16, to see that it is no matter")
     kind.add_argument("--full", action="store_true", help="the papers' depths on CIFAR-10: days on a GPU")
     parser.add_argument("--root", metavar="FOLDER", help="of --full: that has cifar-10-batches-py")
     parser.add_argument("--out", default="runs/study-depth", metavar="FOLDER", help="of rows, plots and page")
@@ -125,11 +123,8 @@ def main(argv: list[str]) -> int:
         return _run_papers(out, options.root)
     if options.root:
         raise UserError("study depth: --root goes with --full; without it the study trains on digits")
-    name, settings = (
-        ("depth-float32", FLOAT32) if options.float32 else ("depth", QUICK if options.quick else Settings())
-    )
-    command = "zoo study depth" + " --float32" * options.float32 + " --quick" * options.quick
-    book = Book(out / f"{name}.json", command, ABOUT, asdict(settings))
+    settings = QUICK if options.quick else Settings()
+    book = Book(out / "depth.json", "zoo study depth" + " --quick" * options.quick, ABOUT, asdict(settings))
     run(book, settings)
     print(write_page(book, out))
     return 0
