@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from zoo.data import style_folders
-from zoo.data.frames import frames
+from zoo.data.frames import Frames, frames
 from zoo.data.loading import Loader
 from zoo.data.style_folders import StyleFolders, random_crop
 from zoo.errors import UserError
@@ -185,8 +185,9 @@ def test_a_broken_video_is_left_out_in_one_line(tmp_path: Path, capsys: pytest.C
 
 def test_a_missing_library_for_videos_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(UserError, match=r"pip install av"):
-        list(frames("clip.mp4"))
+    for look in (lambda: list(frames("clip.mp4")), lambda: Frames(["a.png", "clip.mp4"], None)):
+        with pytest.raises(UserError, match=r"clip.mp4 is a video, which PyAV reads: pip install av"):
+            look()
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,15 @@ class Frames:
         size: longer side; None for their own.
         rank: of this process, which takes every so many-th frame.
         world: number of processes.
+
+    Raises:
+        UserError: one is a video, and PyAV is not installed.
     """
 
     def __init__(self, paths: Sequence[str], size: int | None, rank: int = 0, world: int = 1) -> None:
         self.paths, self.size, self.rank, self.world = paths, size, rank, world
+        for path in filter(is_video, paths):
+            reader_of_videos(path)  # missing: said now, not after the pictures before it
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[str], list[tuple[str, str]]]]:
         number = 0
@@ -59,7 +64,7 @@ def frames(path: str, size: int | None = None) -> Iterator[tuple[Tensor, str]]:
         UnreadableImage: the file is missing, too narrow, or damaged, from some frame on perhaps.
         UserError: it is a video, and PyAV is not installed.
     """
-    if Path(path).suffix.lower() in VIDEOS:
+    if is_video(path):
         yield from _numbered(path, _video(path), size)
         return
     try:
@@ -70,6 +75,24 @@ def frames(path: str, size: int | None = None) -> Iterator[tuple[Tensor, str]]:
     except BROKEN as error:
         raise UnreadableImage(f"{path} can't be read as a picture: {reason(error)}") from error
     yield read_image(path, _size(path, *upright_size(path), size), region=whole), path
+
+
+def is_video(path: str) -> bool:
+    """By its name."""
+    return Path(path).suffix.lower() in VIDEOS
+
+
+def reader_of_videos(path: str) -> Any:
+    """PyAV.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise UserError(f"{path} is a video, which PyAV reads: pip install av") from error
+    return av
 
 
 def _numbered(path: str, images: Any, size: int | None) -> Iterator[tuple[Tensor, str]]:
@@ -88,10 +111,7 @@ def _size(path: str, height: int, width: int, longer: int | None) -> list[int]:
 
 
 def _video(path: str) -> Iterator[Image.Image]:
-    try:
-        import av
-    except ImportError as error:
-        raise UserError(f"{path} is a video, which PyAV reads: pip install av") from error
+    av = reader_of_videos(path)
     try:
         with av.open(path) as container:
             if not container.streams.video:
