@@ -13,6 +13,7 @@ from running import folder_of, said, zoo
 from torch.nn import functional as F
 
 from zoo.architectures.adain import AdaIN
+from zoo.architectures.efficientnet_lite import EfficientNetLite0
 from zoo.architectures.transform_net import TransformNet
 from zoo.architectures.vgg import VGG
 from zoo.checkpoints import load
@@ -28,9 +29,9 @@ QUICK = ["--config", "adain", "--trainer.max_epochs", "1", "--data.image_size", 
 QUICK += ["--data.crops", "4", "--data.batch_size", "2", "--trainer.logger", "false", "--trainer.accelerator", "cpu"]
 
 
-def task(**options):
+def task(encoder=ENCODER, layers=LAYERS, **options):
     torch.manual_seed(0)
-    network = partial(AdaIN, encoder=ENCODER, layers=LAYERS, width=4)
+    network = partial(AdaIN, encoder=encoder, layers=layers, width=4)
     made = AdaptiveStyleTransfer(network, facts=Facts(in_channels=3, image_size=[32, 32]), **options)
     made.configure_model()
     return made
@@ -92,6 +93,18 @@ def _neighbours_apart(image, style):
     mine, theirs = moments(image), moments(style)
     apart = (mine - theirs) @ np.linalg.inv(theirs + 1e-3 * np.eye(28))
     return np.trace(apart @ apart) / 28
+
+
+def test_random_weights_that_look_are_told(tmp_path, capsys):
+    made = task()
+    line = "zoo: VGG looks with random weights; trained ones: model.architecture.encoder.weights, model.encoder_weights"
+    assert line in capsys.readouterr().err
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    trainer.strategy.connect(made)
+    trainer.save_checkpoint(tmp_path / "made.ckpt")
+    load(tmp_path / "made.ckpt")
+    task(encoder=partial(EfficientNetLite0), layers=["network.blocks.1.0.bn1"])
+    assert "random" not in capsys.readouterr().err
 
 
 def test_the_gradient_is_the_decoders_alone():

@@ -34,7 +34,7 @@ from zoo.style import (
     whitened_distance,
     whitener,
 )
-from zoo.tasks.perceptual import layer_shares, load_network
+from zoo.tasks.perceptual import layer_shares, load_network, say_if_random
 from zoo.tasks.stylization import Batch, Stylization
 
 RANGE = 30.0  # weight of the mean squared distance of pixels to [0, 1]
@@ -100,6 +100,8 @@ class AdaptiveStyleTransfer(Stylization):
         if self.encoder_weights and wants_pretrained():
             said = load_network(network.encoder, self.encoder_weights)
             network.set_normalization(said.get("mean") or network.encoder.mean, said.get("std") or network.encoder.std)
+        elif wants_pretrained() and (factory := getattr(self.factories["architecture"], "keywords", {}).get("encoder")):
+            say_if_random(network.encoder, factory, "architecture.encoder", "encoder_weights")
         self.hparams["encoder_weights"] = None  # they are in the task's own checkpoints
         mixed = [level.layer for level in network.levels]
         self.style_shares = layer_shares(network.encoder, self.style_layers, lambda: mixed)

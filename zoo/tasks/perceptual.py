@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, Self
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,6 +40,8 @@ class PerceptualTask(Task):
         network: Architecture = self.make("perceptual", num_classes=self.num_outputs, in_channels=channels)
         if self.perceptual_weights and wants_pretrained():
             self.hparams["facts"] = {**self.facts, **load_network(network, self.perceptual_weights, GREY)}
+        elif wants_pretrained():
+            say_if_random(network, self.factories["perceptual"], "perceptual", "perceptual_weights")
         self.hparams["perceptual_weights"] = None  # they are in the task's own checkpoints
         self.perceptual = freeze(network, self.blur_strides)
         self.normalize = Normalize(self.perceptual, {**self.facts, "in_channels": channels})
@@ -80,6 +85,24 @@ def _without_margin(maps: Tensor, shares: Sequence[float]) -> Tensor:
     """Maps without these shares of height and width at each edge, to the nearest cell; one is left at least."""
     down, right = (min(round(n * share), (n - 1) // 2) for n, share in zip(maps.shape[2:], shares, strict=True))
     return maps[..., down : maps.shape[2] - down, right : maps.shape[3] - right]
+
+
+@rank_zero_only
+def say_if_random(network: Architecture, factory: Any, argument: str, checkpoint: str) -> None:
+    """Say it where a network that is to look at pictures has learnt nothing: allowed, but hardly ever meant.
+
+    Args:
+        network: what the factory made.
+        factory: an architecture of which trained weights are asked for by ``weights`` or ``pretrained``.
+        argument: the task's for the factory, for the message.
+        checkpoint: the task's for a checkpoint of such a network, likewise.
+    """
+    known = inspect.signature(factory).parameters
+    asked = [name for name in ("weights", "pretrained") if name in known]
+    if not any(known[name].default for name in asked):
+        ways = [f"model.{argument}.{name}" for name in asked] + [f"model.{checkpoint}"]
+        line = f"zoo: {type(network).__name__} looks with random weights; trained ones: {', '.join(ways)}"
+        print(line, file=sys.stderr, flush=True)
 
 
 def load_network(network: Architecture, path: str, advice: str = "") -> Facts:
