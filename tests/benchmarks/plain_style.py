@@ -78,7 +78,7 @@ def style_loss(
         apart = sum(share(gram(f), a) for f, a in zip(maps, target, strict=True)) / len(layers)
         patches = (white @ (neighbours(image) - near) @ white.mT).square().sum() / 28
         away = (maps[place] - wanted).square().sum() / spread
-        order = 0.02 * variation(image) / smooth + 15 * (image - image.clamp(0, 1)).square().mean()
+        order = 0.05 * variation(image) / smooth + 15 * (image - image.clamp(0, 1)).square().mean()
         return apart + 0.3 * away + 0.1 * patches + order
 
     return loss

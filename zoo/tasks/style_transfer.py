@@ -75,7 +75,7 @@ class StyleTransfer(PixelTask):
         content_layers: dict[str, float] | None = None,
         content_weight: float = 0.3,
         patch_weight: float = 0.1,
-        tv_weight: float = 0.02,
+        tv_weight: float = 0.05,
         start: Literal["content", "style", "noise"] = "content",
         preserve_colors: bool = False,
         scales: Sequence[float] = SCALES,
