@@ -270,7 +270,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
         UserError: a file is no row.
     """
     found = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
             found.append({**row, "name": path.stem, "recipe": row["recipe"], "figures": row["figures"]})
