@@ -198,8 +198,9 @@ def comparison(rows: Sequence[Mapping[str, Any]], recipe: str) -> str:
     for row in found:
         figures = row["figures"]
         cells = [" from ".join(_mean(figures[k]) for k in (n, f"{n}_start") if k in figures) for n in names]
-        lines.append((code(row["command"]), *cells, measure.clock(row["duration"]["mean"])))
-    title = ("command", *(code(name) for name in names), "time")
+        time = f"{measure.clock(row['duration']['mean'])} on {measure.machine(row)}"
+        lines.append((code(row["command"]), *cells, time))
+    title = ("command", *(code(name) for name in names), "time of the command")
     return "\n".join([*table(title, lines), "", _versions(found), ""]) if found else "Nothing has been measured yet.\n"
 
 

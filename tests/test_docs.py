@@ -181,6 +181,24 @@ def test_tables_that_pages_include_are_made(tmp_path):
     assert "| DenseNet-121, memory saved |" in (tmp_path / "_memory_saved.md").read_text(encoding="utf-8")
 
 
+def test_rows_of_one_recipe_are_compared():
+    common = {
+        "duration": measure.summary([100.0]),
+        "hardware": {"cpu": "Intel(R) Xeon(R) CPU", "cores": 2, "memory_gib": 8, "gpu": None},
+        "versions": {"python": "3.11"},
+    }
+    figures = {name: measure.summary([value]) for name, value in (("a/x", 0.2), ("a/x_start", 0.8), ("a/y", 3.0))}
+    rows = [
+        {"recipe": "mine", "command": "zoo fit --config mine", "figures": figures, **common},
+        {"recipe": "mine", "command": "zoo test", "figures": {"a/x": measure.summary([0.5])}, **common},
+        {"recipe": "other", "command": "zoo fit --config other", "figures": figures, **common},
+    ]
+    page = generate().comparison(rows, "mine")
+    assert "| `zoo fit --config mine` | 0.2 from 0.8 | 3 | 1:40 on Intel Xeon, 2 cores |" in page
+    assert "| `zoo test` | 0.5 |  | 1:40 on Intel Xeon, 2 cores |" in page
+    assert "other" not in page
+
+
 def test_figures_are_not_typed_by_hand():
     """Accuracies stand in rows, and nowhere in the pages.
 

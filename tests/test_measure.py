@@ -60,6 +60,15 @@ def test_what_was_trained_is_tested_on_other_data(tmp_path):
     assert (row["recipe"], row["seeds"]) == ("toy", [])
     assert row["command"] == "zoo test --ckpt_path mine --data.batch_size 8"
     assert not list(folder.glob("**/*.ckpt"))
+    other = zoo("measure", "texture", "--ckpt_path", "mine", "--name", "other", cwd=tmp_path)
+    assert "was written by ToyClassification, not by the recipe texture" in other.stderr
+
+
+def test_the_machine_is_told():
+    row = {"hardware": {"cpu": "Intel(R) Xeon(R) Processor", "cores": 1, "gpu": None}}
+    assert measure.machine(row) == "Intel Xeon, 1 core"
+    row["hardware"]["cores"] = 2
+    assert measure.machine(row) == "Intel Xeon, 2 cores"
 
 
 def test_a_failed_run_is_told_and_the_next_is_made(tmp_path, monkeypatch, capsys):

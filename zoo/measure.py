@@ -133,6 +133,7 @@ def measure(
     label = _label(recipe)
     folder = runs.new_folder(Path("runs") / f"measure-{_file_name(label)}")
     if ckpt_path:
+        ckpt_path = _trained(ckpt_path, recipe)
         seeds, runs_ = [], {"test": ["test", "--ckpt_path", ckpt_path, *flags]}
     else:
         runs_ = {f"seed{n}": ["fit", "--config", recipe, "--seed_everything", str(n), *flags] for n in seeds}
@@ -149,6 +150,23 @@ def measure(
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _trained(ckpt_path: str, recipe: str) -> str:
+    """The run or file that is meant.
+
+    Raises:
+        UserError: it is no checkpoint, or another task's than the recipe's.
+    """
+    from zoo.checkpoints import find_last, read, resolve, task_spec
+    from zoo.parsing import load_recipe
+
+    file = find_last(Path("runs")) if ckpt_path == "last" else resolve(ckpt_path)
+    found = task_spec(read(file), file)["class_path"]
+    wanted = load_recipe(registry.find_recipe(recipe).read_text(encoding="utf-8"))["model"]["class_path"]
+    if found.rpartition(".")[2] != wanted.rpartition(".")[2]:
+        raise UserError(f"--ckpt_path: {file} was written by {found.rpartition('.')[2]}, not by the recipe {recipe}")
+    return str(file) if ckpt_path == "last" else ckpt_path
 
 
 def _label(recipe: str) -> str:
@@ -296,7 +314,7 @@ def machine(row: Mapping[str, Any]) -> str:
     """What a row was measured on, in a few words."""
     what = row["hardware"]
     cpu = re.sub(r"\((?:R|TM)\)| CPU| Processor|@.*", "", what["cpu"]).strip()
-    return what["gpu"] or f"{cpu}, {what['cores']} cores"
+    return what["gpu"] or f"{cpu}, {what['cores']} core{'s' * (what['cores'] != 1)}"
 
 
 def clock(seconds: float) -> str:

@@ -79,21 +79,20 @@ def style_distance(grams: Tensor, target: Tensor) -> Tensor:
     return (grams - target).square().sum((1, 2)) / norm
 
 
-def patches(images: Tensor, side: int = 3) -> Tensor:
-    """Neighbourhoods of the pixels as maps, whose Gram matrix holds colours and correlations of neighbours.
+def patches(images: Tensor) -> Tensor:
+    """Neighbourhoods of three by three pixels as maps, whose Gram matrix holds colours and correlations of neighbours.
 
     Networks see the finest frequencies badly; these pin them, as the autocorrelations of Portilla and Simoncelli ("A
     Parametric Texture Model Based on Joint Statistics of Complex Wavelet Coefficients", 2000, section 3.2.2) do.
 
     Args:
         images: in [0, 1], (B, C, H, W).
-        side: of a neighbourhood.
 
     Returns:
-        (B, C * side^2 + 1, H - side + 1, W - side + 1); the last map is a constant, for the means.
+        (B, 9 C + 1, H - 2, W - 2); the last map is a constant, for the means.
     """
-    height, width = (n - side + 1 for n in images.shape[2:])
-    maps = F.unfold(images - 0.5, side).unflatten(2, (height, width))
+    height, width = (n - 2 for n in images.shape[2:])
+    maps = F.unfold(images - 0.5, 3).unflatten(2, (height, width))
     return torch.cat([maps, torch.full_like(maps[:, :1], 0.2)], 1)
 
 

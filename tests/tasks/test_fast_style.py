@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 from PIL import Image
 from running import folder_of, said, zoo
 from torch import Tensor
@@ -171,3 +172,15 @@ def test_a_new_style_starts_from_another_ones_network(trained: Path) -> None:
 def test_a_style_that_is_not_there_ends_in_one_line(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "fit", *QUICK, "--data.style", "painting.jpg")
     assert "data.style: no picture matches painting.jpg" in text
+
+
+def test_random_weights_that_look_are_told_unless_they_come_from_another_style(tmp_path, capsys) -> None:
+    made = task().float()
+    line = "zoo: VGG looks with random weights; trained ones: model.perceptual.weights, model.perceptual_weights"
+    assert line in capsys.readouterr().err
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    trainer.strategy.connect(made)
+    trainer.save_checkpoint(tmp_path / "made.ckpt")
+    for name in ("weights", "perceptual_weights"):
+        task(**{name: str(tmp_path / "made.ckpt")})
+        assert "random" not in capsys.readouterr().err

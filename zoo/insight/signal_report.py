@@ -23,7 +23,7 @@ from zoo.insight.subject import Report, Subject
 
 BATCH = 128  # images of which the variances are taken
 BLOCKS = 64  # residual blocks that are taken out, one at a time
-IMAGES = 512  # of which the accuracies are, where nothing is said, but of BLOCKS · BATCH in all, and never below BATCH
+IMAGES = 512  # for the accuracies if nothing is said; BLOCKS * BATCH / blocks where that is fewer, but at least BATCH
 NAMED = 24  # layers up to which a plot names each
 
 
@@ -33,8 +33,8 @@ def signal(subject: Subject, images: int | None = None, layers: Sequence[str] | 
     Args:
         subject: a classifier with data.
         images: of the data's test part, for the accuracies; drawn from all of it; variances are those of 128 of them.
-            Left out, 512; with over 16 residual blocks, 8192 by their number, and with over 64, of which then only 64
-            are taken out, 128.
+            Left out, 512; in a network of more than 16 residual blocks, 8192 divided by their number, but at least
+            128. Of more than 64 blocks only 64 are taken out.
         layers: left out, every convolution and fully connected layer.
 
     Raises:

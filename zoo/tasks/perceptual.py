@@ -40,7 +40,7 @@ class PerceptualTask(Task):
         network: Architecture = self.make("perceptual", num_classes=self.num_outputs, in_channels=channels)
         if self.perceptual_weights and wants_pretrained():
             self.hparams["facts"] = {**self.facts, **load_network(network, self.perceptual_weights, GREY)}
-        elif wants_pretrained():
+        elif wants_pretrained() and not self._weights:
             say_if_random(network, self.factories["perceptual"], "perceptual", "perceptual_weights")
         self.hparams["perceptual_weights"] = None  # they are in the task's own checkpoints
         self.perceptual = freeze(network, self.blur_strides)
