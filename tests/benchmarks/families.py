@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 BAR = 0.97
-BLOCK = 1.0  # seconds of one measurement, at least
+BLOCK = 0.25  # seconds of one measurement, at least: short, since a machine is busy for seconds at a time
 CLASSES = 10
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ALONE = DEVICE.type == "cpu" and torch.get_num_threads() == 1
@@ -272,7 +272,7 @@ def measure(case: Case, rounds: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", metavar="WORD")
     options = parser.parse_args()
     chosen = [case for case in cases() if options.only in case.ours.name]
