@@ -272,7 +272,7 @@ def measure(case: Case, rounds: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--only", default="", metavar="WORD")
     options = parser.parse_args()
     chosen = [case for case in cases() if options.only in case.ours.name]
