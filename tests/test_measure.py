@@ -60,6 +60,9 @@ def test_what_was_trained_is_tested_on_other_data(tmp_path):
     assert (row["recipe"], row["seeds"]) == ("toy", [])
     assert row["command"] == "zoo test --ckpt_path mine --data.batch_size 8"
     assert not list(folder.glob("**/*.ckpt"))
+    assert "--seeds are for training" in zoo(*words, "--seeds", "1", "--name", "toy-1", cwd=tmp_path).stderr
+    overlay = zoo("measure", "trainer/bf16", "--ckpt_path", "mine", "--name", "other", cwd=tmp_path)
+    assert "trainer/bf16 has no model" in overlay.stderr
     other = zoo("measure", "texture", "--ckpt_path", "mine", "--name", "other", cwd=tmp_path)
     assert "was written by ToyClassification, not by the recipe texture" in other.stderr
 

@@ -27,6 +27,7 @@ from zoo.errors import UserError
 PACKAGES = ("torch", "torchvision", "lightning", "timm")
 CODE = ("zoo", "recipes", "pyproject.toml")  # what a figure depends on; the rows themselves don't count
 RESULTS = Path("docs/results")
+SEEDS = (0, 1, 2)
 
 EPILOG = """\
 Words behind -- go to `zoo fit`. They change what is measured, so such a row needs a name of its own:
@@ -56,6 +57,8 @@ def main(argv: list[str]) -> int:
     names = _recipe_names(options.recipes, options.all)
     if flags and not options.name:
         raise UserError("flags change what is measured: give the row a name of its own by --name NAME")
+    if options.ckpt_path and options.seeds:
+        raise UserError("--seeds are for training, and --ckpt_path trains nothing: give one of them")
     if options.ckpt_path and not options.name:
         raise UserError("--ckpt_path measures what was trained: give the row a name of its own by --name NAME")
     if options.name and len(names) != 1:
@@ -66,7 +69,7 @@ def main(argv: list[str]) -> int:
 def _measure_and_write(name: str, options: argparse.Namespace, flags: Sequence[str]) -> int:
     """One recipe; where it fails, say so and let the others be measured."""
     try:
-        row = measure(name, options.seeds, flags, options.ckpt_path)
+        row = measure(name, options.seeds or SEEDS, flags, options.ckpt_path)
     except UserError as error:
         print(f"zoo: error: {error}", file=sys.stderr, flush=True)
         return 1
@@ -86,7 +89,7 @@ def _parser() -> Parser:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="names or files of recipes")
     parser.add_argument("--all", action="store_true", help="every installed recipe that is no overlay")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="a run each (0 1 2)")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="a run each (0 1 2)")
     parser.add_argument("--ckpt_path", metavar="RUN", help="test this run, file or `last`, and train nothing")
     parser.add_argument("--name", help="of the row; left out, the recipe's")
     parser.add_argument("--results", default=str(RESULTS), metavar="FOLDER", help=f"of the rows ({RESULTS})")
@@ -163,7 +166,10 @@ def _trained(ckpt_path: str, recipe: str) -> str:
 
     file = find_last(Path("runs")) if ckpt_path == "last" else resolve(ckpt_path)
     found = task_spec(read(file), file)["class_path"]
-    wanted = load_recipe(registry.find_recipe(recipe).read_text(encoding="utf-8"))["model"]["class_path"]
+    said = load_recipe(registry.find_recipe(recipe).read_text(encoding="utf-8")).get("model")
+    if not said:
+        raise UserError(f"--ckpt_path: the recipe {recipe} has no model, so nothing was trained by it alone")
+    wanted = said["class_path"]
     if found.rpartition(".")[2] != wanted.rpartition(".")[2]:
         raise UserError(f"--ckpt_path: {file} was written by {found.rpartition('.')[2]}, not by the recipe {recipe}")
     return str(file) if ckpt_path == "last" else ckpt_path

@@ -2,8 +2,8 @@
 
 The claims: over 10 layers weights must be initialised with care and batch normalisation helps (Ioffe and Szegedy
 2015); over 30, skip connections (He et al. 2015); over 100, identity skips (He et al. 2016). The networks are CIFAR's,
-on small digits, so that all of it takes about an hour on two cores; ``--full`` trains the papers' depths on
-CIFAR-10 by their recipes.
+on small digits, so that all of it takes little more than an hour on two cores; ``--full`` trains the papers'
+depths on CIFAR-10 by their recipes.
 """
 
 from __future__ import annotations
