@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo import catalogue, measure, registry
+from zoo import registry
+from zoo.cli import catalogue, measure
 from zoo.registry import Entry, Recipe
 from zoo.studies import book, depth_page, ingredients_page
 

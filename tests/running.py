@@ -7,8 +7,7 @@ import pytest
 import torch
 import yaml
 
-from zoo import runs
-from zoo.cli import run
+from zoo.cli.lightning import run
 from zoo.errors import UserError
 
 TOYS = str(Path(__file__).parent / "toys")
@@ -82,4 +81,4 @@ def _same(a: Any, b: Any) -> bool:
     return a == b or (a != a and b != b)
 
 
-__all__ = ["TOYS", "different", "folder_of", "runs", "said", "state", "write_recipe", "zoo"]
+__all__ = ["TOYS", "different", "folder_of", "said", "state", "write_recipe", "zoo"]

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from running import folder_of, zoo
 
-from zoo import measure, registry
+from zoo import registry
 from zoo.__main__ import COMMANDS, main
+from zoo.cli import measure
 from zoo.testing.runner import entries_of
 
 ROOT = Path(__file__).parent.parent

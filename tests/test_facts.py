@@ -15,7 +15,7 @@ from torch.optim import SGD, Optimizer
 from zoo.architectures.alexnet import AlexNet
 from zoo.architectures.base import Architecture
 from zoo.errors import UserError
-from zoo.facts import build, class_of, plain, spec, takes
+from zoo.factories import build, class_of, plain, spec, takes
 
 
 class Net(Architecture):

@@ -222,7 +222,7 @@ def test_hostile_checkpoint_is_refused(
     torch.save(CHECKPOINTS[name](torch.load(checkpoint, weights_only=True)), bad)
     capsys.readouterr()
     if command == "load":
-        from zoo.checkpoints import load
+        from zoo.training.restore import load
 
         with pytest.raises(UserError) as caught:
             load(bad)

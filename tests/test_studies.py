@@ -19,13 +19,13 @@ from zoo.architectures.preact_resnet import DEEPEST_OF_PAIRS, PreActResNet
 from zoo.architectures.resnet import ResNet, cifar_blocks
 from zoo.data.cifar import CIFAR10
 from zoo.data.digits import Digits
+from zoo.data.transforms import FlipEach
 from zoo.errors import UserError
 from zoo.insight.signal import evenly
 from zoo.studies import book, depth, depth_page, ingredients, ingredients_page, training
 from zoo.studies.book import Book
 from zoo.studies.pages import mean_and_spread
 from zoo.tasks.classification import Classification
-from zoo.transforms import FlipEach
 
 TINY = depth.Settings(
     depths=(8,), seeds=(0,), signal_depths=(8,), deep=(), epochs=1, images=40, image_size=8, precision="32-true"

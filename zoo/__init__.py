@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.architectures.base import Architecture as Architecture
-    from zoo.checkpoints import load as load
     from zoo.data.base import Data as Data
-    from zoo.facts import ArchitectureFactory as ArchitectureFactory
+    from zoo.factories import ArchitectureFactory as ArchitectureFactory
     from zoo.facts import Facts as Facts
     from zoo.tasks.base import Task as Task
+    from zoo.training.restore import load as load
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Architecture": "zoo.architectures.base",
-    "ArchitectureFactory": "zoo.facts",
+    "ArchitectureFactory": "zoo.factories",
     "Data": "zoo.data.base",
     "Facts": "zoo.facts",
     "Task": "zoo.tasks.base",
-    "load": "zoo.checkpoints",
+    "load": "zoo.training.restore",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -37,23 +37,23 @@ Train, test and use the networks of the zoo and of its plugins.
 
 # Where each command lives. Those in the first lines answer without importing torch.
 COMMANDS = {
-    "list": "zoo.catalogue:list_",
-    "show": "zoo.catalogue:show",
-    "doctor": "zoo.doctor:main",
-    "completion": "zoo.completion:main",
-    "fit": "zoo.cli:run",
-    "validate": "zoo.cli:run",
-    "test": "zoo.cli:run",
-    "predict": "zoo.cli:run",
+    "list": "zoo.cli.catalogue:list_",
+    "show": "zoo.cli.catalogue:show",
+    "doctor": "zoo.cli.doctor:main",
+    "completion": "zoo.cli.completion:main",
+    "fit": "zoo.cli.lightning:run",
+    "validate": "zoo.cli.lightning:run",
+    "test": "zoo.cli.lightning:run",
+    "predict": "zoo.cli.lightning:run",
     "export": "zoo.export:main",
     "check": "zoo.testing:main",
-    "schema": "zoo.schema:main",
-    "new-plugin": "zoo.scaffold:main",
-    "measure": "zoo.measure:main",
+    "schema": "zoo.cli.schema:main",
+    "new-plugin": "zoo.cli.new_plugin:main",
+    "measure": "zoo.cli.measure:main",
     "inspect": "zoo.insight:main",
     "study": "zoo.studies:main",
 }
-_WHOLE = ("zoo.cli:run",)  # these want the command's name, too
+_WHOLE = ("zoo.cli.lightning:run",)  # these want the command's name, too
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells have it
 

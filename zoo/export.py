@@ -15,14 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.commands import Parser
+from zoo.cli.parser import Parser
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
-    from zoo.tasks.base import Normalize, Task
+    from zoo.tasks.base import Task
+    from zoo.tasks.normalize import Normalize
 
 Format = Literal["onnx", "torch_export"]
 
@@ -58,7 +59,8 @@ def export(
         UserError: the task takes no images of one size, something that the format needs is not installed, the file
             is there already, or what came out does not agree with the network (nothing is left behind then).
     """
-    from zoo.checkpoints import load, whole_file
+    from zoo.training.checkpoints import whole_file
+    from zoo.training.restore import load
 
     path = Path(path)
     _check_door(path, format, batch_size)
@@ -106,8 +108,8 @@ def describe(task: Task, resize: Sequence[int] | None = None) -> dict[str, str]:
         UserError: the task takes no images of one size.
     """
     from zoo import __version__
-    from zoo.facts import spec
-    from zoo.tasks.base import Normalize
+    from zoo.factories import spec
+    from zoo.tasks.normalize import Normalize
 
     size, channels = _image_shape(task)
     normalize = next((m for m in task.modules() if isinstance(m, Normalize)), None)
@@ -325,7 +327,8 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(argv)
     chosen = _format(options.format, options.out)
-    from zoo.checkpoints import find_last, load, read, resolve, run_record
+    from zoo.training.checkpoints import find_last, read, resolve, run_record
+    from zoo.training.restore import load
 
     checkpoint = find_last(Path("runs")) if options.ckpt_path == "last" else resolve(options.ckpt_path)
     record = run_record(read(checkpoint))
@@ -371,7 +374,7 @@ def _format(given: str | None, out: str | None) -> Any:
 
 
 def _place(out: str | None, chosen: str, label: str) -> Path:
-    from zoo.runs import new_folder
+    from zoo.training.run_folder import new_folder
 
     name = f"model{SUFFIXES[chosen]}"
     if out is None:

@@ -19,8 +19,8 @@ from zoo.architectures.base import parameter_count
 from zoo.architectures.cifarnet import CifarNet, whitening
 from zoo.data import CIFAR10, Digits
 from zoo.errors import UserError
-from zoo.tasks.base import SeesImages
 from zoo.tasks.classification import Classification
+from zoo.tasks.first_images import SeesImages
 
 SMALL = {"class_path": "CifarNet", "init_args": {"width": 0.125}}
 

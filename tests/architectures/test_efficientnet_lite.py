@@ -19,7 +19,7 @@ from torchvision.io import decode_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from zoo import checkpoints
+from zoo import load
 from zoo.architectures.base import parameter_count, weights_follow
 from zoo.architectures.efficientnet_lite import EfficientNetLite0, imagenet_weights
 from zoo.data.mnist import MNIST5k
@@ -163,7 +163,7 @@ def test_checkpoint_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is loaded where the package with the weights is missing."""
     task, file = trained([])
     monkeypatch.setattr("zoo.architectures.efficientnet_lite.imagenet_weights", lambda: pytest.fail("looked for them"))
-    loaded = checkpoints.load(file)
+    loaded = load(file)
     assert torch.equal(loaded.architecture.network.conv_stem.weight, task.architecture.network.conv_stem.weight)
 
 

@@ -48,7 +48,7 @@ def fit(*words: str) -> None:
     Raises:
         RuntimeError: it failed.
     """
-    from zoo.cli import run
+    from zoo.cli.lightning import run
 
     said = io.StringIO()
     with contextlib.redirect_stdout(said) if not sys.stdout.isatty() else contextlib.nullcontext():

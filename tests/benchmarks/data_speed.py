@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from zoo.data import CIFAR10
-from zoo.transforms import CropEach, FlipEach
+from zoo.data.transforms import CropEach, FlipEach
 
 
 def write_batches(root: Path, images: int) -> None:

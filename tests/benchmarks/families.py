@@ -106,7 +106,7 @@ def timms(name: str) -> Side:
 
 
 def ours(title: str, entry: str, *accelerations: str, dtype: torch.dtype = torch.float32, **arguments: Any) -> Side:
-    """The zoo's architecture of this name, with callbacks of ``zoo.acceleration``."""
+    """The zoo's architecture of this name, with callbacks of ``zoo.training.acceleration``."""
 
     def build() -> nn.Module:
         from zoo import acceleration, architectures

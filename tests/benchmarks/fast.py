@@ -50,7 +50,7 @@ def plain_optimizers(network: Any) -> list[Any]:
     """The recipe's: filters by Muon, biases and head by SGD with rates of the mean loss."""
     import torch
 
-    from zoo.optimizers import Muon
+    from zoo.training.optimizers import Muon
 
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
     filters = [p for name, p in named.items() if "conv" in name]

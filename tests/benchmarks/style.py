@@ -87,8 +87,8 @@ def network() -> Any:
 def texture() -> tuple[Any, Any]:
     """The task and its data."""
     from zoo.architectures.efficientnet_lite import EfficientNetLite0
-    from zoo.data.pictures import Textures
-    from zoo.tasks.texture import TextureSynthesis
+    from zoo.data.art.pictures import Textures
+    from zoo.tasks.art.texture import TextureSynthesis
 
     layers = dict.fromkeys(LAYERS, 1.0)
     task = TextureSynthesis(EfficientNetLite0, layers=layers, scales=[1.0])
@@ -97,7 +97,7 @@ def texture() -> tuple[Any, Any]:
 
 def plain_texture() -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """An image and its loss."""
-    from zoo.data.pictures import read_scaled
+    from zoo.data.art.pictures import read_scaled
 
     wanted = read_scaled("ihc", SIZE)[None].to(DEVICE)
     noise = torch.rand(wanted.shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
@@ -107,8 +107,8 @@ def plain_texture() -> tuple[Tensor, Callable[[Tensor], Tensor]]:
 def style() -> tuple[Any, Any]:
     """The task and its data."""
     from zoo.architectures.efficientnet_lite import EfficientNetLite0
-    from zoo.data.pictures import ContentAndStyle
-    from zoo.tasks.style_transfer import StyleTransfer
+    from zoo.data.art.pictures import ContentAndStyle
+    from zoo.tasks.art.style_transfer import StyleTransfer
 
     layers = dict.fromkeys(LAYERS, 1.0)
     task = StyleTransfer(EfficientNetLite0, style_layers=layers, content_layers={KEPT: 1.0}, scales=[1.0])
@@ -117,7 +117,7 @@ def style() -> tuple[Any, Any]:
 
 def plain_style_transfer() -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """An image and its loss."""
-    from zoo.data.pictures import read_scaled
+    from zoo.data.art.pictures import read_scaled
 
     content, wanted = (read_scaled(name, SIZE)[None].to(DEVICE) for name in ("china", "flower"))
     return content.clone(), plain_style.style_loss(network(), content, wanted, LAYERS, KEPT)
@@ -167,8 +167,8 @@ def descents(rounds: int) -> Iterator[dict[str, object]]:
 def dreams(rounds: int) -> Iterator[dict[str, object]]:
     """The row of dreams."""
     from zoo.architectures.efficientnet_lite import EfficientNetLite0
-    from zoo.data.pictures import Pictures
-    from zoo.tasks.deepdream import DeepDream
+    from zoo.data.art.pictures import Pictures
+    from zoo.tasks.art.deepdream import DeepDream
 
     def seconds() -> float:
         task = DeepDream(EfficientNetLite0, layers={"network.blocks.4.1": 1.0}, scales=[1.0])

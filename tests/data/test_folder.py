@@ -6,8 +6,8 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from zoo.data import ImageFolder
+from zoo.data.transforms import CropEach, PCAColor
 from zoo.errors import UserError
-from zoo.transforms import CropEach, PCAColor
 
 
 @pytest.fixture

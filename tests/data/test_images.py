@@ -9,8 +9,8 @@ from torchvision.transforms.v2 import functional
 
 from zoo.data import MNIST, Digits, ImageFolder
 from zoo.data.images import as_floats
+from zoo.data.transforms import CropEach, FlipAlternately, FlipEach, PCAColor
 from zoo.errors import UserError
-from zoo.transforms import CropEach, FlipAlternately, FlipEach, PCAColor
 
 
 class Watcher(LightningModule):

@@ -8,8 +8,8 @@ import torch
 from torchvision import datasets
 
 from zoo.data import CIFAR10, CIFAR100, MNIST, FashionMNIST, ImageFolder, ImageNet
+from zoo.data.transforms import mean_and_std
 from zoo.errors import UserError
-from zoo.transforms import mean_and_std
 
 pytestmark = pytest.mark.data
 

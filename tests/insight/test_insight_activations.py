@@ -9,7 +9,7 @@ from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.insight.activations import activations, map_pictures
 from zoo.insight.subject import Subject
-from zoo.tasks.base import Normalize
+from zoo.tasks.normalize import Normalize
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.insight.attribution import attribution, class_index, default_layer, grad_cam, integrated_gradients, usable
 from zoo.insight.subject import Subject
-from zoo.tasks.base import Normalize
+from zoo.tasks.normalize import Normalize
 
 NAMES = ["tabby, tabby cat", "tiger cat", "Egyptian cat", "7"]
 

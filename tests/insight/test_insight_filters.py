@@ -22,7 +22,7 @@ from zoo.insight.filters import (
     smoothness,
 )
 from zoo.insight.subject import Subject
-from zoo.tasks.base import Normalize
+from zoo.tasks.normalize import Normalize
 
 
 def painted(*colour: float, count: int = 4) -> Tensor:

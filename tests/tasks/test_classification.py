@@ -28,15 +28,8 @@ from zoo.data.loading import TensorSource
 from zoo.drawing import PLAIN, RIGHT, WRONG
 from zoo.errors import UserError
 from zoo.facts import Facts
-from zoo.tasks.classification import (
-    Classification,
-    balanced_weights,
-    crops,
-    hard,
-    mean_softmax,
-    seen_views,
-    shown_rows,
-)
+from zoo.functional.views import crops, mean_softmax, seen_views
+from zoo.tasks.classification import Classification, balanced_weights, hard, shown_rows
 
 warnings.filterwarnings("ignore")
 DESCENT = partial(SGD, lr=0.05, momentum=0.9)

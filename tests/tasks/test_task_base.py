@@ -14,13 +14,15 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from zoo.architectures.base import Architecture
-from zoo.callbacks import Plateau
 from zoo.data.base import Data
 from zoo.data.loading import TensorSource
 from zoo.errors import UserError
 from zoo.facts import Facts
-from zoo.schedulers import WarmupCosine
-from zoo.tasks.base import Normalize, Task, frozen_norms, split_parameters
+from zoo.tasks.base import Task
+from zoo.tasks.normalize import Normalize
+from zoo.training.callbacks import Plateau
+from zoo.training.parameter_groups import frozen_norms, split_parameters
+from zoo.training.schedulers import WarmupCosine
 
 warnings.filterwarnings("ignore")
 DESCENT = partial(SGD, lr=0.5)

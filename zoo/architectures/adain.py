@@ -25,11 +25,11 @@ from torch.nn import functional as F
 
 from zoo.architectures.base import Architecture, Stage, check_size
 from zoo.architectures.frozen import freeze
+from zoo.architectures.initialisation import Init, initialise
 from zoo.architectures.transform_net import MirroredConv
 from zoo.errors import UserError
-from zoo.facts import ArchitectureFactory, build, plain
-from zoo.initialisation import Init, initialise
-from zoo.style import adain
+from zoo.factories import ArchitectureFactory, build, plain
+from zoo.functional.style import adain
 
 PROBE = 64  # pixels of the image that tells the layers' shapes
 Maps = dict[str, Tensor]
@@ -44,7 +44,7 @@ class AdaIN(Architecture):
             each resolution down to a sixteenth of the image's.
         width: the decoder's channels at full resolution.
         blur_strides: put a blur in front of the encoder's strided layers.
-        init: of the decoder's weights; see ``zoo.initialisation``.
+        init: of the decoder's weights; see ``zoo.architectures.initialisation``.
 
     Shape:
         content in [0, 1], (B, 3, H, W), and style in [0, 1], (1 or B, 3, h, w), of any other size -> images

@@ -7,7 +7,7 @@ Deviations and readings:
 - Images are 227×227: the 224 that the paper writes does not give its own 55×55 maps.
 - Below 128 pixels the first stride is 2, not 4, and a map smaller than a pooling window is passed on as it is.
 - The paper's N(0, 0.01) weights are too small to start learning in a much narrower network on small images;
-  ``init: forward`` (see ``zoo.initialisation``; biases 0) is for these.
+  ``init: forward`` (see ``zoo.architectures.initialisation``; biases 0) is for these.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
 
 from zoo.architectures.base import Architecture, Stage
+from zoo.architectures.initialisation import Init, initialise
 from zoo.errors import UserError
-from zoo.initialisation import Init, initialise
 
 
 class _Convolution(NamedTuple):
@@ -56,8 +56,8 @@ class AlexNet(Architecture):
         overlapping_pooling: windows of 3 pixels every 2 pixels; else windows of 2.
         response_norm: local response normalisation behind layers 1 and 2.
         dropout: of the inputs of the first two fully connected layers; 0 for none.
-        init: the paper's N(0, 0.01) with some biases of one, or one of ``zoo.initialisation``, for narrow networks on
-            small images.
+        init: the paper's N(0, 0.01) with some biases of one, or one of ``zoo.architectures.initialisation``, for
+            narrow networks on small images.
         stride: of the first convolution; left out, 4, and 2 below 128 pixels.
 
     Shape:

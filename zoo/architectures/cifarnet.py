@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.architectures.base import Architecture, Stage, check_numbers, check_size, scaled
-from zoo.initialisation import Init, initialise
+from zoo.architectures.initialisation import Init, initialise
 
 CHANNELS = (64, 256, 256)
 SEEN = 5000  # training images that the whitening is computed from
@@ -33,7 +33,7 @@ class CifarNet(Architecture):
         in_channels: channels of the images.
         width: factor on every group's channels.
         init: the paper's (the first filters of each convolution pass their channel on, the others are PyTorch's own;
-            the linear layer has standard deviation 1), or one of ``zoo.initialisation``.
+            the linear layer has standard deviation 1), or one of ``zoo.architectures.initialisation``.
 
     Attributes:
         wants_images: how many training images it wants to see before its first step, none when it has seen them.

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.architectures.base import Architecture
+from zoo.architectures.initialisation import weight_layers
 from zoo.errors import UserError
-from zoo.initialisation import weight_layers
-from zoo.style import YIQ
+from zoo.functional.style import YIQ
 
 Activation = Literal["sine", "gaussian", "tanh", "sigmoid", "absolute", "linear"]
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -33,8 +33,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from zoo.architectures.base import Architecture, Stage, check_size
+from zoo.architectures.initialisation import Init, initialise
 from zoo.errors import UserError
-from zoo.initialisation import Init, initialise
 
 
 class _Size(NamedTuple):
@@ -67,7 +67,7 @@ class DenseNet(Architecture):
         bottleneck: a 1×1 convolution to 4k maps in front of each 3×3 convolution.
         compression: part of the maps that a transition keeps; 1 for all.
         memory_efficient: keep no concatenation for the backward pass but compute it again; only in training mode.
-        init: see ``zoo.initialisation.initialise``; He et al.'s by fan-in where nothing is said.
+        init: see ``zoo.architectures.initialisation.initialise``; He et al.'s by fan-in where nothing is said.
 
     Shape:
         images (B, C, H, W), normalised -> logits (B, num_classes), or the last map (B, C', H', W') without classes

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.architectures.base import Architecture, Stage
+from zoo.architectures.initialisation import Init, initialise, weight_layers
 from zoo.errors import UserError
-from zoo.initialisation import Init, initialise, weight_layers
 
 # Table I: the maps of S2 that each of C3's 16 maps sees.
 TABLE = (
@@ -49,9 +49,9 @@ class LeNet(Architecture):
         num_classes: length of the output; 0 leaves C5 and what follows out, for a backbone.
         in_channels: channels of the images.
         image_size: height and width of the images; the paper's 28×28 digits stand in the middle of 32×32.
-        init: the paper's, or one of ``zoo.initialisation`` for C1, C5, F6 and the output, taking the signal's variance
-            as 1 in front of each, for which the scaled tanh is made; C3 with its table and the subsampling keep the
-            paper's.
+        init: the paper's, or one of ``zoo.architectures.initialisation`` for C1, C5, F6 and the output, taking the
+            signal's variance as 1 in front of each, for which the scaled tanh is made; C3 with its table and the
+            subsampling keep the paper's.
 
     Shape:
         images (B, C, H, W), normalised -> logits (B, num_classes), or the maps of S4 (B, 16, H', W') without classes

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import Tensor, nn
 
 from zoo.architectures.base import Architecture, Stage, check_numbers, check_size, scaled
+from zoo.architectures.initialisation import Init, initialise
 from zoo.architectures.resnet import CIFAR_CHANNELS
 from zoo.errors import UserError
-from zoo.initialisation import Init, initialise
 
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu"]
 Norm = Literal["batch", "none"]
@@ -35,7 +35,7 @@ class PlainNet(Architecture):
         width: factor on every layer's channels; 1.0 is the paper's.
         norm: ``batch`` behind every convolution, or ``none``.
         activation: the transfer function.
-        init: of the weights, for this transfer function; see ``zoo.initialisation``.
+        init: of the weights, for this transfer function; see ``zoo.architectures.initialisation``.
         image_size: height and width of the images that the weights are drawn for. Without normalisation, what is lost
             at the margins of small maps adds up with depth; other sizes can be used all the same.
 

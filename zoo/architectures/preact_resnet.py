@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from zoo.architectures.base import Architecture, Stage, check_numbers, check_size, scaled
+from zoo.architectures.initialisation import Init, initialise
 from zoo.architectures.resnet import (
     CIFAR_CHANNELS,
     EXPANSION,
@@ -33,7 +34,6 @@ from zoo.architectures.resnet import (
     conv1,
     conv3,
 )
-from zoo.initialisation import Init, initialise
 
 DEEPEST_OF_PAIRS = 110  # what is deeper is made of bottlenecks
 
@@ -48,7 +48,7 @@ class PreActResNet(Architecture):
         in_channels: channels of the images.
         depth: number of weight layers on the longest path: 6n+2 from 8 to 110, 9n+2 from 119 on.
         width: factor on every layer's channels; 1.0 is the paper's.
-        init: of the weights, see ``zoo.initialisation``.
+        init: of the weights, see ``zoo.architectures.initialisation``.
         zero_init_residual: start every branch's last convolution at 0, so that each block starts as the identity. (Not
             its last normalisation, as in ResNet: a ReLU follows it here, through which no gradient would come back.)
 

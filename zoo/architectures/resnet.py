@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.architectures.base import Architecture, Stage, check_numbers, check_size, scaled
+from zoo.architectures.initialisation import Init, initialise
 from zoo.errors import UserError
-from zoo.initialisation import Init, initialise
 
 CIFAR_CHANNELS = (16, 32, 64)
 IMAGENET_CHANNELS = (64, 128, 256, 512)
@@ -46,7 +46,7 @@ class ResNet(Architecture):
         depth: number of weight layers on the longest path. 18, 34, 50, 101 and 152 are ImageNet's (50 and 152 are of
             the form 6n+2, too, but always ImageNet's), any other 6n+2 from 8 is CIFAR's.
         width: factor on every layer's channels; 1.0 is the paper's.
-        init: of the weights, see ``zoo.initialisation``.
+        init: of the weights, see ``zoo.architectures.initialisation``.
         zero_init_residual: start every branch's last normalisation with a weight of 0, so that each block starts as the
             identity (Goyal et al. 2017, section 5.1).
 

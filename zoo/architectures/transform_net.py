@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from zoo.architectures.base import Architecture, check_numbers, check_size, scaled
+from zoo.architectures.initialisation import Init, initialise
 from zoo.errors import UserError
-from zoo.initialisation import Init, initialise
 
 CHANNELS = (32, 64, 128)  # at the full, half and quarter size
 SMALLEST = 8
@@ -34,7 +34,7 @@ class TransformNet(Architecture):
         in_channels: channels of the pictures, and of what it makes of them.
         width: factor on every layer's channels; 1.0 is the paper's.
         blocks: number of residual blocks.
-        init: of the weights; see ``zoo.initialisation``.
+        init: of the weights; see ``zoo.architectures.initialisation``.
 
     Shape:
         images (B, C, H, W) of at least 8×8 pixels, normalised -> images in [0, 1], (B, C, H, W)

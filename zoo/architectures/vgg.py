@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.architectures.base import Architecture, Stage, by_channel, check_size, scaled, wants_pretrained
+from zoo.architectures.initialisation import Init, initialise
 from zoo.errors import UserError
-from zoo.initialisation import Init, initialise
 
 # Table 1: convolutions in each group, by depth, and their channels.
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -51,7 +51,7 @@ class VGG(Architecture):
         pooling: ``max``, or ``average`` for synthesis.
         pooled_size: cells along a side of the map that the fully connected layers see.
         dropout: of the first two fully connected layers' outputs; 0 for none.
-        init: see ``zoo.initialisation.initialise``; Glorot and Bengio's for ReLU where nothing is said.
+        init: see ``zoo.architectures.initialisation.initialise``; Glorot and Bengio's for ReLU where nothing is said.
         weights: of torchvision's for this depth and norm, such as ``IMAGENET1K_V1`` or ``DEFAULT``, fetched once from
             download.pytorch.org; None for random ones. With other than ImageNet's 1,000 classes the last layer starts
             anew, and filters are adapted to other than three channels as timm does.

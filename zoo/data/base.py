@@ -12,7 +12,8 @@ from torch.utils.data import default_collate
 
 from zoo.data.loading import Loader, key, run_seed, seed_device_generators
 from zoo.errors import UserError
-from zoo.facts import Facts, spec
+from zoo.factories import spec
+from zoo.facts import Facts
 
 Split = Literal["train", "val", "test", "predict"]
 

@@ -29,9 +29,10 @@ from zoo.data.files import (
     read_image,
 )
 from zoo.data.loading import Rows, TensorSource, run_seed, split_indices
+from zoo.data.transforms import Move, mean_and_std, move
 from zoo.errors import UserError
-from zoo.facts import Facts, TransformFactory, build, plain
-from zoo.transforms import Move, mean_and_std, move
+from zoo.factories import TransformFactory, build, plain
+from zoo.facts import Facts
 
 Part = Literal["train", "val", "test"]
 

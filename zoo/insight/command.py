@@ -10,14 +10,14 @@ from typing import Any
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from zoo import runs
-from zoo.cli import quiet
+from zoo.cli.lightning import quiet
 from zoo.insight.activations import activations
 from zoo.insight.attribution import attribution
 from zoo.insight.filters import filters
 from zoo.insight.signal_report import signal
 from zoo.insight.subject import Report, Subject, parse, parser_for
 from zoo.parsing import ZooParser
+from zoo.training import run_folder
 
 TAKES_IMAGE = ("activations", "attribution")
 
@@ -37,7 +37,9 @@ def inspect(what: str, about: str, argv: Sequence[str]) -> int:
     options, subject_of = parse(parser, argv)
     subject = subject_of()
     report = _RUN[what](subject, options)
-    folder = runs.new_folder(Path("runs") / f"inspect-{subject.label}") if options.out is None else Path(options.out)
+    folder = (
+        run_folder.new_folder(Path("runs") / f"inspect-{subject.label}") if options.out is None else Path(options.out)
+    )
     rows = write(report, what, folder)
     if options.wandb:
         rows += _log(report, what, folder, f"inspect-{subject.label}")
@@ -78,11 +80,11 @@ def write(report: Report, what: str, folder: Path) -> list[tuple[str, str]]:
         What was written, and where.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = runs.free(folder / f"{what}.json")
+    path = run_folder.free(folder / f"{what}.json")
     path.write_text(json.dumps(report.numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     rows = [("numbers", str(path))]
     for name, picture in report.pictures.items():
-        path = runs.free(folder / f"{name}.png")
+        path = run_folder.free(folder / f"{name}.png")
         picture.save(path, optimize=True)
         rows.append(("picture", str(path)))
     return rows
@@ -90,15 +92,15 @@ def write(report: Report, what: str, folder: Path) -> list[tuple[str, str]]:
 
 def _log(report: Report, what: str, folder: Path, name: str) -> list[tuple[str, str]]:
     """Give all of it to W&B, offline unless there is an account."""
-    from zoo import loggers
+    from zoo.training.wandb import place_of, settle
 
-    loggers.settle(folder)
+    settle(folder)
     import wandb
 
     run = wandb.init(project="zoo", name=f"{name}-{folder.name}", job_type="inspect", dir=folder)
     media: dict[str, Any] = {f"{what}/{key}": wandb.Image(picture) for key, picture in report.pictures.items()}
     run.log(media)
     run.summary[what] = report.numbers
-    place, upload = loggers.place_of(run)
-    loggers.finish(0)
+    place, upload = place_of(run)
+    wandb.finish(0)
     return [("W&B", place), *([("upload it", upload)] if upload else [])]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zoo import drawing
 from zoo.errors import UserError
 from zoo.insight.subject import Report, Subject
-from zoo.tasks.base import still_to_see
+from zoo.tasks.first_images import still_to_see
 
 PERMUTATIONS = 20_000
 

@@ -19,18 +19,21 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from zoo import checkpoints
 from zoo.architectures.base import Architecture, weights_follow
-from zoo.cli import base_of, label_of, option_values, with_checkpoint_file, with_recipe_files
+from zoo.cli.lightning import base_of, label_of, option_values, with_checkpoint_file, with_recipe_files
 from zoo.data.base import Data
 from zoo.data.files import read_image, upright_size
 from zoo.data.loading import InMemory, Rows
 from zoo.errors import UserError
 from zoo.facts import Facts, class_names
-from zoo.parsing import ZooParser, refuse_functions, told_by
+from zoo.functional.views import crops
+from zoo.parsing import ZooParser, refuse_functions
+from zoo.parsing_errors import told_by
 from zoo.registry import did_you_mean
-from zoo.tasks.base import Normalize, Task, show_images, still_to_see
-from zoo.tasks.classification import crops
+from zoo.tasks.base import Task
+from zoo.tasks.first_images import show_images, still_to_see
+from zoo.tasks.normalize import Normalize
+from zoo.training import checkpoints
 
 IMAGE_SIZE = [224, 224]  # of a network that is given by its name and does not say
 

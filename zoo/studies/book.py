@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo import measure
+from zoo.cli import measure
 from zoo.errors import UserError
 
 Row = dict[str, Any]

@@ -18,24 +18,24 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from zoo import measure
-from zoo.acceleration import ChannelsLast
 from zoo.architectures.base import Architecture
 from zoo.architectures.plain import PlainNet
 from zoo.architectures.preact_resnet import PreActResNet
 from zoo.architectures.resnet import ResNet
-from zoo.commands import Parser
+from zoo.cli import measure
+from zoo.cli.parser import Parser
 from zoo.data.cifar import CIFAR10
 from zoo.data.mnist import MNIST5k
 from zoo.errors import UserError
-from zoo.facts import build
+from zoo.factories import build
 from zoo.insight.signal import evenly, measure_signal, residual_blocks
-from zoo.schedulers import WarmupCosine
 from zoo.studies import depth_page
 from zoo.studies.book import Book
 from zoo.studies.training import figures_of_test, train
-from zoo.tasks.base import Normalize
 from zoo.tasks.classification import Classification
+from zoo.tasks.normalize import Normalize
+from zoo.training.acceleration import ChannelsLast
+from zoo.training.schedulers import WarmupCosine
 
 ABOUT = "Plain, residual and identity-skip networks by depth."
 POINTS = 60  # of a plotted signal

@@ -21,17 +21,17 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torchvision.transforms.v2 import CenterCrop
 
 from zoo.architectures.alexnet import AlexNet
-from zoo.commands import Parser
+from zoo.cli.parser import Parser
 from zoo.data.cifar import CIFAR10
 from zoo.data.images import ImageClassification
 from zoo.data.mnist import MNIST5k
+from zoo.data.transforms import CropEach, FlipEach, PCAColor
 from zoo.errors import UserError
 from zoo.studies import ingredients_page
 from zoo.studies.book import Book
 from zoo.studies.ingredients_page import LEVEL, WHOLE
 from zoo.studies.training import figures_of_test, figures_of_training, train, watching
 from zoo.tasks.classification import Classification
-from zoo.transforms import CropEach, FlipEach, PCAColor
 
 ABOUT = "What each part of AlexNet does for its error."
 PARTS: dict[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.commands import Parser
+from zoo.cli.parser import Parser
 
 
 def main(argv: list[str]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import measure
+from zoo.cli import measure
 from zoo.drawing import new_figure
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.architectures.initialisation import Init, Transfer, initialise, transfer_factors
 from zoo.drawing import new_figure
-from zoo.initialisation import Init, Transfer, initialise, transfer_factors
 from zoo.studies.book import Book
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
-from zoo.cli import quiet
+from zoo.cli.lightning import quiet
 from zoo.data.base import Data, Split
-from zoo.tasks.classification import Classification, Views
+from zoo.functional.views import Views
+from zoo.tasks.classification import Classification
 
 AnyData = TypeVar("AnyData", bound=Data)
 

@@ -3,111 +3,32 @@
 from __future__ import annotations
 
 import inspect
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Protocol, Required, Self, TypedDict, runtime_checkable
+from typing import Any, ClassVar, Self
 
-import torch
 from lightning.pytorch import LightningModule
 from PIL import Image
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zoo.architectures.base import Architecture, wants_pretrained
-from zoo.checkpoints import RUN_KEY
 from zoo.data.base import Data
 from zoo.errors import UserError
-from zoo.facts import Facts, OptimizerFactory, build, class_of, own_classes, plain, spec, takes
-from zoo.optimizers import Together
-
-
-class ParameterGroup(TypedDict, total=False):
-    """Some of a task's parameters, treated apart.
-
-    Args:
-        pattern: regular expression that is searched in the parameter's name; the first group that matches has it.
-        lr: learning rate, instead of the optimiser's.
-        weight_decay: weight decay, instead of the optimiser's.
-        optimizer: an optimiser of their own.
-        frozen: leave these parameters as they are; and the running statistics of normalisation layers that have no
-            others, which then normalise by them.
-    """
-
-    pattern: Required[str]
-    lr: float
-    weight_decay: float
-    optimizer: OptimizerFactory
-    frozen: bool
-
-
-class Normalize(nn.Module):
-    """Images in [0, 1] as the network wants them: repeated channels where its number is fixed, mean 0 and std 1.
-
-    Args:
-        network: gives its own mean and std where it has them, and its number of channels where that is fixed.
-        facts: give what the network does not.
-
-    Shape:
-        images (B, C, H, W) in [0, 1] -> (B, C', H, W)
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: Architecture, facts: Facts) -> None:
-        super().__init__()
-        channels = facts["in_channels"]
-        fixed = network.fixed_channels
-        if fixed is not None and channels not in (1, fixed):
-            raise UserError(f"{type(network).__name__} takes {fixed} channels, the data has {channels}")
-        self.repeat = fixed if fixed is not None and channels == 1 else 1
-        for name, default in (("mean", 0.0), ("std", 1.0)):
-            values: Sequence[float] = getattr(network, name) or facts.get(name) or [default]  # type: ignore[assignment]
-            if len(values) not in (1, channels * self.repeat):
-                raise UserError(f"the {name} has {len(values)} channels, the images have {channels * self.repeat}")
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images."""
-        if self.repeat > 1:
-            images = images.expand(-1, self.repeat, -1, -1)
-        return (images - self.mean) / self.std
-
-
-@runtime_checkable
-class SeesImages(Protocol):
-    """A network, or a part of one, that wants to see training images before its first step.
-
-    What it makes of them it keeps with its weights, and then wants no more: so a resumed run, a fine-tuned network
-    and every process of several see them once, or not at all.
-    """
-
-    wants_images: int  # how many; 0 when it has seen them
-
-    def see(self, images: Tensor) -> None:
-        """Look at them; as the network's own input, (N, C, H, W)."""
-        ...
-
-
-def still_to_see(network: nn.Module) -> list[SeesImages]:
-    """The parts of a network that want to see images and have seen none."""
-    return [module for module in network.modules() if isinstance(module, SeesImages) and module.wants_images]
-
-
-def show_images(network: nn.Module, data: Data, normalize: nn.Module, device: torch.device) -> None:
-    """Show training images, the same on every process, to those parts of a network that want to see some.
-
-    Raises:
-        UserError: the data has none to show.
-    """
-    for module in still_to_see(network):
-        if not hasattr(data, "first_images"):
-            count = module.wants_images
-            raise UserError(f"the network wants to see {count} training images, but {type(data).__name__} shows none")
-        module.see(normalize(data.first_images(module.wants_images).to(device)))
+from zoo.factories import build, class_of, own_classes, plain, spec, takes
+from zoo.facts import Facts
+from zoo.tasks.first_images import show_images
+from zoo.tasks.normalize import Normalize
+from zoo.training.checkpoints import RUN_KEY
+from zoo.training.parameter_groups import (
+    ParameterGroup,
+    frozen_norms,
+    make_optimizer,
+    partial_first,
+    plain_group,
+    split_parameters,
+)
 
 
 class Task(LightningModule, ABC):
@@ -160,7 +81,7 @@ class Task(LightningModule, ABC):
         for name, factory in self.factories.items():
             if factory is not None and "_class_path" not in self.hparams:
                 self.hparams[name] = factory
-        self.parameter_groups = [_plain_group(group) for group in parameter_groups or ()]
+        self.parameter_groups = [plain_group(group) for group in parameter_groups or ()]
         if "parameter_groups" in self.hparams and "_class_path" not in self.hparams:
             self.hparams["parameter_groups"] = self.parameter_groups or None
         self.hparams["facts"] = dict(facts or {})
@@ -191,7 +112,7 @@ class Task(LightningModule, ABC):
         self.build()
         self._built = True
         if self._weights:
-            from zoo.checkpoints import load_matching
+            from zoo.training.checkpoints import load_matching
 
             load_matching(self, self._weights)
             self._weights = None
@@ -340,89 +261,6 @@ class Task(LightningModule, ABC):
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         done = self.trainer.fit_loop.total_batch_idx + 1
         return done % max(1, every) == 0 or self.trainer.is_last_batch
-
-
-def partial_first(factory: Any, first: Any) -> Any:
-    """The factory with its first argument given by name."""
-    name = next(iter(inspect.signature(class_of(factory)).parameters))
-    return partial(factory, **{name: first})
-
-
-def _plain_group(group: ParameterGroup) -> ParameterGroup:
-    return {**group, "optimizer": plain(group["optimizer"], Optimizer)} if "optimizer" in group else group
-
-
-def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) -> list[Any]:
-    """The trainable parameters for an optimiser: a plain list, or one dictionary a group.
-
-    Parameters that the network itself holds fixed are in none, but a pattern may match them.
-
-    Raises:
-        UserError: a group's pattern matches no parameter, or none that is left; a frozen group says how to train it; or
-            every parameter is frozen.
-    """
-    matched, rest = _matches(network, groups)
-    made: list[dict[str, Any]] = []
-    for group, found in zip(groups, matched, strict=True):
-        if group.get("frozen"):
-            if meant := sorted(group.keys() & {"lr", "weight_decay", "optimizer"}):
-                raise UserError(f"parameter_groups: {group['pattern']!r} is frozen, so {meant[0]} has no meaning there")
-            for p in found.values():
-                p.requires_grad_(False)
-        options = {k: v for k, v in group.items() if k in ("lr", "weight_decay", "optimizer")}
-        made.append({"params": [p for p in found.values() if p.requires_grad], **options})
-    made.append({"params": [p for p in rest.values() if p.requires_grad]})
-    made = [group for group in made if group["params"]]
-    if not made:
-        raise UserError("parameter_groups freezes every parameter: nothing is left to train")
-    return made if groups else made[0]["params"]
-
-
-def _matches(
-    network: nn.Module, groups: Sequence[ParameterGroup]
-) -> tuple[list[dict[str, nn.Parameter]], dict[str, nn.Parameter]]:
-    """Each group's parameters by name, and those of none; the first match wins."""
-    named = dict(network.named_parameters())
-    rest, matched = dict(named), []
-    for group in groups:
-        if not any(re.search(group["pattern"], name) for name in named):
-            raise UserError(f"parameter_groups: no parameter's name has {group['pattern']!r} in it")
-        matched.append({name: p for name, p in rest.items() if re.search(group["pattern"], name)})
-        if not matched[-1]:
-            raise UserError(f"parameter_groups: groups before {group['pattern']!r} have all that it matches")
-        rest = {name: p for name, p in rest.items() if name not in matched[-1]}
-    return matched, rest
-
-
-def frozen_norms(network: nn.Module, groups: Sequence[ParameterGroup]) -> list[nn.Module]:
-    """Layers with running statistics whose every parameter is frozen by the groups.
-
-    One without parameters is judged by those of the smallest module around it that has any.
-    """
-    matched, _ = _matches(network, groups)
-    parts = zip(groups, matched, strict=True)
-    frozen = {id(p) for group, found in parts if group.get("frozen") for p in found.values()}
-    judged: dict[str, bool] = {}
-    for name, module in network.named_modules():
-        own = [id(p) in frozen for p in module.parameters()]
-        judged[name] = all(own) if own else judged.get(name.rpartition(".")[0], False)
-    modules = network.named_modules()
-    return [m for name, m in modules if judged[name] and getattr(m, "running_mean", None) is not None]
-
-
-def make_optimizer(factory: Any, params: Sequence[Any]) -> Optimizer:
-    """The optimiser of these parameters or groups; of several where a group brings its own.
-
-    Args:
-        factory: of the parameters that bring none.
-        params: as ``split_parameters`` makes them.
-    """
-    own = [group for group in params if isinstance(group, dict) and "optimizer" in group]
-    rest = [group for group in params if not (isinstance(group, dict) and "optimizer" in group)]
-    made = [factory(rest)] if rest else []
-    for group in own:
-        made.append(group["optimizer"]([{k: v for k, v in group.items() if k != "optimizer"}]))
-    return Together(made) if len(made) > 1 else made[0]
 
 
 def _short(value: Any) -> str:

@@ -31,10 +31,13 @@ from torchmetrics.classification import (
 from zoo import drawing
 from zoo.architectures.base import Architecture
 from zoo.errors import UserError
-from zoo.facts import ArchitectureFactory, Facts, OptimizerFactory, SchedulerFactory, class_names
-from zoo.tasks.base import Normalize, ParameterGroup, Task
+from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
+from zoo.facts import Facts, class_names
+from zoo.functional.views import Views, at_least_float32, mean_softmax, seen_views
+from zoo.tasks.base import Task
+from zoo.tasks.normalize import Normalize
+from zoo.training.parameter_groups import ParameterGroup
 
-Views = Literal["center", "five", "ten", "shifted"]
 SHOWN = 16  # pictures kept from a validation or a test
 LISTED = 100  # classes up to which each one's accuracy is a metric of its own
 
@@ -378,11 +381,6 @@ def shown_rows(batch_idx: int, batches: float, size: int) -> list[int]:
     return sorted({int((place - batch_idx) * size) for place in places if int(place) == batch_idx})
 
 
-def at_least_float32(values: Tensor) -> Tensor:
-    """Halves as float32, wider types as they are."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
 def hard(labels: Tensor) -> Tensor:
     """Class numbers (B,) of labels that may be soft (B, K)."""
     return labels.argmax(1) if labels.dim() == 2 else labels
@@ -392,56 +390,3 @@ def balanced_weights(counts: Sequence[int]) -> Tensor:
     """Factors that give every class the same total weight, with a mean of one over the samples."""
     amount = torch.tensor(counts, dtype=torch.float32)
     return amount.sum() / (len(amount) * amount.clamp(min=1))
-
-
-def mean_softmax(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """Logarithm of the mean of several softmaxes (B, K), computed without leaving the logarithm.
-
-    Args:
-        logits: each (B, K).
-        weights: of each; left out, all weigh the same.
-    """
-    each = torch.stack([at_least_float32(one).log_softmax(1) for one in logits])
-    share = each.new_tensor([1.0] * len(logits) if weights is None else weights)
-    return (each + (share / share.sum()).log()[:, None, None]).logsumexp(0)
-
-
-def seen_views(
-    images: Tensor, size: Sequence[int], views: Views = "center", mirror: bool = True
-) -> list[tuple[Tensor, float]]:
-    """The views of a batch with their weights: ``crops``, all alike, or the centre and, at half weight, its shifts.
-
-    Args:
-        images: (B, C, H, W).
-        size: height and width that the network wants.
-        mirror: leave reflections out where False.
-    """
-    if views != "shifted":
-        return [(view, 1.0) for view in crops(images, size, views, mirror)]
-    (center,) = crops(images, size)
-    padded = F.pad(center, (1, 1, 1, 1), mode="reflect")
-    shifts = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
-    seen = [(center, 1.0), *((shift, 0.5) for shift in shifts)]
-    return seen + [(view.flip(-1), weight) for view, weight in seen] if mirror else seen
-
-
-def crops(images: Tensor, size: Sequence[int], views: Views = "center", mirror: bool = True) -> list[Tensor]:
-    """The views of a batch: windows of ``size`` at the centre, the four corners, and their reflections.
-
-    Args:
-        images: (B, C, H, W).
-        size: height and width of a window; images of exactly this size have only one.
-        mirror: leave the reflections of ``ten`` out where False.
-
-    Raises:
-        UserError: the images are smaller than the windows.
-    """
-    (height, width), (h, w) = images.shape[-2:], size
-    down, right = height - h, width - w
-    if down < 0 or right < 0:
-        raise UserError(f"images are {height}×{width}, smaller than the {h}×{w} that the network was made for")
-    places = [(down // 2, right // 2)]
-    if views != "center" and down + right > 0:
-        places += [(0, 0), (0, right), (down, 0), (down, right)]
-    seen = [images[..., y : y + h, x : x + w] for y, x in places]
-    return seen + [view.flip(-1) for view in seen] if views == "ten" and mirror else seen

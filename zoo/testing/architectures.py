@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo import registry
 from zoo.architectures.base import Architecture
-from zoo.facts import build, takes
+from zoo.factories import build, takes
 from zoo.testing.checks import Failed, Skipped, as_plain, check, expect, expect_same, one_line, same_bits, tensors
 
 SIZE, CLASSES, WORDS = 32, 5, 7

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from zoo.errors import UserError
-from zoo.facts import spec
+from zoo.factories import spec
 
 
 class Failed(AssertionError):  # noqa: N818  a finding, told in the words of the report

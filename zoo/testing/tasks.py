@@ -19,7 +19,6 @@ from torch import Tensor
 
 from zoo import registry
 from zoo.architectures.base import Architecture
-from zoo.checkpoints import load
 from zoo.data.base import Data, Split
 from zoo.data.loading import TensorSource
 from zoo.errors import UserError
@@ -39,6 +38,7 @@ from zoo.testing.checks import (
     tensors,
 )
 from zoo.testing.data import PIXELS, DataCase, quiet_trainer
+from zoo.training.restore import load
 
 # What a task of this form of batches trains, where its ``example`` leaves the factory open.
 NETWORK = {

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
 from zoo import Architecture, ArchitectureFactory, Facts, Task
-from zoo.facts import OptimizerFactory, SchedulerFactory
+from zoo.factories import OptimizerFactory, SchedulerFactory
 from zoo_toys.networks import ToyNet
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.data.images import InMemoryImages, Part
 from zoo.data.loading import split_indices
-from zoo.transforms import mean_and_std
+from zoo.data.transforms import mean_and_std
 
 
 class LFWSubset(InMemoryImages):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from zoo import Architecture
 from zoo.architectures.base import Stage
+from zoo.architectures.initialisation import Init, initialise
 from zoo.errors import UserError
-from zoo.initialisation import Init, initialise
 
 
 class _Plan(NamedTuple):
@@ -42,7 +42,7 @@ class SqueezeNet(Architecture):
         in_channels: channels of the images.
         version: the paper's 1.0, or 1.1; a recipe has it in quotes.
         dropout: before the last convolution.
-        init: see ``zoo.initialisation.initialise``.
+        init: see ``zoo.architectures.initialisation.initialise``.
 
     Shape:
         images (B, C, H, W), normalised, of at least 17 pixels (1.0: 21) -> logits (B, num_classes),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.images import InMemoryImages, Part
-from zoo.transforms import mean_and_std
+from zoo.data.transforms import mean_and_std
 
 SIZE = 16
 

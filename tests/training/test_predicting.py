@@ -1,0 +1,82 @@
+"""``zoo predict``: a picture an image and one JSON file; what can't be read is named, and the exit status says so."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from running import folder_of, write_recipe, zoo
+
+from zoo.training.predicting import PredictionFiles
+
+FIT = {
+    "class_path": "Classification",
+    "init_args": {"architecture": "ToyNet", "optimizer": "SGD"},
+}
+
+
+@pytest.fixture
+def checkpoint(workspace: Path) -> Path:
+    recipe = write_recipe(workspace / "toy.yaml", FIT, {"class_path": "Digits"}, max_epochs=1, limit_train_batches=2)
+    assert zoo("fit", "--config", str(recipe), "--no_test") == 0
+    return folder_of("toy") / "checkpoints/last.ckpt"
+
+
+def test_predictions_of_own_pictures(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("photos").mkdir()
+    for i, mode in enumerate(("L", "RGB", "RGBA", "P", "1")):
+        Image.fromarray(np.full((40, 30 + i), 90, np.uint8)).convert(mode).save(f"photos/{i}.png")
+    argv = ["predict", "--ckpt_path", str(checkpoint), "--data.files", "['photos/*.png']"]
+    assert zoo(*argv) == 0
+    folder = folder_of("predict-toy")
+    rows = json.loads((folder / "predictions.json").read_text())
+    assert [Path(r["name"]).name for r in rows] == [f"{i}.png" for i in range(5)]
+    for row in rows:
+        assert 0 <= row["confidence"] <= 1
+        assert row["class"] in [str(d) for d in range(10)]
+        with Image.open(folder / row["picture"]) as picture:
+            assert picture.width > 20
+    capsys.readouterr()
+    Path("photos/broken.png").write_bytes(b"no picture")
+    assert zoo(*argv) == 1, "the exit status tells that something was not done"
+    assert "broken.png" in capsys.readouterr().out
+    assert len(json.loads((folder_of("predict-toy") / "predictions.json").read_text())) == 5
+
+
+def test_a_pattern_as_typed(checkpoint: Path) -> None:
+    Image.new("L", (20, 20)).save("one.png")
+    assert zoo("predict", "--ckpt_path", str(checkpoint), "--data.files", "one.png", "--out", "here") == 0
+    assert Path("here/predictions.json").is_file()
+
+
+def test_other_data_than_the_checkpoints(checkpoint: Path) -> None:
+    Image.new("RGB", (20, 20)).save("one.png")
+    argv = ["--data", "ImageFolder", "--data.root", "nowhere", "--data.files", "one.png"]
+    assert zoo("predict", "--ckpt_path", str(checkpoint), *argv, "--out", "here") == 0
+    assert len(json.loads(Path("here/predictions.json").read_text())) == 1
+
+
+def test_every_process_names_what_it_could_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def gather(parts: list[Any], own: Any) -> None:
+        parts[:] = [own, ([{"name": "b"}], ["broken.png"])]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    files = PredictionFiles(tmp_path)
+    files.rows = [{"name": "a"}]
+    trainer: Any = SimpleNamespace(world_size=2, is_global_zero=True, datamodule=SimpleNamespace(unreadable=[]))
+    files.on_predict_end(trainer, None)  # type: ignore[arg-type]
+    files.report()
+    assert "broken.png" in capsys.readouterr().out
+    assert [row["name"] for row in json.loads((tmp_path / "predictions.json").read_text())] == ["a", "b"]
+
+
+def test_lists_of_images(workspace: Path) -> None:
+    recipe = str(write_recipe(workspace / "boxes.yaml", {"class_path": "ToyDetection"}, {"class_path": "ToyBoxes"}))
+    assert zoo("predict", "--config", recipe) == 0
+    rows = json.loads((folder_of("predict-boxes") / "predictions.json").read_text())
+    assert len(rows) == 22
+    assert rows[2]["boxes"][1] == [0.0, 0.0, 2.0, 2.0]

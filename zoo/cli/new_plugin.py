@@ -1,0 +1,113 @@
+"""``zoo new-plugin NAME``: a complete plugin, with tests that pass, to be changed into one's own.
+
+The template in ``plugin-template`` is itself a working plugin called zoo-example; writing one is to copy it with the
+three spellings of that name replaced. So what learners get is linted, typed and tested as it stands.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from zoo import registry
+from zoo.cli.parser import Parser
+from zoo.errors import UserError
+
+TEMPLATE = Path(__file__).parent / "plugin-template"
+CLASSES = ("Net", "Bars")  # the endings of the template's classes
+
+
+def new_plugin(name: str, parent: Path = Path()) -> Path:
+    """Write the package of a plugin.
+
+    Args:
+        name: of the distribution: lower-case words joined by hyphens.
+        parent: the folder in which the package's own folder is made.
+
+    Returns:
+        The package's folder, ``parent/name``.
+
+    Raises:
+        UserError: the name is not fit or taken, or the folder is there already or can't be written.
+    """
+    _check(name)
+    folder = parent / name
+    try:
+        folder.mkdir(parents=True)
+        for source, target in _files(name):
+            path = folder / target
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_renamed(source.read_text(encoding="utf-8"), name), encoding="utf-8")
+    except FileExistsError:
+        raise UserError(f"{folder} is there already, and nothing is overwritten: give another name or --out") from None
+    except OSError as error:
+        raise UserError(f"{folder} can't be written: {error.strerror}") from error
+    return folder
+
+
+def _files(name: str) -> Iterator[tuple[Path, str]]:
+    """Each file of the template, and its place in the package."""
+    for source in sorted(TEMPLATE.rglob("*")):
+        if source.is_file() and "__pycache__" not in source.parts:
+            yield source, _renamed(source.relative_to(TEMPLATE).as_posix(), name)
+
+
+def _renamed(text: str, name: str) -> str:
+    return text.replace("zoo-example", name).replace("zoo_example", _module(name)).replace("Example", _prefix(name))
+
+
+def _module(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _prefix(name: str) -> str:
+    """What its classes' names begin with: ``Flowers`` for flowers and for zoo-flowers."""
+    words = name.split("-")
+    if len(words) > 1 and words[0] == "zoo" and words[1][0].isalpha():
+        words = words[1:]
+    return "".join(word.capitalize() for word in words)
+
+
+def _check(name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        close = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789")
+        advice = f"; {close} would do" if close else ""
+        raise UserError(f"a plugin's name is lower-case words joined by hyphens, not {name!r}{advice}")
+    module = _module(name)
+    if keyword.iskeyword(module) or find_spec(module) is not None:
+        raise UserError(f"{name} won't do: Python has a {module} already; choose another name, such as zoo-{name}")
+    for ending in CLASSES:
+        if taken := registry.find(_prefix(name) + ending):
+            raise UserError(
+                f"{name} won't do: its class {taken[0].name} would have the name of one of {taken[0].package}; "
+                "choose another name"
+            )
+
+
+def main(argv: Sequence[str]) -> int:
+    """``zoo new-plugin NAME``: write the package, and say what to do with it.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: as ``new_plugin``.
+    """
+    parser = Parser("new-plugin", "Write a plugin's package: a network, a data set, a recipe, and tests that pass.")
+    parser.add_argument("name", metavar="NAME", help="of the package, such as zoo-flowers")
+    parser.add_argument("--out", metavar="DIR", default=".", help="folder in which NAME is made; default: this one")
+    options = parser.parse_args(argv)
+    folder = new_plugin(options.name, Path(options.out))
+    print(f"wrote {folder}, a plugin that works; {folder / 'README.md'} says what to change")
+    print("next")
+    for line in (f"pip install -e '{_here(folder)}[test]'", f"pytest {folder}", f"zoo fit --config {options.name}"):
+        print(f"  {line}")
+    return 0
+
+
+def _here(folder: Path) -> str:
+    """The folder so that pip takes it for no package's name."""
+    return str(folder) if folder.is_absolute() or ".." in folder.parts else f"./{folder}"

@@ -1,0 +1,1 @@
+"""Data for tasks whose product is a picture."""

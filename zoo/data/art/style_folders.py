@@ -1,0 +1,352 @@
+"""Many pictures and the style, or styles, that they are to get: what networks that stylise in one pass train on.
+
+Every name is a file, a folder of pictures, a glob pattern, or a picture that comes with a package
+(``zoo.data.art.pictures.EMBEDDED``); a few pictures serve as well as thousands, since an epoch is a number of crops.
+What is to be stylised afterwards may also be a video, or an animated picture, whose frames are then pictures of their
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torch.utils.data import Dataset
+
+from zoo.data.art.frames import Frames
+from zoo.data.art.pictures import EMBEDDED, LICENCE, SMALLEST, Style, listed, picture_file, shares_of
+from zoo.data.base import Data, Split
+from zoo.data.files import ReadableOnly, matching_files, read_image, upright_size, whole
+from zoo.data.images import as_floats
+from zoo.data.loading import key
+from zoo.errors import UserError
+from zoo.facts import Facts
+
+CONTENT = ("astronaut", "chelsea", "china", "coffee", "flower", "rocket")  # photographs among the embedded
+STYLE = ("brick", "grass", "gravel", "hubble", "ihc")  # and textures
+KEPT = 2**29  # bytes of decoded pictures that are kept in memory: 2,000 at 256 pixels
+
+
+class StyleFolders(Data):
+    """Crops of pictures and of styles; and whole pictures to be stylised.
+
+    Args:
+        content: pictures to train on; left out, photographs that come with packages.
+        style: pictures whose style is wanted; left out, textures that come with packages.
+        style_weights: of each style, where several are mixed; left out, all weigh the same in training, and prediction
+            takes one style only.
+        image_size: side of the crops.
+        resize: shorter side that contents are brought to; a crop is a random part of at least ``image_size``. Left
+            out, ``image_size``.
+        style_size: the same for styles: the size of their strokes; left out, ``resize``.
+        crops: training samples an epoch; every content has equally many, and every style about as many.
+        val_fraction: of the contents that is held out for validation.
+        test_fraction: of the contents that is held out for the test, always the same.
+        style_test_fraction: of the styles that is held out for the test; 0 tests with those of training.
+        files: what to stylise: file, folder, glob pattern, embedded name or video, or a list of these.
+        size: longer side that ``files`` are brought to; left out, their own.
+        batch_size: samples a training step, of all processes together.
+        eval_batch_size: the same for validation and test; ``files`` come one by one.
+        num_workers: processes that cut crops, for sets that are too large to be kept in memory.
+
+    Attributes:
+        unreadable: names of those ``files`` that could not be read, once predicted.
+
+    Shape:
+        training: contents in [0, 1], (B, 3, image_size, image_size), and styles, likewise
+        evaluation: the same, central squares: of each held-out content once, with the styles in turn
+        prediction: a picture (1, 3, H, W), its name in a list, and a list of ``Style``, each (3, h, w), in the order
+            given; empty for a task that has its style in its weights, and says so by ``takes_styles = False``
+    """
+
+    batch: ClassVar[str] = "stylization"
+    licence: ClassVar[str] = LICENCE
+    about: ClassVar[str] = "your own folders of pictures and styles; embedded: 6 photographs and 5 textures"
+    example: ClassVar[dict[str, Any]] = {
+        "content": [*CONTENT, *STYLE],
+        "style": ["ihc", "hubble"],
+        "style_weights": [1.0, 3.0],
+        "image_size": 32,
+        "resize": 40,
+        "crops": 8,
+        "val_fraction": 0.3,
+        "test_fraction": 0.3,
+        "files": ["chelsea", "rocket", "ihc"],
+        "size": 36,
+    }
+
+    def __init__(
+        self,
+        content: list[str] | str | None = None,
+        style: list[str] | str | None = None,
+        style_weights: list[float] | None = None,
+        image_size: int = 256,
+        resize: int | None = None,
+        style_size: int | None = None,
+        crops: int = 2000,
+        val_fraction: float = 0.0,
+        test_fraction: float = 0.1,
+        style_test_fraction: float = 0.0,
+        files: list[str] | str | None = None,
+        size: int | None = None,
+        batch_size: int = 4,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, num_workers)
+        self.keep()
+        self.content, self.style = listed(content or list(CONTENT)), listed(style or list(STYLE))
+        self.style_weights, self.style_said = style_weights, style is not None
+        self.image_size, self.resize = image_size, image_size if resize is None else resize
+        self.style_size = self.resize if style_size is None else style_size
+        self.crops, self.size = crops, size
+        self.fractions = {"val": val_fraction, "test": test_fraction, "style_test": style_test_fraction}
+        self.files = [files] if isinstance(files, str) else files
+        self.unreadable: list[str] = []
+        self._parts: dict[str, tuple[PictureStore, PictureStore]] = {}
+        self._check()
+
+    def _check(self) -> None:
+        if self.image_size < SMALLEST or (self.size is not None and self.size < SMALLEST):
+            raise UserError(f"data.image_size and data.size must be at least {SMALLEST}")
+        if min(self.resize, self.style_size) < self.image_size:
+            raise UserError(f"data.resize and data.style_size must be at least data.image_size, {self.image_size}")
+        if self.crops < 1:
+            raise UserError(f"data.crops must be at least 1, not {self.crops}")
+        for name, value in self.fractions.items():
+            if not 0 <= value < 1:
+                raise UserError(f"data.{name}_fraction must be at least 0 and below 1, not {value}")
+
+    @property
+    def facts(self) -> Facts:
+        """Colour, and the size of the crops."""
+        return Facts(in_channels=3, image_size=[self.image_size] * 2)
+
+    # Splits
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the pictures and hold some out; decode those of training where they fit in memory.
+
+        Raises:
+            UserError: there is no such picture, it is damaged, or there are too few to hold any out.
+        """
+        if stage == "predict":
+            return
+        if not self._parts:
+            self._split()
+        if stage in (None, "fit"):
+            for store in self._parts["train"]:
+                store.fill()
+
+    def _split(self) -> None:
+        if self.style_weights and self.fractions["style_test"]:
+            raise UserError("data.style_weights are for all styles, so none can be held out by style_test_fraction")
+        contents, styles = found_pictures(self.content, "content"), found_pictures(self.style, "style")
+        shares_of(self.style_weights, len(styles))  # refuses a wrong number
+        rest, tested = held_out(contents, self.fractions["test"], "test_fraction")
+        rest, validated = held_out(rest, self.fractions["val"], "val_fraction")
+        kept, unseen = held_out(styles, self.fractions["style_test"], "style_test_fraction")
+        seen = PictureStore(kept, self.style_size)
+        others = PictureStore(unseen, self.style_size) if unseen else seen
+        self._parts = {
+            "train": (PictureStore(rest, self.resize), seen),
+            "val": (PictureStore(validated, self.resize), seen),
+            "test": (PictureStore(tested, self.resize), others),
+        }
+
+    def samples(self, split: Split) -> Dataset | None:
+        """Random crops for training, central ones of the held-out pictures; None where none are held out."""
+        if split == "predict":
+            return None
+        if split not in self._parts:
+            raise RuntimeError(f"call setup before samples({split!r})")
+        contents, styles = self._parts[split]
+        if split == "train":
+            return RandomCrops(contents, styles, self.image_size, self.crops)
+        return CentralCrops(contents, styles, self.image_size) if len(contents) else None
+
+    def whole_styles(self) -> list[Style]:
+        """The styles of training as they are, with their weights: what a network of one style is to learn."""
+        styles = self._parts["train"][1]
+        shares = shares_of(self.style_weights, len(styles))
+        return [Style(styles[i].float() / 255, share, None) for i, share in enumerate(shares)]
+
+    # Prediction
+
+    def predict_dataloader(self) -> ReadableOnly:
+        """Whole pictures and frames, one by one; what can't be read is told to stderr and kept in ``unreadable``.
+
+        Raises:
+            UserError: there are no ``files``, one stands for nothing, or no style is chosen for a task that takes one.
+        """
+        if not self.files:
+            raise UserError("there is nothing to stylise: give pictures by --data.files 'photos/*.jpg'")
+        self.unreadable = []
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        self._chosen = self._chosen_styles()
+        return ReadableOnly(Frames(found_pictures(self.files, "files"), self.size, rank, world), self.unreadable)
+
+    def _chosen_styles(self) -> list[Style]:
+        task = self.trainer.lightning_module if self.trainer else None
+        if not getattr(task, "takes_styles", True):
+            return []
+        names = found_pictures(self.style, "style")
+        if not self.style_said or (len(names) > 1 and not self.style_weights):
+            raise UserError("which style? give the picture by --data.style FILE, or several with --data.style_weights")
+        images = [read_shorter(name, self.style_size).float() / 255 for name in names]
+        return [Style(i, w, None) for i, w in zip(images, shares_of(self.style_weights, len(names)), strict=True)]
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Bytes to floats in [0, 1] of the module's dtype; in prediction with the styles."""
+        first, second = batch
+        dtype: Any = self.trainer.lightning_module.dtype if self.trainer else torch.get_default_dtype()
+        first = as_floats(first, first.shape[-2:], dtype)
+        if isinstance(second, Tensor):
+            return first, as_floats(second, second.shape[-2:], dtype)
+        return first, second, [s._replace(image=s.image.to(first)) for s in self._chosen]
+
+
+def found_pictures(names: Sequence[str], argument: str) -> list[str]:
+    """The files that names stand for, in their order; embedded names where there is no such file.
+
+    A folder that is called like an embedded picture is ``brick/``.
+
+    Raises:
+        UserError: one of them stands for nothing.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        embedded = name in EMBEDDED and not Path(name).is_file()
+        matches = [str(picture_file(name))] if embedded else matching_files([name], f"data.{argument}")
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def held_out(names: Sequence[str], fraction: float, argument: str) -> tuple[list[str], list[str]]:
+    """Names that are kept, and those that are held out: one at least, where any are asked for; always the same.
+
+    Raises:
+        UserError: none would be left.
+    """
+    count = max(1, round(fraction * len(names))) if fraction else 0
+    if count >= len(names):
+        raise UserError(
+            f"data.{argument} holds {count} of {len(names)} pictures out, and none is left: give more, or 0"
+        )
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(key(0))).tolist()
+    held = set(order[:count])
+    return [n for i, n in enumerate(names) if i not in held], [n for i, n in enumerate(names) if i in held]
+
+
+# Crops
+
+
+def read_shorter(path: str, side: int) -> Tensor:
+    """A whole picture with a shorter side of so many pixels, as bytes, (3, H, W)."""
+    height, width = upright_size(path)
+    factor = side / min(height, width)
+    return read_image(path, [max(side, round(height * factor)), max(side, round(width * factor))], region=whole)
+
+
+class PictureStore:
+    """Decoded pictures by their number; kept in memory where all of them fit into ``KEPT`` bytes.
+
+    Args:
+        paths: the files.
+        side: shorter side that they are brought to.
+    """
+
+    def __init__(self, paths: Sequence[str], side: int) -> None:
+        self.paths, self.side = list(paths), side
+        self.fits = len(self.paths) * 4 * side * side <= KEPT  # three channels of four to three
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index in self._kept:
+            return self._kept[index]
+        pixels = read_shorter(self.paths[index], self.side)
+        if self.fits:
+            self._kept[index] = pixels
+        return pixels
+
+    def fill(self) -> None:
+        """Decode all of them now, where they fit: worker processes then share them."""
+        if self.fits and len(self._kept) < len(self):
+            with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
+                list(pool.map(self.__getitem__, range(len(self))))
+
+
+class RandomCrops(Dataset):
+    """Square parts of contents and styles: a random share of the shorter side, a random place, mirrored or not.
+
+    Args:
+        contents: each has every so many-th sample.
+        styles: drawn at random for each sample.
+        side: of a crop, in pixels.
+        count: of samples.
+    """
+
+    def __init__(self, contents: PictureStore, styles: PictureStore, side: int, count: int) -> None:
+        self.contents, self.styles, self.side, self.count = contents, styles, side, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Crops of a content and of a style; draws from torch's default generator."""
+        style = int(torch.randint(len(self.styles), ()))
+        content = self.contents[index % len(self.contents)]
+        return random_crop(content, self.side), random_crop(self.styles[style], self.side)
+
+
+def random_crop(pixels: Tensor, side: int) -> Tensor:
+    """A square part of at least ``side`` pixels, as ``side`` pixels, (3, side, side); mirrored half of the time."""
+    height, width = pixels.shape[1:]
+    scale, down, right, mirror = torch.rand(4).tolist()
+    part = side + round(scale * (min(height, width) - side))
+    top, left = round(down * (height - part)), round(right * (width - part))
+    crop = pixels[:, top : top + part, left : left + part]
+    return shrunk(crop.flip(2) if mirror < 0.5 else crop, side)
+
+
+def shrunk(crop: Tensor, side: int) -> Tensor:
+    """A square of bytes at this side, smoothed."""
+    if crop.shape[1] == side:
+        return crop
+    return interpolate(crop[None], (side, side), mode="bilinear", antialias=True)[0]
+
+
+class CentralCrops(Dataset):
+    """The central square of each content once, with the styles in turn.
+
+    Args:
+        contents: the pictures.
+        styles: theirs, too, are central squares.
+        side: of a square, in pixels.
+    """
+
+    def __init__(self, contents: PictureStore, styles: PictureStore, side: int) -> None:
+        self.contents, self.styles, self.side = contents, styles, side
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        content, style = self.contents[index], self.styles[index % len(self.styles)]
+        return central_square(content, self.side), central_square(style, self.side)
+
+
+def central_square(pixels: Tensor, side: int) -> Tensor:
+    """The largest one of a picture, as ``side`` pixels."""
+    height, width = pixels.shape[1:]
+    part = min(height, width)
+    top, left = (height - part) // 2, (width - part) // 2
+    return shrunk(pixels[:, top : top + part, left : left + part], side)

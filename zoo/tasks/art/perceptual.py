@@ -1,0 +1,184 @@
+"""Networks that look at pictures for a task: frozen, with blurred strides, their weights from anywhere."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any, Self
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.architectures.base import Architecture, find_layers, wants_pretrained
+from zoo.architectures.frozen import freeze, rerun_blocks
+from zoo.errors import UserError
+from zoo.facts import Facts
+from zoo.tasks.base import Task
+from zoo.tasks.normalize import Normalize
+from zoo.training.checkpoints import read, resolve
+
+MARGIN = 32  # pixels, a multiple of most layers' stride; at 16, a seam so far from the edge can be seen
+LARGE = 1024**2  # pixels of a picture from which memory is dearer than time
+GREY = "model.grey true is for one that was trained on grey pictures"
+
+
+class PerceptualTask(Task):
+    """Base of tasks that a perceptual network, their factory of this name, looks at pictures for.
+
+    A subclass calls ``keep`` and then ``keep_perceptual``.
+    """
+
+    def keep_perceptual(self, blur_strides: bool, perceptual_weights: str | None, grey: bool) -> None:
+        """Remember what every such task takes."""
+        self.blur_strides, self.perceptual_weights, self.grey = blur_strides, perceptual_weights, grey
+
+    def build(self) -> None:
+        """The perceptual network."""
+        channels = 1 if self.grey else self.facts["in_channels"]
+        network: Architecture = self.make("perceptual", num_classes=self.num_outputs, in_channels=channels)
+        if self.perceptual_weights and wants_pretrained():
+            self.hparams["facts"] = {**self.facts, **load_network(network, self.perceptual_weights, GREY)}
+        elif wants_pretrained() and not self._weights:
+            say_if_random(network, self.factories["perceptual"], "perceptual", "perceptual_weights")
+        self.hparams["perceptual_weights"] = None  # they are in the task's own checkpoints
+        self.perceptual = freeze(network, self.blur_strides)
+        self.normalize = Normalize(self.perceptual, {**self.facts, "in_channels": channels})
+
+    @property
+    def num_outputs(self) -> int:
+        """Classes that the network is built with; none, a backbone, unless a subclass looks at them."""
+        return 0
+
+    def stage_layers(self) -> list[str]:
+        """The last layer of each resolution."""
+        return [stage.layer for stage in self.perceptual.stages]
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module, but the perceptual network only looks."""
+        super().train(mode)
+        if self._built:
+            self.perceptual.eval()
+        return self
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] as the network takes them."""
+        return self.normalize(images.mean(1, keepdim=True) if self.grey else images)
+
+    def maps(self, images: Tensor, layers: Sequence[str], margin: int = MARGIN) -> dict[str, Tensor]:
+        """Feature maps of images in [0, 1], and in their precision.
+
+        A network pads, which a descent on pixels makes use of along the edges. So it sees the picture with a mirrored
+        margin, whose part of the maps is cut off again. Of large pictures little is kept for the backward pass.
+        """
+        down, right = (min(margin, n - 1) for n in images.shape[2:])  # a mirror gives no more than the picture has
+        seen = F.pad(self.prepared(images), (right, right, down, down), mode="reflect")
+        large = seen.shape[2] * seen.shape[3] >= LARGE
+        with rerun_blocks(self.perceptual, layers) if large else nullcontext():
+            found = self.perceptual.features(seen, layers)
+        shares = down / seen.shape[2], right / seen.shape[3]
+        return {name: _without_margin(maps.to(images.dtype), shares) for name, maps in found.items()}
+
+
+def _without_margin(maps: Tensor, shares: Sequence[float]) -> Tensor:
+    """Maps without these shares of height and width at each edge, to the nearest cell; one is left at least."""
+    down, right = (min(round(n * share), (n - 1) // 2) for n, share in zip(maps.shape[2:], shares, strict=True))
+    return maps[..., down : maps.shape[2] - down, right : maps.shape[3] - right]
+
+
+@rank_zero_only
+def say_if_random(network: Architecture, factory: Any, argument: str, checkpoint: str) -> None:
+    """Say it where a network that is to look at pictures has learnt nothing: allowed, but hardly ever meant.
+
+    Args:
+        network: what the factory made.
+        factory: an architecture of which trained weights are asked for by ``weights`` or ``pretrained``.
+        argument: the task's for the factory, for the message.
+        checkpoint: the task's for a checkpoint of such a network, likewise.
+    """
+    known = inspect.signature(factory).parameters
+    asked = [name for name in ("weights", "pretrained") if name in known]
+    if not any(known[name].default for name in asked):
+        ways = [f"model.{argument}.{name}" for name in asked] + [f"model.{checkpoint}"]
+        line = f"zoo: {type(network).__name__} looks with random weights; trained ones: {', '.join(ways)}"
+        print(line, file=sys.stderr, flush=True)
+
+
+def load_network(network: Architecture, path: str, advice: str = "") -> Facts:
+    """Take a network's tensors from a checkpoint of any task that trained one like it.
+
+    Args:
+        network: takes them; what it has no place for (a classifier's last layer) is left out.
+        path: a checkpoint, or a run folder.
+        advice: for the error.
+
+    Returns:
+        What the checkpoint says of mean and std.
+
+    Raises:
+        UserError: no network in it has these layers.
+    """
+    file = resolve(path)
+    checkpoint = read(file)
+    given, own = checkpoint["state_dict"], network.state_dict()
+    facts: Any = checkpoint.get("hyper_parameters", {}).get("facts") or {}
+    for prefix in sorted({f"{key.partition('.')[0]}." for key in given}):
+        found = {name: given.get(prefix + name) for name in own}
+        if all(t is not None and t.shape == own[name].shape for name, t in found.items()):
+            network.load_state_dict(found)
+            return Facts(**{k: facts[k] for k in ("mean", "std") if facts.get(k)})  # type: ignore[typeddict-item]
+    channels = next(iter(own.values())).shape[1]
+    trained = ", ".join(f"{k} {facts[k]}" for k in ("in_channels", "image_size") if k in facts)
+    raise UserError(
+        f"{file} holds no {type(network).__name__} with these arguments for {channels} channels"
+        + (f"; it was trained with {trained}" if trained else "")
+        + (f" ({advice})" if advice and channels != 1 else "")
+    )
+
+
+def layer_shares(
+    network: Architecture, layers: dict[str, float] | None, default: Callable[[], Sequence[str]]
+) -> dict[str, float]:
+    """Names of layers with their shares of 1; where none are given, the default's, all alike.
+
+    Args:
+        network: has them.
+        layers: weights by name.
+        default: names, asked for only where they are needed.
+
+    Raises:
+        UserError: the network has no such layer, or a weight is below 0.
+    """
+    chosen = dict.fromkeys(default(), 1.0) if layers is None else layers
+    find_layers(network, list(chosen))
+    if chosen and min(chosen.values()) < 0:
+        raise UserError(f"weights of layers must be at least 0, not {min(chosen.values())}")
+    total = sum(chosen.values())
+    if not total > 0:
+        raise UserError("no layer has a weight above 0")
+    return {name: weight / total for name, weight in chosen.items() if weight > 0}
+
+
+def middle(layers: Iterable[str]) -> list[str]:
+    """The middle one; of an even number, the later one of the two."""
+    names = list(layers)
+    return [names[len(names) // 2]]
+
+
+def resized(images: Tensor, size: Sequence[int]) -> Tensor:
+    """Images at another size, smoothed where they get smaller.
+
+    Shape:
+        (B, C, H, W) -> (B, C, *size)
+    """
+    if list(images.shape[2:]) == list(size):
+        return images
+    mode = "bilinear" if size[0] < images.shape[2] else "bicubic"
+    return F.interpolate(images, list(size), mode=mode, align_corners=False, antialias=True)
+
+
+def scaled(images: Tensor, factor: float) -> Tensor:
+    """Images whose sides are multiplied by this factor, (B, C, round(H * factor), round(W * factor))."""
+    return resized(images, [max(1, round(n * factor)) for n in images.shape[2:]])

@@ -1,0 +1,46 @@
+"""Images in [0, 1] as a network wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from zoo.architectures.base import Architecture
+from zoo.errors import UserError
+from zoo.facts import Facts
+
+
+class Normalize(nn.Module):
+    """Images in [0, 1] as the network wants them: repeated channels where its number is fixed, mean 0 and std 1.
+
+    Args:
+        network: gives its own mean and std where it has them, and its number of channels where that is fixed.
+        facts: give what the network does not.
+
+    Shape:
+        images (B, C, H, W) in [0, 1] -> (B, C', H, W)
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Architecture, facts: Facts) -> None:
+        super().__init__()
+        channels = facts["in_channels"]
+        fixed = network.fixed_channels
+        if fixed is not None and channels not in (1, fixed):
+            raise UserError(f"{type(network).__name__} takes {fixed} channels, the data has {channels}")
+        self.repeat = fixed if fixed is not None and channels == 1 else 1
+        for name, default in (("mean", 0.0), ("std", 1.0)):
+            values: Sequence[float] = getattr(network, name) or facts.get(name) or [default]  # type: ignore[assignment]
+            if len(values) not in (1, channels * self.repeat):
+                raise UserError(f"the {name} has {len(values)} channels, the images have {channels * self.repeat}")
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images."""
+        if self.repeat > 1:
+            images = images.expand(-1, self.repeat, -1, -1)
+        return (images - self.mean) / self.std

@@ -1,0 +1,346 @@
+"""What every run does beside training: save at quiet points, step plateau schedulers, draw, and say how it goes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from zoo.errors import UserError
+from zoo.training.checkpoints import RUN_KEY
+from zoo.training.run_folder import free
+
+
+class Stopped(Exception):  # noqa: N818  not an error: the run was asked to stop, has saved, and leaves
+    """The run was asked to stop by a signal, and has saved.
+
+    Args:
+        number: the signal; the exit status is 128 more.
+        path: the checkpoint to go on from.
+    """
+
+    def __init__(self, number: int, path: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; go on with: zoo fit --ckpt_path {path}")
+        self.status = 128 + number
+
+
+class Plateau(Callback):
+    """Steps schedulers that wait for a plateau, at the end of each validation.
+
+    Lightning steps them after the epoch's last checkpoint and skips the step of a resumed epoch, so that a resumed run
+    would differ.
+    """
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the monitored value to the scheduler."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(_monitored(trainer, str(config.monitor)))
+
+
+def _monitored(trainer: Trainer, name: str) -> float:
+    if name not in trainer.callback_metrics:
+        known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+        raise UserError(f"the run waits for {name}, which validation does not give (it gives {known})")
+    return float(trainer.callback_metrics[name])
+
+
+class Premises(Callback):
+    """Refuses, before the run has written anything, what waits for a validation in a run that has none."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the schedulers and callbacks.
+
+        Raises:
+            UserError: one of them would never be stepped, or fail at the first epoch's end.
+        """
+        if (waiting := self._waiting(trainer)) and not self._validates(trainer):
+            name, monitor = waiting[0]
+            raise UserError(f"{name} waits for {monitor}, but this run validates nothing: give it data.val_fraction")
+
+    @staticmethod
+    def _validates(trainer: Trainer) -> bool:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        return trainer.enable_validation and not (hasattr(data, "samples") and data.samples("val") is None)
+
+    @staticmethod
+    def _waiting(trainer: Trainer) -> list[tuple[str, str]]:
+        plateaus = [c for c in trainer.lr_scheduler_configs if isinstance(c.scheduler, ReduceLROnPlateau)]
+        waiting = [(type(c.scheduler).__name__, str(c.monitor)) for c in plateaus]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            monitor = str(getattr(callback, "monitor", ""))
+            if monitor.startswith("val/") and not isinstance(callback, RunCheckpoints):
+                waiting.append((type(callback).__name__, monitor))
+        return waiting
+
+
+class RunCheckpoints(Checkpoint):
+    """``last.ckpt`` after each epoch and every few minutes, ``best.ckpt`` by the task's monitor.
+
+    Saves only at quiet points, where a resumed run is exact: after a batch whose gradients were applied and at which no
+    validation is due, after a validation in mid-epoch, at an epoch's end. A signal only sets a flag; the next quiet
+    point saves and stops.
+
+    Args:
+        folder: where the files go.
+        monitor: the metric that chooses the best; None keeps only the last.
+        mode: ``max`` or ``min``.
+        record: what each file says of its run, as plain data.
+        minutes: longest time between two saves.
+        every_n_steps: save a file of its own, ``step=N.ckpt``, every so many steps, at the quiet point that follows.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str | None,
+        mode: str = "max",
+        record: Callable[[], dict[str, Any]] = dict,
+        minutes: float = 10.0,
+        every_n_steps: int | None = None,
+    ) -> None:
+        self.folder, self.monitor, self.mode, self.record = folder, monitor, mode, record
+        self.minutes, self.every_n_steps = minutes, every_n_steps
+        self.best_score: float | None = None
+        self._improved = False
+        self._signal: int | None = None
+        self._saved_at = time.monotonic()
+        self._handlers: dict[int, Any] = {}
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def chosen(self) -> Path:
+        """The best checkpoint where there is a monitor, else the last."""
+        best = self.folder / "best.ckpt"
+        return best if self.monitor and best.is_file() else self.last
+
+    # Signals
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the signals; Lightning would save, or stop, in the middle of a step."""
+        self._saved_at = time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.getsignal(number)
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._signal == number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: at once
+        self._signal = number
+        if int(os.environ.get("LOCAL_RANK") or 0) == 0:
+            os.write(2, b"\nzoo: saving at the end of this step, then stopping\n")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back, before Lightning puts back what it found."""
+        self._give_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        while self._handlers:
+            number, handler = self._handlers.popitem()
+            signal.signal(number, handler)
+
+    # Quiet points
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A quiet point, unless gradients are still gathered or a validation or the epoch's end follows."""
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        by_steps = trainer.check_val_every_n_epoch is None
+        done = 1 + (trainer.fit_loop.total_batch_idx if by_steps else batch_idx)
+        due = trainer.enable_validation and done % (trainer.val_check_batch or 1) == 0
+        if stepped and not due and not trainer.is_last_batch:
+            self._quiet(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the score; a quiet point where the epoch goes on."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if self.monitor:
+            self._note_score(_monitored(trainer, self.monitor))
+        if not trainer.is_last_batch:
+            self._quiet(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A quiet point, always saved."""
+        self._quiet(trainer, always=True)
+
+    def _note_score(self, score: float) -> None:
+        better = self.best_score is None or (score > self.best_score if self.mode == "max" else score < self.best_score)
+        if better and score == score:  # NaN is never better
+            self.best_score, self._improved = score, True
+
+    def _quiet(self, trainer: Trainer, always: bool = False) -> None:
+        stop, overdue = self._agreed(trainer)
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
+        if always or self._improved or stop or overdue:
+            self._save(trainer)
+        if stop:
+            raise Stopped(stop, self.last)
+
+    def _agreed(self, trainer: Trainer) -> tuple[int, bool]:
+        """The signal and whether a save is overdue, the same for every process."""
+        overdue = time.monotonic() - self._saved_at > 60 * self.minutes
+        if trainer.world_size == 1:
+            return self._signal or 0, overdue
+        own = torch.tensor([self._signal or 0, int(overdue)], device=trainer.strategy.root_device)
+        every = torch.as_tensor(trainer.strategy.all_gather(own)).view(-1, 2)
+        return int(every[:, 0].max()), bool(every[:, 1].max())
+
+    def _save(self, trainer: Trainer) -> None:
+        improved, self._improved = self._improved, False
+        trainer.save_checkpoint(self.last)
+        if improved and trainer.is_global_zero:
+            _same_file(self.last, self.folder / "best.ckpt")
+        self._saved_at = time.monotonic()
+
+    # State
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add what the file says of its run."""
+        checkpoint[RUN_KEY] = {**checkpoint.get(RUN_KEY, {}), **self.record()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the best score so far."""
+        self.best_score = state_dict["best_score"]
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """Give a file a second name, which takes the place of what had it before; a copy where the disk knows no links."""
+    import shutil
+
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+class Pictures(Callback):
+    """Writes the task's pictures after each validation and after the test, and gives them to W&B.
+
+    Where nothing is validated, after each epoch. A task whose product is a picture (``finished``) also has it written
+    at the end of its fit, beside the folder.
+
+    Args:
+        folder: where the PNG files go.
+
+    Attributes:
+        results: paths of the finished pictures.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results: list[Path] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pictures of an epoch that no validation follows."""
+        if not any(trainer.num_val_batches):
+            self._write(trainer, pl_module, f"train-epoch{trainer.current_epoch:03d}-step{trainer.global_step:06d}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The finished pictures."""
+        if not (trainer.is_global_zero and hasattr(pl_module, "finished")):
+            return
+        pictures = pl_module.finished()  # type: ignore[operator]
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        for i, picture in enumerate(pictures):
+            path = free(self.folder.parent / ("result.png" if len(pictures) == 1 else f"result-{i:02d}.png"))
+            picture.save(path)
+            self.results.append(path)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pictures of some validation images."""
+        if not trainer.sanity_checking:
+            self._write(trainer, pl_module, f"val-epoch{trainer.current_epoch:03d}-step{trainer.global_step:06d}")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pictures of the test."""
+        self._write(trainer, pl_module, "test")
+
+    def _write(self, trainer: Trainer, task: Any, prefix: str) -> None:
+        if not (trainer.is_global_zero and hasattr(task, "pictures")):
+            return
+        for name, pictures in task.pictures().items():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for i, picture in enumerate(pictures):
+                path = self.folder / (f"{prefix}-{name}.png" if len(pictures) == 1 else f"{prefix}-{name}-{i:02d}.png")
+                picture.save(free(path))
+            self._log(trainer, f"{prefix.partition('-')[0]}/{name}", pictures)
+
+    def _log(self, trainer: Trainer, key: str, pictures: list[Any]) -> None:
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):  # W&B; a step of its own, since the curves' step may be behind
+                logger.log_image(key, pictures)
+            elif type(logger).__name__ == "TensorBoardLogger":
+                import numpy as np
+
+                for i, picture in enumerate(pictures):
+                    logger.experiment.add_image(  # type: ignore[attr-defined]
+                        f"{key}/{i}", np.asarray(picture.convert("RGB")), trainer.global_step, dataformats="HWC"
+                    )
+
+
+class EpochLines(Callback):
+    """One line an epoch, for a log file without a terminal: epoch, the progress bar's values, time left."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._start, self._first = time.monotonic(), trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the line."""
+        if not trainer.is_global_zero:
+            return
+        done = trainer.current_epoch + 1
+        said = "  ".join(f"{k} {float(v):.4f}" for k, v in sorted(trainer.progress_bar_metrics.items()))
+        print(f"epoch {done}/{_total(trainer)}  {said}{self._left(trainer, done)}", flush=True)
+
+    def _left(self, trainer: Trainer, done: int) -> str:
+        passed = time.monotonic() - self._start
+        if not trainer.max_epochs or trainer.max_epochs < done:
+            return f"  {_clock(passed)}"
+        return f"  {_clock(passed / max(1, done - self._first) * (trainer.max_epochs - done))} left"
+
+
+def _total(trainer: Trainer) -> str:
+    return str(trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def progress() -> Callback:
+    """A bar on a terminal, a line an epoch elsewhere."""
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    return RichProgressBar(refresh_rate=10) if sys.stdout.isatty() else EpochLines()

@@ -1,0 +1,186 @@
+"""Checkpoints that are enough by themselves, are written whole or not at all, and are read as data.
+
+A file holds the task's hyper-parameters and what is needed to go on with the run as plain data, so it is loaded with
+``weights_only=True`` and rebuilt under the import lists of a recipe.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import nn
+
+from zoo.errors import UserError
+
+RUN_KEY = "zoo"  # what the file says of its run, beside Lightning's own keys
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A temporary name beside the target, which takes the target's name when all is written and on the disk."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class WholeFileIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written atomically and read as data.
+
+    Lightning's own goes through another disk's temporary folder and does not sync.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the target, sync, rename.
+
+        Raises:
+            UserError: the disk is full or the folder can't be written; what was there before is untouched.
+        """
+        target = Path(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(target) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            raise UserError(f"the checkpoint {target} could not be written: {_reason(error)}") from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Read as data, whatever ``weights_only`` says."""
+        return read(path, map_location or "cpu")
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def read(path: str | Path, map_location: Any = "cpu", verify: bool = True) -> dict[str, Any]:
+    """The content of a checkpoint, as data.
+
+    Args:
+        path: the file.
+        map_location: where its tensors go.
+        verify: compare the checksums of the archive first, so that a damaged tensor is found.
+
+    Raises:
+        UserError: there is no such file, it is damaged, holds more than data, or is no checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such checkpoint: {path}")
+    try:
+        if verify:
+            _verify(path)
+        found = torch.load(path, map_location=map_location, weights_only=True, mmap=not verify)
+    except UserError:
+        raise
+    except Exception as error:  # torch and pickle raise many kinds for a file that is not what it should be
+        raise UserError(f"{path} can't be read as a checkpoint: {_explain(error)}") from error
+    if not (isinstance(found, dict) and isinstance(found.get("state_dict"), dict)):
+        raise UserError(f"{path} is no checkpoint of a task: it has no state_dict")
+    return found
+
+
+def _verify(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is damaged or no checkpoint: it is not a complete archive")
+    with zipfile.ZipFile(path) as archive:
+        if (bad := archive.testzip()) is not None:
+            raise UserError(f"{path} is damaged: {bad} in it does not match its checksum")
+
+
+def _explain(error: BaseException) -> str:
+    text = str(error)
+    if "weights_only" in text or "Weights only" in text or "Unsupported" in text:
+        return "it holds more than plain data and tensors, and such files are refused because they could run code"
+    return _reason(error)
+
+
+def task_spec(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """``class_path`` and ``init_args`` of the task in a checkpoint.
+
+    Raises:
+        UserError: the file was not written by a task of the zoo.
+    """
+    found = checkpoint.get("hyper_parameters")
+    values = dict(found) if isinstance(found, dict) else {}
+    values.pop("_instantiator", None)
+    if not isinstance(class_path := values.pop("_class_path", None), str):
+        raise UserError(f"{path} does not say which task wrote it: it can't be loaded by itself")
+    return {"class_path": class_path, "init_args": values}
+
+
+def run_record(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What the file says of its run: ``data``, ``trainer``, ``seed_everything``, ``wandb_id``; empty where nothing."""
+    found = checkpoint.get(RUN_KEY)
+    return found if isinstance(found, dict) else {}
+
+
+def resolve(path: str | Path) -> Path:
+    """The checkpoint file: the path itself, or the best (else last) of a run folder."""
+    path = Path(path)
+    for name in ("best.ckpt", "last.ckpt"):
+        for folder in (path, path / "checkpoints"):
+            if path.is_dir() and (folder / name).is_file():
+                return folder / name
+    return path
+
+
+def find_last(runs: Path) -> Path:
+    """The newest checkpoint below a folder that is whole; damaged ones are named and passed over.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = sorted(runs.rglob("checkpoints/last.ckpt"), key=lambda f: f.stat().st_mtime, reverse=True)
+    for file in files:
+        try:
+            read(file)
+            return file
+        except UserError as error:
+            print(f"zoo: {error}; looking for an older one", flush=True)
+    raise UserError(f"--ckpt_path last: no whole checkpoint below {runs}")
+
+
+def load_matching(task: nn.Module, path: str) -> None:
+    """Load the tensors whose name and shape agree, and list the rest.
+
+    Raises:
+        UserError: nothing agrees.
+    """
+    file = resolve(path)
+    given, own = read(file)["state_dict"], task.state_dict()
+    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    if not fitting.keys() & dict(task.named_parameters()).keys():
+        raise UserError(f"model.weights: no tensor in {file} has the name and shape of one in this task")
+    task.load_state_dict(fitting, strict=False)
+    print(f"weights: {len(fitting)} of {len(own)} tensors from {file}", flush=True)
+    there = {n: f"has shape {tuple(t.shape)} there" for n, t in given.items()}
+    fresh = [f"{n} {tuple(t.shape)} {there.get(n, 'is not there')}" for n, t in own.items() if n not in fitting]
+    _list("left as initialised", fresh)
+    _list("without a place here", [f"{n} {tuple(t.shape)}" for n, t in given.items() if n not in own])
+
+
+def _list(what: str, lines: list[str]) -> None:
+    if lines:
+        print("\n  ".join([f"{what}:", *lines]), flush=True)

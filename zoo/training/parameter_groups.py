@@ -1,0 +1,119 @@
+"""Parameters treated apart: their own learning rate, weight decay or optimiser, or frozen."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Required, TypedDict
+
+from torch import nn
+from torch.optim import Optimizer
+
+from zoo.errors import UserError
+from zoo.factories import OptimizerFactory, class_of, plain
+from zoo.training.optimizers import Together
+
+
+class ParameterGroup(TypedDict, total=False):
+    """Some of a task's parameters, treated apart.
+
+    Args:
+        pattern: regular expression that is searched in the parameter's name; the first group that matches has it.
+        lr: learning rate, instead of the optimiser's.
+        weight_decay: weight decay, instead of the optimiser's.
+        optimizer: an optimiser of their own.
+        frozen: leave these parameters as they are; and the running statistics of normalisation layers that have no
+            others, which then normalise by them.
+    """
+
+    pattern: Required[str]
+    lr: float
+    weight_decay: float
+    optimizer: OptimizerFactory
+    frozen: bool
+
+
+def partial_first(factory: Any, first: Any) -> Any:
+    """The factory with its first argument given by name."""
+    name = next(iter(inspect.signature(class_of(factory)).parameters))
+    return partial(factory, **{name: first})
+
+
+def plain_group(group: ParameterGroup) -> ParameterGroup:
+    """The group with its own optimiser, where it has one, reduced to its class and plain arguments."""
+    return {**group, "optimizer": plain(group["optimizer"], Optimizer)} if "optimizer" in group else group
+
+
+def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) -> list[Any]:
+    """The trainable parameters for an optimiser: a plain list, or one dictionary a group.
+
+    Parameters that the network itself holds fixed are in none, but a pattern may match them.
+
+    Raises:
+        UserError: a group's pattern matches no parameter, or none that is left; a frozen group says how to train it; or
+            every parameter is frozen.
+    """
+    matched, rest = _matches(network, groups)
+    made: list[dict[str, Any]] = []
+    for group, found in zip(groups, matched, strict=True):
+        if group.get("frozen"):
+            if meant := sorted(group.keys() & {"lr", "weight_decay", "optimizer"}):
+                raise UserError(f"parameter_groups: {group['pattern']!r} is frozen, so {meant[0]} has no meaning there")
+            for p in found.values():
+                p.requires_grad_(False)
+        options = {k: v for k, v in group.items() if k in ("lr", "weight_decay", "optimizer")}
+        made.append({"params": [p for p in found.values() if p.requires_grad], **options})
+    made.append({"params": [p for p in rest.values() if p.requires_grad]})
+    made = [group for group in made if group["params"]]
+    if not made:
+        raise UserError("parameter_groups freezes every parameter: nothing is left to train")
+    return made if groups else made[0]["params"]
+
+
+def _matches(
+    network: nn.Module, groups: Sequence[ParameterGroup]
+) -> tuple[list[dict[str, nn.Parameter]], dict[str, nn.Parameter]]:
+    """Each group's parameters by name, and those of none; the first match wins."""
+    named = dict(network.named_parameters())
+    rest, matched = dict(named), []
+    for group in groups:
+        if not any(re.search(group["pattern"], name) for name in named):
+            raise UserError(f"parameter_groups: no parameter's name has {group['pattern']!r} in it")
+        matched.append({name: p for name, p in rest.items() if re.search(group["pattern"], name)})
+        if not matched[-1]:
+            raise UserError(f"parameter_groups: groups before {group['pattern']!r} have all that it matches")
+        rest = {name: p for name, p in rest.items() if name not in matched[-1]}
+    return matched, rest
+
+
+def frozen_norms(network: nn.Module, groups: Sequence[ParameterGroup]) -> list[nn.Module]:
+    """Layers with running statistics whose every parameter is frozen by the groups.
+
+    One without parameters is judged by those of the smallest module around it that has any.
+    """
+    matched, _ = _matches(network, groups)
+    parts = zip(groups, matched, strict=True)
+    frozen = {id(p) for group, found in parts if group.get("frozen") for p in found.values()}
+    judged: dict[str, bool] = {}
+    for name, module in network.named_modules():
+        own = [id(p) in frozen for p in module.parameters()]
+        judged[name] = all(own) if own else judged.get(name.rpartition(".")[0], False)
+    modules = network.named_modules()
+    return [m for name, m in modules if judged[name] and getattr(m, "running_mean", None) is not None]
+
+
+def make_optimizer(factory: Any, params: Sequence[Any]) -> Optimizer:
+    """The optimiser of these parameters or groups; of several where a group brings its own.
+
+    Args:
+        factory: of the parameters that bring none.
+        params: as ``split_parameters`` makes them.
+    """
+    own = [group for group in params if isinstance(group, dict) and "optimizer" in group]
+    rest = [group for group in params if not (isinstance(group, dict) and "optimizer" in group)]
+    made = [factory(rest)] if rest else []
+    for group in own:
+        made.append(group["optimizer"]([{k: v for k, v in group.items() if k != "optimizer"}]))
+    return Together(made) if len(made) > 1 else made[0]

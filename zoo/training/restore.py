@@ -1,0 +1,47 @@
+"""A task from its checkpoint alone: rebuilt under the import lists of a recipe, with its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError
+
+from zoo.architectures.base import weights_follow
+from zoo.errors import UserError
+from zoo.parsing import from_spec
+from zoo.parsing_errors import told_by
+from zoo.tasks.base import Task
+from zoo.training.checkpoints import read, resolve, task_spec
+
+
+def load(path: str | Path, map_location: Any = "cpu") -> Task:
+    """The task in a checkpoint, built, with its weights, in evaluation mode.
+
+    Args:
+        path: a checkpoint file, or a run folder (its best checkpoint, else its last).
+        map_location: the device that its tensors go to.
+
+    Raises:
+        UserError: the file is missing, damaged, or names what may not be named.
+    """
+    path = resolve(path)
+    checkpoint = read(path, map_location)
+    task = build_task(checkpoint, path)
+    task.on_load_checkpoint(checkpoint)
+    try:
+        task.load_state_dict(checkpoint["state_dict"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return task.to(map_location).eval()
+
+
+def build_task(checkpoint: dict[str, Any], path: Path) -> Task:
+    """The task that a checkpoint's hyper-parameters describe, built, with fresh weights."""
+    try:
+        task = from_spec(Task, task_spec(checkpoint, path))
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise UserError(f"{path} can't be rebuilt: {told_by(error)}") from error
+    with weights_follow():
+        task.configure_model()
+    return task
