@@ -23,7 +23,7 @@ from zoo.data.transforms import FlipEach
 from zoo.errors import UserError
 from zoo.insight.signal import evenly
 from zoo.studies import book, depth, depth_page, ingredients, ingredients_page, training
-from zoo.studies.book import Book
+from zoo.studies.book import ResultsFile
 from zoo.studies.pages import mean_and_spread
 from zoo.tasks.classification import Classification
 
@@ -138,7 +138,7 @@ def test_means_are_given_only_where_every_seed_has_a_number():
 def test_a_finished_run_is_not_worked_out_again(tmp_path):
     work = []
     for _ in range(2):  # the second as another process would
-        kept = Book(tmp_path / "a.json", "zoo study a", "About.", {"epochs": 1})
+        kept = ResultsFile(tmp_path / "a.json", "zoo study a", "About.", {"epochs": 1})
         row = kept.once({"network": "plain", "seed": 0}, lambda: work.append(1) or {"loss": 1 / 3})
         assert row["loss"] == 0.33333
     kept.once({"network": "plain", "seed": 1}, lambda: work.append(2) or {"loss": math.nan})
@@ -152,7 +152,7 @@ def test_an_interrupted_run_leaves_the_finished_ones(tmp_path):
     def interrupted() -> dict:
         raise KeyboardInterrupt
 
-    kept = Book(tmp_path / "a.json", "zoo study a", "About.", {})
+    kept = ResultsFile(tmp_path / "a.json", "zoo study a", "About.", {})
     kept.once({"seed": 0}, lambda: {"loss": 1.0})
     with pytest.raises(KeyboardInterrupt):
         kept.once({"seed": 1}, interrupted)
@@ -160,17 +160,17 @@ def test_an_interrupted_run_leaves_the_finished_ones(tmp_path):
 
 
 def test_other_settings_and_damaged_files_are_refused(tmp_path):
-    Book(tmp_path / "a.json", "zoo study a", "About.", {"rates": (0.1, 0.2)}).write()
-    Book(tmp_path / "a.json", "zoo study a", "About.", {"rates": (0.1, 0.2)})  # tuples are lists there
+    ResultsFile(tmp_path / "a.json", "zoo study a", "About.", {"rates": (0.1, 0.2)}).write()
+    ResultsFile(tmp_path / "a.json", "zoo study a", "About.", {"rates": (0.1, 0.2)})  # tuples are lists there
     with pytest.raises(UserError, match="other settings"):
-        Book(tmp_path / "a.json", "zoo study a", "About.", {"rates": (0.1,)})
+        ResultsFile(tmp_path / "a.json", "zoo study a", "About.", {"rates": (0.1,)})
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(UserError, match="no rows of a study"):
-        Book(tmp_path / "b.json", "zoo study a", "About.", {})
+        ResultsFile(tmp_path / "b.json", "zoo study a", "About.", {})
 
 
 def test_rows_say_what_they_were_measured_with(tmp_path):
-    kept = Book(tmp_path / "a.json", "zoo study a", "About.", {})
+    kept = ResultsFile(tmp_path / "a.json", "zoo study a", "About.", {})
     kept.once({"seed": 0}, lambda: {"loss": 1.0})
     text = book.conditions(kept.content)
     assert text.startswith("1 runs on ")
@@ -386,7 +386,7 @@ def test_studies_are_listed_and_misspelt_ones_refused_in_a_line(capsys):
 
 
 def test_what_is_said_of_a_run_fits_80_columns(tmp_path, capsys):
-    kept = Book(tmp_path / "a.json", "zoo study a", "About.", {})
+    kept = ResultsFile(tmp_path / "a.json", "zoo study a", "About.", {})
     figures = dict.fromkeys(("ten_error", "one_error", "train_error", "train_loss"), 0.12345)
     kept.once({"without": "response normalisation", "seed": 0}, lambda: figures)
     lines = capsys.readouterr().out.splitlines()
@@ -407,7 +407,7 @@ def test_the_docs_have_the_tables_of_the_rows(tmp_path):
     spec = importlib.util.spec_from_file_location("generate", Path(__file__).parent.parent / "docs" / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    kept = Book(tmp_path / "ingredients.json", "zoo study ingredients", "About.", asdict(ingredients.Settings()))
+    kept = ResultsFile(tmp_path / "ingredients.json", "zoo study ingredients", "About.", asdict(ingredients.Settings()))
     for row in PARTS:
         kept.once({"without": row["without"], "seed": row["seed"]}, lambda row=row: row)
     pages = generate.study_tables(tmp_path)

@@ -111,10 +111,10 @@ def build(factory: Any, needs: tuple[str, ...] = (), **facts: Any) -> Any:
     return factory(**{k: v for k, v in facts.items() if k in accepted and k not in given})
 
 
-def own_classes(factory: Any) -> list[str]:
+def pretrained_classes(factory: Any) -> list[str]:
     """Names of the classes that a network's own weights tell apart; empty where it is built without, or for others."""
     target, given = _parts_of(factory)
-    names = target.own_classes(given)
+    names = target.pretrained_classes(given)
     return names if given.get("num_classes", len(names)) == len(names) else []
 
 

@@ -54,7 +54,7 @@ set_parsing_settings(
 )
 
 
-def mention(text: str) -> None:
+def import_and_allow(text: str) -> None:
     """Import what registers this name or path, and allow the place where the class is defined."""
     found = registry.mentioned(text)
     registry.import_named(text)
@@ -113,7 +113,7 @@ def load_recipe(text: str) -> Any:
         raise yaml.YAMLError(f"its aliases expand to more than {LARGEST:,} values")
     value = _in_full(value)
     for found in _strings(value):
-        mention(found)
+        import_and_allow(found)
     return value
 
 
@@ -137,13 +137,13 @@ class ZooParser(LightningArgumentParser):
         """Parse, after importing what the arguments name."""
         words = [_word_in_full(word) for word in (sys.argv[1:] if args is None else args)]
         for word in words:
-            mention(word.split("=", 1)[-1])
+            import_and_allow(word.split("=", 1)[-1])
         return super().parse_args(words, *rest, **kwargs)
 
     def parse_object(self, cfg_obj: Any, *rest: Any, **kwargs: Any) -> Any:
         """Parse plain data, after importing what it names."""
         for text in _strings(cfg_obj if isinstance(cfg_obj, dict) else cfg_obj.as_dict()):
-            mention(text)
+            import_and_allow(text)
         return super().parse_object(cfg_obj, *rest, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

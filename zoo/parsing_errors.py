@@ -136,7 +136,7 @@ def _known_names() -> list[str]:
     return [*known, *(entry.name for entry in registry.entries())]
 
 
-def told_by(error: BaseException) -> str:
+def user_message(error: BaseException) -> str:
     """What an error that was raised while objects were built says: the user's part of it, if there is one."""
     cause: BaseException | None = error
     while cause is not None:

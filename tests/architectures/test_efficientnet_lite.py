@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from zoo import load
-from zoo.architectures.base import parameter_count, weights_follow
+from zoo.architectures.base import parameter_count, skip_pretrained
 from zoo.architectures.efficientnet_lite import EfficientNetLite0, imagenet_weights
 from zoo.data.mnist import MNIST5k
 from zoo.errors import UserError
@@ -128,7 +128,7 @@ def test_its_classes_are_those_of_its_own_weights() -> None:
     for arguments in ({"weights": None}, {"num_classes": 3}):
         with pytest.raises(UserError, match="needs num_classes"):
             facts({}, **arguments)
-    with weights_follow():  # a checkpoint's, whose classes only it knows
+    with skip_pretrained():  # a checkpoint's, whose classes only it knows
         assert "class_names" not in facts({"num_classes": 1000})
 
 

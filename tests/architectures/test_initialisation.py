@@ -16,14 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import registry
-from zoo.architectures.initialisation import Init, Transfer, fans_on_maps, initialise, transfer_factors, weight_layers
+from zoo.architectures.initialisation import (
+    Activation,
+    Init,
+    activation_factors,
+    fans_on_maps,
+    initialise,
+    weight_layers,
+)
 from zoo.errors import UserError
 from zoo.studies import signal_by_init
 
 Direction = Literal["forward", "backward"]
 PAGE = Path(__file__).parents[1] / "docs" / "ideas" / "initialisation.md"
 # Each function as torch has it, which its table here does not use.
-FUNCTIONS: dict[Transfer, Callable[[Tensor], Tensor]] = {
+FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "linear": lambda z: z,
     "relu": F.relu,
     "leaky_relu": partial(F.leaky_relu, negative_slope=0.2),
@@ -37,32 +44,32 @@ KINKED = ("linear", "relu", "leaky_relu")
 
 
 @pytest.mark.parametrize("variance", [0.03, 1.0, 57.0])
-@pytest.mark.parametrize("transfer", FUNCTIONS)
-def test_factors_are_the_integrals(transfer: Transfer, variance: float) -> None:
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_factors_are_the_integrals(activation: Activation, variance: float) -> None:
     """scipy's adaptive quadrature, told where the kink is; the derivative is autograd's."""
     deviation = math.sqrt(variance)
 
     def integrand(x: float, derivative: bool) -> float:
         z = torch.tensor(deviation * x, dtype=torch.float64, requires_grad=True)
-        value = FUNCTIONS[transfer](z)
+        value = FUNCTIONS[activation](z)
         wanted = torch.autograd.grad(value, z)[0] if derivative else value
         return wanted.item() ** 2 * math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
     def expectation(derivative: bool) -> float:
         return sum(quad(integrand, *ends, args=(derivative,), limit=100)[0] for ends in ((-12, 0), (0, 12)))
 
-    factors = transfer_factors(transfer, variance, 0.2)
+    factors = activation_factors(activation, variance, 0.2)
     assert factors.forward * variance == pytest.approx(expectation(False), rel=1e-7)
     assert factors.backward == pytest.approx(expectation(True), rel=1e-7)
 
 
-@pytest.mark.parametrize("transfer", FUNCTIONS)
-def test_factors_are_the_means_of_a_sample(transfer: Transfer) -> None:
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_factors_are_the_means_of_a_sample(activation: Activation) -> None:
     z = torch.randn(1_000_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).mul_(1.5)
     z.requires_grad_()
-    value = FUNCTIONS[transfer](z)
+    value = FUNCTIONS[activation](z)
     (derivative,) = torch.autograd.grad(value.sum(), z)
-    factors = transfer_factors(transfer, 1.5**2, 0.2)
+    factors = activation_factors(activation, 1.5**2, 0.2)
     assert factors.forward * 1.5**2 == pytest.approx(value.square().mean().item(), rel=0.01)
     assert factors.backward == pytest.approx(derivative.square().mean().item(), rel=0.01)
 
@@ -70,17 +77,17 @@ def test_factors_are_the_means_of_a_sample(transfer: Transfer) -> None:
 def test_kinked_functions_have_closed_forms() -> None:
     """He et al. 2015, equations 8 and 15: 1/2 and (1 + a²)/2, at every variance, without an error of quadrature."""
     for variance in (1e-200, 1.0, 1e200):
-        assert transfer_factors("relu", variance) == (0.5, 0.5)
-        assert transfer_factors("leaky_relu", variance, 0.25) == (0.53125, 0.53125)
-        assert transfer_factors("linear", variance) == (1.0, 1.0)
+        assert activation_factors("relu", variance) == (0.5, 0.5)
+        assert activation_factors("leaky_relu", variance, 0.25) == (0.53125, 0.53125)
+        assert activation_factors("linear", variance) == (1.0, 1.0)
 
 
 def test_relation_to_torch_s_gain() -> None:
     """gain² = 1 / E[f²] at variance 1 where torch derives it; its tanh and sigmoid are other numbers."""
-    for transfer, slope in (("linear", 0.01), ("relu", 0.01), ("leaky_relu", 0.3)):
-        gain = nn.init.calculate_gain(transfer, slope)
-        assert gain**2 == pytest.approx(1 / transfer_factors(transfer, 1.0, slope).forward, rel=1e-12)
-    ours = {t: transfer_factors(t).forward ** -0.5 for t in ("tanh", "sigmoid")}
+    for activation, slope in (("linear", 0.01), ("relu", 0.01), ("leaky_relu", 0.3)):
+        gain = nn.init.calculate_gain(activation, slope)
+        assert gain**2 == pytest.approx(1 / activation_factors(activation, 1.0, slope).forward, rel=1e-12)
+    ours = {t: activation_factors(t).forward ** -0.5 for t in ("tanh", "sigmoid")}
     assert ours == pytest.approx({"tanh": 1.5925, "sigmoid": 1.8462}, abs=1e-4)
     assert nn.init.calculate_gain("tanh") == 5 / 3
     assert nn.init.calculate_gain("sigmoid") == 1
@@ -160,12 +167,12 @@ def test_terms_at_the_margins_by_hand() -> None:
     assert first.out == pytest.approx(5 * 2.6**2)
 
 
-def stack(transfer: Transfer, depth: int, widths: Sequence[int] = (512,)) -> nn.Sequential:
+def stack(activation: Activation, depth: int, widths: Sequence[int] = (512,)) -> nn.Sequential:
     """Linear layers with the function between them; ``widths`` are gone through in turn."""
     layers: list[nn.Module] = []
     for i in range(depth):
         sizes = widths[i % len(widths)], widths[(i + 1) % len(widths)]
-        layers += [signal_by_init.FUNCTIONS[transfer](), nn.utils.skip_init(nn.Linear, *sizes)]
+        layers += [signal_by_init.FUNCTIONS[activation](), nn.utils.skip_init(nn.Linear, *sizes)]
     return nn.Sequential(*layers[1:]).requires_grad_(False)
 
 
@@ -180,19 +187,19 @@ def ratio(network: nn.Sequential, direction: Direction, images: Tensor) -> float
 
 
 def mean_ratios(
-    transfer: Transfer, init: Init, depth: int, directions: Sequence[Direction], seeds: int = 30
+    activation: Activation, init: Init, depth: int, directions: Sequence[Direction], seeds: int = 30
 ) -> dict[Direction, float]:
-    network, found = stack(transfer, depth), dict.fromkeys(directions, 0.0)
+    network, found = stack(activation, depth), dict.fromkeys(directions, 0.0)
     for seed in range(seeds):
         torch.manual_seed(seed)
-        initialise(network, init, transfer)
+        initialise(network, init, activation)
         for direction in directions:
             found[direction] += ratio(network, direction, torch.randn(8, 512)) / seeds
     return found
 
 
 @pytest.mark.parametrize(
-    ("transfer", "init", "directions"),
+    ("activation", "init", "directions"),
     [
         # Of one width the two formulas are one for these, so that both directions are kept.
         ("linear", "backward", ("forward", "backward")),
@@ -204,19 +211,21 @@ def mean_ratios(
         ("sigmoid", "backward", ("backward",)),
     ],
 )
-def test_variance_is_kept_through_100_layers(transfer: Transfer, init: Init, directions: Sequence[Direction]) -> None:
-    for direction, mean in mean_ratios(transfer, init, 100, directions).items():
+def test_variance_is_kept_through_100_layers(
+    activation: Activation, init: Init, directions: Sequence[Direction]
+) -> None:
+    for direction, mean in mean_ratios(activation, init, 100, directions).items():
         assert 0.5 < mean < 2, direction
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize("transfer", ["gelu", "silu"])
-def test_variance_is_kept_through_10_layers(transfer: Transfer, direction: Direction) -> None:
-    assert 0.5 < mean_ratios(transfer, direction, 10, (direction,))[direction] < 2
+@pytest.mark.parametrize("activation", ["gelu", "silu"])
+def test_variance_is_kept_through_10_layers(activation: Activation, direction: Direction) -> None:
+    assert 0.5 < mean_ratios(activation, direction, 10, (direction,))[direction] < 2
 
 
 @pytest.mark.parametrize(
-    ("transfer", "init", "direction"),
+    ("activation", "init", "direction"),
     [
         ("linear", "torch", "forward"),
         ("linear", "normal", "backward"),
@@ -231,13 +240,13 @@ def test_variance_is_kept_through_10_layers(transfer: Transfer, direction: Direc
     ],
 )
 def test_wrong_initialisation_leaves_by_orders_of_magnitude(
-    transfer: Transfer, init: Init, direction: Direction
+    activation: Activation, init: Init, direction: Direction
 ) -> None:
     torch.manual_seed(0)
-    network = stack(transfer, 100)
+    network = stack(activation, 100)
     for layer in weight_layers(network):
         layer.reset_parameters()
-    initialise(network, init, transfer)
+    initialise(network, init, activation)
     found = ratio(network, direction, torch.randn(8, 512))
     assert not 1e-2 < found < 1e2
 
@@ -250,24 +259,24 @@ def test_weights_for_another_function_leave_by_orders_of_magnitude() -> None:
     assert ratio(network, "forward", torch.randn(8, 512)) < 2**-90
 
 
-@pytest.mark.parametrize("transfer", ["tanh", "sigmoid", "gelu", "silu"])
-def test_backward_takes_g0_where_the_signal_is(transfer: Transfer) -> None:
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "gelu", "silu"])
+def test_backward_takes_g0_where_the_signal_is(activation: Activation) -> None:
     """G0 · n_out · Var[w] is 1 with the G0 that the network's own signal has, which is not that at variance 1."""
     torch.manual_seed(0)
-    network = stack(transfer, 8, widths=(512, 2048))
-    initialise(network, "backward", transfer)
+    network = stack(activation, 8, widths=(512, 2048))
+    initialise(network, "backward", activation)
     z, at_one = network[0](torch.randn(64, 512)), []
     for function, layer in zip(network[1::2], network[2::2], strict=True):
         inputs = z.requires_grad_()
         (slope,) = torch.autograd.grad(function(inputs).sum(), inputs)
         spread = layer.out_features * layer.weight.var().item()
         assert slope.square().mean().item() * spread == pytest.approx(1, rel=0.1)
-        at_one.append(transfer_factors(transfer).backward * spread)
+        at_one.append(activation_factors(activation).backward * spread)
         z = layer(function(z)).detach()
     assert max(abs(one - 1) for one in at_one) > 0.2
-    initialise(network, "backward", transfer, normalised=True)
+    initialise(network, "backward", activation, normalised=True)
     last = network[-1]
-    assert transfer_factors(transfer).backward * last.out_features * last.weight.var().item() == pytest.approx(
+    assert activation_factors(activation).backward * last.out_features * last.weight.var().item() == pytest.approx(
         1, rel=0.02
     )
 
@@ -280,20 +289,20 @@ def test_gelu_and_silu_have_an_unstable_fixed_point() -> None:
     assert min(later["gelu"], later["silu"]) > 1.1
 
 
-def _elasticity(transfer: Transfer, step: float = 1e-4) -> float:
+def _elasticity(activation: Activation, step: float = 1e-4) -> float:
     """d log Var[z_l] / d log Var[z_{l-1}] at 1."""
-    high, low = (v * transfer_factors(transfer, v).forward for v in (1 + step, 1 - step))
+    high, low = (v * activation_factors(activation, v).forward for v in (1 + step, 1 - step))
     return (math.log(high) - math.log(low)) / (2 * step)
 
 
 def test_gelu_and_silu_diverge_with_depth() -> None:
     """Images of variance 1.5 and 0.5: behind 60 layers the variance is far above or below, but a tanh's is right."""
-    for transfer in ("gelu", "silu", "tanh"):
+    for activation in ("gelu", "silu", "tanh"):
         torch.manual_seed(0)
-        network, images = stack(transfer, 60, widths=(1024,)), torch.randn(8, 1024)
-        initialise(network, "forward", transfer)  # type: ignore[arg-type]
+        network, images = stack(activation, 60, widths=(1024,)), torch.randn(8, 1024)
+        initialise(network, "forward", activation)  # type: ignore[arg-type]
         bright, dim = (network(images * math.sqrt(v)).var().item() for v in (1.5, 0.5))
-        if transfer == "tanh":
+        if activation == "tanh":
             assert 0.8 < dim / bright < 1.25
         else:
             assert bright > 100
@@ -328,7 +337,7 @@ def test_every_architecture_of_ours_takes_init() -> None:
 def test_mistakes_end_in_a_line() -> None:
     with pytest.raises(UserError, match=r"init is one of backward, .*, not 'kaiming'"):
         initialise(nn.Linear(2, 2), "kaiming")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"transfer is one of linear, relu, .*, not 'elu'"):
+    with pytest.raises(UserError, match=r"activation is one of linear, relu, .*, not 'elu'"):
         initialise(nn.Linear(2, 2), "forward", "elu")  # type: ignore[arg-type]
 
 

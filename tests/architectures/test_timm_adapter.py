@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.architectures import timm as adapter
-from zoo.architectures.base import weights_follow
+from zoo.architectures.base import skip_pretrained
 from zoo.architectures.timm import Timm
 from zoo.errors import UserError
 
@@ -146,10 +146,10 @@ def test_pretrained_for_other_channels(fetched: dict[str, Tensor], images: Tenso
 
 
 def test_names_of_the_weights_classes() -> None:
-    names = Timm.own_classes({"name": "resnet18.a1_in1k", "pretrained": True})
+    names = Timm.pretrained_classes({"name": "resnet18.a1_in1k", "pretrained": True})
     assert (len(names), names[285]) == (1000, "Egyptian cat")
-    assert len(Timm.own_classes({"name": "vit_base_patch16_224.augreg_in21k", "pretrained": True})) == 21843
-    assert Timm.own_classes({"name": "resnet18.a1_in1k"}) == []
+    assert len(Timm.pretrained_classes({"name": "vit_base_patch16_224.augreg_in21k", "pretrained": True})) == 21843
+    assert Timm.pretrained_classes({"name": "resnet18.a1_in1k"}) == []
 
 
 def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,5 +164,5 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
         "timm's weights of resnet18.a1_in1k could not be fetched from huggingface.co/timm/resnet18.a1_in1k (name or "
         "service not known); without a network, EfficientNetLite0 brings its ImageNet weights along"
     )
-    with weights_follow():  # a checkpoint has them
+    with skip_pretrained():  # a checkpoint has them
         assert Timm("resnet18.a1_in1k", pretrained=True).mean == (0.485, 0.456, 0.406)

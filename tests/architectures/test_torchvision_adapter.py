@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from zoo.architectures.base import weights_follow
+from zoo.architectures.base import skip_pretrained
 from zoo.architectures.torchvision import TorchVision
 from zoo.errors import UserError
 
@@ -182,9 +182,9 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_of_the_weights_classes() -> None:
-    names = TorchVision.own_classes({"name": "resnet18", "weights": "DEFAULT"})
+    names = TorchVision.pretrained_classes({"name": "resnet18", "weights": "DEFAULT"})
     assert (len(names), names[285]) == (1000, "Egyptian cat")
-    assert TorchVision.own_classes({"name": "resnet18"}) == []
+    assert TorchVision.pretrained_classes({"name": "resnet18"}) == []
 
 
 def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
         "models/resnet18-f37072fd.pth (<urlopen error name or service not known>); without a network, "
         "EfficientNetLite0 brings its ImageNet weights along"
     )
-    with weights_follow():  # a checkpoint has them
+    with skip_pretrained():  # a checkpoint has them
         network = TorchVision("resnet18", weights="DEFAULT", num_classes=4)
     assert network.mean == (0.485, 0.456, 0.406)
     assert isinstance(network.network.fc, nn.Linear)

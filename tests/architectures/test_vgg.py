@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from zoo.architectures.base import parameter_count, weights_follow
+from zoo.architectures.base import parameter_count, skip_pretrained
 from zoo.architectures.vgg import VGG
 from zoo.errors import UserError
 from zoo.testing.architectures import randomise
@@ -112,8 +112,8 @@ def test_torchvision_s_weights_by_name(fetched: dict[str, torch.Tensor], monkeyp
     assert torch.equal(averaged.layers.conv5_4.weight, ours.layers.conv5_4.weight)
     grey = VGG(0, in_channels=1, depth=19, weights="DEFAULT")
     torch.testing.assert_close(grey.layers.conv1_1.weight, ours.layers.conv1_1.weight.sum(1, keepdim=True))
-    assert VGG.own_classes({"depth": 19, "weights": "DEFAULT"})[:2] == ["tench", "goldfish"]
-    with weights_follow():
+    assert VGG.pretrained_classes({"depth": 19, "weights": "DEFAULT"})[:2] == ["tench", "goldfish"]
+    with skip_pretrained():
         assert VGG(0, depth=19, weights="DEFAULT").mean == ours.mean
     assert len(asked) == 3
 

@@ -5,7 +5,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from zoo.data.files import (
-    Pictures,
+    PredictFiles,
     UnreadableImage,
     central,
     collate_pictures,
@@ -185,7 +185,7 @@ def test_unreadable_pictures_leave_the_others(tmp_path):
     good = str(save(gradient(), tmp_path / "good.png"))
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"x")
-    files = Pictures([good, str(bad), good], [8, 10], 3)
+    files = PredictFiles([good, str(bad), good], [8, 10], 3)
     pixels, names, failures = collate_pictures([files[i] for i in range(3)])
     assert pixels.shape == (2, 3, 8, 10)
     assert names == [good, good]

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import Dataset
 from zoo_toys.data import ToyTensors
 
-from zoo.data.loading import Loader, Rows, TensorSource, key, split_indices
+from zoo.data.loading import Loader, Rows, TensorSource, derive_seed, split_indices
 from zoo.errors import UserError
 
 
@@ -142,9 +142,9 @@ def test_stratified_split():
 
 
 def test_keys_are_far_apart_and_ordered():
-    keys = {key(a, b) for a in range(60) for b in range(60)}
+    keys = {derive_seed(a, b) for a in range(60) for b in range(60)}
     assert len(keys) == 3600
     assert all(0 <= k < 2**63 for k in keys)
-    assert key(1, 2) != key(2, 1)
-    bits = sum(bin(key(1, n) ^ key(1, n + 1)).count("1") for n in range(200)) / 200
+    assert derive_seed(1, 2) != derive_seed(2, 1)
+    bits = sum(bin(derive_seed(1, n) ^ derive_seed(1, n + 1)).count("1") for n in range(200)) / 200
     assert 28 < bits < 35

@@ -129,7 +129,7 @@ def test_the_cat_comes_with_a_package_and_may_be_seen_whole(subject):
 def test_the_cat_is_lit():
     """Two thirds of Grad-CAM's heat and its peak lie on the face; beside the cat, at the right, it is dark."""
     network = EfficientNetLite0().eval()
-    names = network.own_classes({})
+    names = network.pretrained_classes({})
     facts = Facts(num_classes=1000, in_channels=3, image_size=[224, 224], class_names=names)
     found = Subject(network, facts, Normalize(network, facts), "test")
     images = found.image(None, whole=True)[None]

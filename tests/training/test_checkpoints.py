@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from zoo.errors import UserError
-from zoo.training.checkpoints import WholeFileIO, find_last, read, resolve
+from zoo.training.checkpoints import AtomicCheckpointIO, find_last, read, resolve
 
 CONTENT = {"state_dict": {"w": torch.arange(5.0)}}
 
 
 def test_a_failed_write_leaves_what_was_there(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = workspace / "last.ckpt"
-    WholeFileIO().save_checkpoint(CONTENT, path)
+    AtomicCheckpointIO().save_checkpoint(CONTENT, path)
     before = path.read_bytes()
     real = torch.save
 
@@ -25,7 +25,7 @@ def test_a_failed_write_leaves_what_was_there(workspace: Path, monkeypatch: pyte
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match=r"last\.ckpt could not be written: .*No space left"):
-        WholeFileIO().save_checkpoint({"state_dict": {}}, path)
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, path)
     assert path.read_bytes() == before
     assert [p.name for p in workspace.iterdir()] == ["last.ckpt"], "no temporary file is left"
 
@@ -34,14 +34,14 @@ def test_a_failed_write_leaves_what_was_there(workspace: Path, monkeypatch: pyte
 def test_the_target_is_never_half_written(call: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever system call fails, the target is the old file or the new one."""
     path = workspace / "last.ckpt"
-    WholeFileIO().save_checkpoint(CONTENT, path)
+    AtomicCheckpointIO().save_checkpoint(CONTENT, path)
 
     def fail(*args: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), fail)
     with pytest.raises(UserError, match="Input/output error"):
-        WholeFileIO().save_checkpoint({"state_dict": {"w": torch.zeros(1)}}, path)
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(1)}}, path)
     assert torch.equal(read(path)["state_dict"]["w"], torch.arange(5.0))
 
 
@@ -50,14 +50,14 @@ def test_the_file_is_synced_before_it_takes_its_name(workspace: Path, monkeypatc
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (done.append("sync"), fsync(handle))[1])
     monkeypatch.setattr(Path, "replace", lambda self, to: (done.append("rename"), replace(self, to))[1])
-    WholeFileIO().save_checkpoint(CONTENT, workspace / "last.ckpt")
+    AtomicCheckpointIO().save_checkpoint(CONTENT, workspace / "last.ckpt")
     assert done == ["sync", "rename", "sync"], "the file, its name, the folder that holds the name"
 
 
 def test_last_is_the_newest_whole_one(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i, name in enumerate(("old", "new", "damaged")):
         path = Path("runs/x") / name / "checkpoints" / "last.ckpt"
-        WholeFileIO().save_checkpoint(CONTENT, path)
+        AtomicCheckpointIO().save_checkpoint(CONTENT, path)
         if name == "damaged":
             path.write_bytes(path.read_bytes()[:-100])
         os.utime(path, (1e9 + i, 1e9 + i))
@@ -70,7 +70,7 @@ def test_last_is_the_newest_whole_one(workspace: Path, capsys: pytest.CaptureFix
 def test_a_run_folder_means_its_best(workspace: Path) -> None:
     folder = Path("runs/x/1/checkpoints")
     for name in ("last", "best"):
-        WholeFileIO().save_checkpoint(CONTENT, folder / f"{name}.ckpt")
+        AtomicCheckpointIO().save_checkpoint(CONTENT, folder / f"{name}.ckpt")
     assert resolve("runs/x/1") == folder / "best.ckpt"
     (folder / "best.ckpt").unlink()
     assert resolve("runs/x/1") == folder / "last.ckpt"

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from zoo import load
 from zoo.errors import UserError
 from zoo.training.checkpoints import read
-from zoo.training.optimizers import Muon, Together, orthogonalised
+from zoo.training.optimizers import MultiOptimizer, Muon, orthogonalised
 from zoo.training.schedulers import WarmupCosine
 
 # Orthogonalisation
@@ -97,12 +97,12 @@ def test_biases_are_refused() -> None:
         Muon([nn.Parameter(torch.zeros(3))])
 
 
-# Together
+# MultiOptimizer
 
 
-def pair() -> tuple[nn.Parameter, nn.Parameter, Together]:
+def pair() -> tuple[nn.Parameter, nn.Parameter, MultiOptimizer]:
     weight, bias = filters(), nn.Parameter(torch.ones(5))
-    return weight, bias, Together([Muon([weight], lr=0.1), SGD([bias], lr=0.5, momentum=0.9)])
+    return weight, bias, MultiOptimizer([Muon([weight], lr=0.1), SGD([bias], lr=0.5, momentum=0.9)])
 
 
 def test_one_step_is_one_of_each() -> None:
@@ -149,7 +149,7 @@ def test_one_cycle_wants_a_momentum_in_each() -> None:
     *_, both = pair()
     OneCycleLR(both, max_lr=1.0, total_steps=10)
     assert [g["momentum"] for g in both.param_groups] == [0.95, 0.95]
-    mixed = Together([Muon([filters()]), Adam([nn.Parameter(torch.ones(2))])])
+    mixed = MultiOptimizer([Muon([filters()]), Adam([nn.Parameter(torch.ones(2))])])
     with pytest.raises(ValueError, match="momentum"):
         OneCycleLR(mixed, max_lr=1.0, total_steps=10)
     OneCycleLR(mixed, max_lr=1.0, total_steps=10, cycle_momentum=False)
@@ -157,9 +157,9 @@ def test_one_cycle_wants_a_momentum_in_each() -> None:
 
 @pytest.mark.parametrize("second", [partial(SGD, momentum=0.9), partial(Adam, foreach=False)])
 def test_state_goes_on_exactly(second: Any) -> None:
-    def made() -> tuple[nn.Parameter, nn.Parameter, Together]:
+    def made() -> tuple[nn.Parameter, nn.Parameter, MultiOptimizer]:
         weight, bias = filters(), nn.Parameter(torch.ones(5))
-        return weight, bias, Together([Muon([weight], lr=0.1), second([bias], lr=0.5)])
+        return weight, bias, MultiOptimizer([Muon([weight], lr=0.1), second([bias], lr=0.5)])
 
     weight, bias, whole = made()
     step_with(whole, weight, bias)
@@ -188,7 +188,7 @@ def test_copies_are_whole() -> None:
 
 def test_several_losses_a_step_are_refused() -> None:
     with pytest.raises(UserError, match="LBFGS"):
-        Together([LBFGS([filters()]), SGD([nn.Parameter(torch.ones(2))])])
+        MultiOptimizer([LBFGS([filters()]), SGD([nn.Parameter(torch.ones(2))])])
 
 
 # In a run

@@ -103,7 +103,7 @@ def test_a_key_without_network_goes_offline_in_one_line(workspace: Path, monkeyp
     monkeypatch.setattr(wandb, "login", lambda **kwargs: True)
     with server:
         monkeypatch.setattr(wandb.setup().settings, "base_url", url)
-        assert zoo_wandb.settle(workspace) == "offline"
+        assert zoo_wandb.configure_wandb(workspace) == "offline"
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert "offline" in out
@@ -111,7 +111,7 @@ def test_a_key_without_network_goes_offline_in_one_line(workspace: Path, monkeyp
 
 
 def test_without_an_account_there_is_no_prompt(workspace: Path, zoo_process, monkeypatch) -> None:
-    code = "from zoo.training import wandb; from pathlib import Path; print(wandb.settle(Path('x')))"
+    code = "from zoo.training import wandb; from pathlib import Path; print(wandb.configure_wandb(Path('x')))"
     import subprocess
 
     env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")} | {"HOME": str(workspace)}

@@ -59,7 +59,7 @@ class Architecture(LightningModule, ABC):
         """The network's output; see the role's call in the documentation."""
 
     @classmethod
-    def own_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
+    def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
         """Names of the classes that ready weights tell apart, in the order of the output; empty without such weights.
 
         Args:
@@ -176,22 +176,22 @@ def check_size(name: str, images: Tensor, smallest: int) -> None:
         raise UserError(f"{name} needs images of at least {smallest}×{smallest} pixels, not {height}×{width}")
 
 
-_WEIGHTS_FOLLOW: ContextVar[bool] = ContextVar("weights_follow", default=False)
+_SKIP_PRETRAINED: ContextVar[bool] = ContextVar("skip_pretrained", default=False)
 
 
 @contextmanager
-def weights_follow() -> Iterator[None]:
+def skip_pretrained() -> Iterator[None]:
     """Networks built in here get all their weights from a checkpoint, so none looks for pretrained ones."""
-    token = _WEIGHTS_FOLLOW.set(True)
+    token = _SKIP_PRETRAINED.set(True)
     try:
         yield
     finally:
-        _WEIGHTS_FOLLOW.reset(token)
+        _SKIP_PRETRAINED.reset(token)
 
 
-def wants_pretrained() -> bool:
-    """Whether a network that is to start from pretrained weights must find them now; see ``weights_follow``."""
-    return not _WEIGHTS_FOLLOW.get()
+def should_load_pretrained() -> bool:
+    """Whether a network that is to start from pretrained weights must find them now; see ``skip_pretrained``."""
+    return not _SKIP_PRETRAINED.get()
 
 
 def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:

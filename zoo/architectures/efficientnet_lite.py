@@ -17,7 +17,7 @@ from timm.data import ImageNetInfo
 from timm.models import adapt_input_conv
 from torch import Tensor
 
-from zoo.architectures.base import wants_pretrained
+from zoo.architectures.base import should_load_pretrained
 from zoo.architectures.timm import Timm
 from zoo.errors import UserError
 
@@ -48,14 +48,14 @@ class EfficientNetLite0(Timm):
         self, num_classes: int = 1000, in_channels: int = 3, weights: Literal["imagenet"] | None = "imagenet"
     ) -> None:
         super().__init__(NETWORK, num_classes=num_classes, in_channels=in_channels)
-        if weights == "imagenet" and wants_pretrained():
+        if weights == "imagenet" and should_load_pretrained():
             own, given = self.network.state_dict(), imagenet_weights()
             given["conv_stem.weight"] = adapt_input_conv(in_channels, given["conv_stem.weight"])
             same = {name: given[name] for name in own if own[name].shape == given[name].shape}  # all but another head
             self.network.load_state_dict(same, strict=False)
 
     @classmethod
-    def own_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
+    def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
         """ImageNet's thousand, unless its weights are left out."""
         return list(ImageNetInfo().label_descriptions()) if arguments.get("weights", "imagenet") else []
 

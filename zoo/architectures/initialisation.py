@@ -1,6 +1,6 @@
 """Weights that keep the variance of the signal, forward, backward, or as a compromise of both.
 
-Layers z_l = W_l f_l(z_{l-1}), where f_l is the transfer function *in front of* W_l (f_1 is the identity: the first
+Layers z_l = W_l f_l(z_{l-1}), where f_l is the activation *in front of* W_l (f_1 is the identity: the first
 layer sees the images, of variance 1). With weights of mean 0 that do not depend on each other
 
     forward:   Var[z_l]          = n_in  · Var[w_l] · E[f_l(z)²]  and z ~ N(0, Var[z_{l-1}])
@@ -28,13 +28,13 @@ from torch.nn.modules.conv import _ConvNd
 from zoo.errors import UserError
 
 Init = Literal["backward", "forward", "compromise", "normal", "torch"]
-Transfer = Literal["linear", "relu", "leaky_relu", "tanh", "scaled_tanh", "sigmoid", "gelu", "silu"]
+Activation = Literal["linear", "relu", "leaky_relu", "tanh", "scaled_tanh", "sigmoid", "gelu", "silu"]
 
 
 def initialise(
     network: nn.Module,
     init: Init,
-    transfer: Transfer = "relu",
+    activation: Activation = "relu",
     normalised: bool = False,
     negative_slope: float = 0.01,
     image_shape: Sequence[int] | None = None,
@@ -42,30 +42,30 @@ def initialise(
     """Draw the weights of every convolution and linear layer anew, from N(0, Var[w]), and set their biases to 0.
 
     Layers are taken in the order of their definition; other layers (normalisation, embeddings, custom weights) are left
-    as they are. What lies between a transfer function and the next weights (pooling, dropout, response normalisation)
+    as they are. What lies between a activation and the next weights (pooling, dropout, response normalisation)
     is not counted.
 
     Args:
         network: changed in place.
         init: ``backward``, ``forward``, ``compromise``; ``normal`` is N(0, 0.01²) for every layer, without care;
             ``torch`` leaves PyTorch's own weights and biases.
-        transfer: the network's transfer function, in front of every weight layer but the first.
-        normalised: batch norm holds the variance in front of every transfer function at 1, so that it isn't followed
+        activation: the network's activation, in front of every weight layer but the first.
+        normalised: batch norm holds the variance in front of every activation at 1, so that it isn't followed
             from layer to layer (which would need the layers to be a chain).
         negative_slope: of ``leaky_relu``.
         image_shape: (C, H, W) of the images that a chain of layers is made for: terms that filters at the margins lack,
             where they see padding, are then not counted as terms (see ``fans_on_maps``).
 
     Raises:
-        UserError: there is no such init or transfer function.
+        UserError: there is no such init or activation.
     """
     _check("init", init, get_args(Init))
-    _check("transfer", transfer, get_args(Transfer))
+    _check("activation", activation, get_args(Activation))
     if init == "torch":
         return
     layers = list(weight_layers(network))
     terms = [fans(layer) for layer in layers] if image_shape is None else fans_on_maps(network, image_shape)
-    variances = weight_variances(terms, init, transfer, normalised, negative_slope)
+    variances = weight_variances(terms, init, activation, normalised, negative_slope)
     for layer, variance in zip(layers, variances, strict=True):
         nn.init.normal_(layer.weight, 0.0, math.sqrt(variance))
         if layer.bias is not None:
@@ -82,7 +82,7 @@ class Fans(NamedTuple):
 def weight_variances(
     fans: Sequence[Fans],
     init: Init,
-    transfer: Transfer = "relu",
+    activation: Activation = "relu",
     normalised: bool = False,
     negative_slope: float = 0.01,
 ) -> list[float]:
@@ -92,11 +92,11 @@ def weight_variances(
     variances: list[float] = []
     signal, function = 1.0, "linear"
     for layer in fans:
-        factors = transfer_factors(function, signal, negative_slope)
+        factors = activation_factors(function, signal, negative_slope)
         forward, backward = layer.into * factors.forward, layer.out * factors.backward
         denominator = {"forward": forward, "backward": backward, "compromise": (forward + backward) / 2}[init]
         variances.append(1 / denominator)
-        function = transfer
+        function = activation
         if not normalised:
             signal *= forward / denominator
     return variances
@@ -195,7 +195,7 @@ def _terms(chain: Sequence[Tensor]) -> list[float]:
 
 
 class Factors(NamedTuple):
-    """What a transfer function f does to variances, for z ~ N(0, v).
+    """What a activation f does to variances, for z ~ N(0, v).
 
     Args:
         forward: E[f(z)²] / v.
@@ -207,18 +207,18 @@ class Factors(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def transfer_factors(transfer: str, variance: float = 1.0, negative_slope: float = 0.01) -> Factors:
-    """The factors of a transfer function at this variance of its input: closed forms where f has a kink, else a sum.
+def activation_factors(activation: str, variance: float = 1.0, negative_slope: float = 0.01) -> Factors:
+    """The factors of a activation at this variance of its input: closed forms where f has a kink, else a sum.
 
     A quadrature rule does not see where in its interval a kink is; the rest are smooth, and for these the trapezium
     rule on ±12 deviations is exact to rounding.
     """
-    if transfer in ("linear", "relu", "leaky_relu"):
-        slope = {"linear": 1.0, "relu": 0.0, "leaky_relu": negative_slope}[transfer]
+    if activation in ("linear", "relu", "leaky_relu"):
+        slope = {"linear": 1.0, "relu": 0.0, "leaky_relu": negative_slope}[activation]
         return Factors((1 + slope**2) / 2, (1 + slope**2) / 2)
     unit = torch.linspace(-12, 12, 4801, dtype=torch.float64, device="cpu")
     density = torch.exp(-(unit**2) / 2) / math.sqrt(2 * math.pi) * 0.005
-    value, derivative = SMOOTH[transfer](math.sqrt(variance) * unit)
+    value, derivative = SMOOTH[activation](math.sqrt(variance) * unit)
     return Factors(float(value**2 @ density) / variance, float(derivative**2 @ density))
 
 

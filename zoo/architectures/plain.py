@@ -4,7 +4,7 @@ CIFAR's ResNet without its shortcuts: 3×3 convolutions in three groups of 16, 3
 the resolution of the one before, the mean over the map, a linear layer. With batch normalisation behind every
 convolution, as in the paper, or without any, to see what depth does to a network that has neither.
 
-Deviations: any depth, not only 6n+2 (convolutions that do not divide by three go to the first groups); other transfer
+Deviations: any depth, not only 6n+2 (convolutions that do not divide by three go to the first groups); other activation
 functions. Without normalisation, convolutions have biases. The last layer's weights start as the others do.
 """
 
@@ -34,8 +34,8 @@ class PlainNet(Architecture):
         depth: number of weight layers, from 5 on.
         width: factor on every layer's channels; 1.0 is the paper's.
         norm: ``batch`` behind every convolution, or ``none``.
-        activation: the transfer function.
-        init: of the weights, for this transfer function; see ``zoo.architectures.initialisation``.
+        activation: the activation.
+        init: of the weights, for this activation; see ``zoo.architectures.initialisation``.
         image_size: height and width of the images that the weights are drawn for. Without normalisation, what is lost
             at the margins of small maps adds up with depth; other sizes can be used all the same.
 
@@ -44,7 +44,7 @@ class PlainNet(Architecture):
         (B, C', H / 4, W / 4) without classes
 
     Raises:
-        UserError: there is no such transfer function or norm, a number is out of range, or images are too small.
+        UserError: there is no such activation or norm, a number is out of range, or images are too small.
     """
 
     example: ClassVar[dict[str, Any]] = {"num_classes": 4, "depth": 9, "width": 0.25}
@@ -78,11 +78,11 @@ class PlainNet(Architecture):
         self.layers.append(nn.Conv2d(in_channels, channels, 3, stride, 1, bias=norm == "none"))
         if norm == "batch":
             self.layers.append(nn.BatchNorm2d(channels))
-        self.layers.append(_transfer(activation))
+        self.layers.append(_activation(activation))
 
     @property
     def stages(self) -> list[Stage]:
-        """The last transfer function at each resolution."""
+        """The last activation at each resolution."""
         return self._stages
 
     def forward(self, images: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def group_sizes(depth: int) -> list[int]:
     return [each + 1 + (rest > 0), each + (rest > 1), each]
 
 
-def _transfer(name: Activation) -> nn.Module:
+def _activation(name: Activation) -> nn.Module:
     in_place = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "silu": nn.SiLU}
     if name in in_place:
         return in_place[name](inplace=True)

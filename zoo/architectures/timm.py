@@ -26,7 +26,7 @@ from zoo.architectures.base import (
     first_line,
     refuse_bad_size,
     refuse_options,
-    wants_pretrained,
+    should_load_pretrained,
 )
 from zoo.errors import UserError
 from zoo.registry import did_you_mean
@@ -88,7 +88,7 @@ class Timm(Architecture):
         arguments = {"num_classes": num_classes, "in_chans": in_channels, **(options or {})}
         if image_size is not None and cfg.fixed_input_size:
             arguments.setdefault("img_size", tuple(image_size))
-        self.network = _create(name, cfg, pretrained and wants_pretrained(), arguments)
+        self.network = _create(name, cfg, pretrained and should_load_pretrained(), arguments)
         if pretrained:
             self.mean, self.std = by_channel(cfg.mean, in_channels), by_channel(cfg.std, in_channels)
         self._indices = _last_of_each_reduction(self.network.feature_info)
@@ -98,7 +98,7 @@ class Timm(Architecture):
             refuse_bad_size(self, name, in_channels, image_size)
 
     @classmethod
-    def own_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
+    def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
         """Those of the pretrained weights, where they are one of timm's sets of ImageNet's classes."""
         if not arguments.get("pretrained"):
             return []

@@ -35,7 +35,7 @@ from zoo.architectures.base import (
     first_line,
     refuse_bad_size,
     refuse_options,
-    wants_pretrained,
+    should_load_pretrained,
 )
 from zoo.errors import UserError
 from zoo.registry import did_you_mean
@@ -103,7 +103,7 @@ class TorchVision(Architecture):
         self.mean, self.std = by_channel(mean, in_channels), by_channel(std, in_channels)
 
     @classmethod
-    def own_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
+    def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
         """Those of the pretrained weights."""
         weights = find_weights(arguments["name"], arguments.get("weights"))
         return list(weights.meta["categories"] or ()) if weights else []
@@ -234,7 +234,7 @@ def fetching(weights: WeightsEnum) -> Iterator[None]:
 
 def _create(name: str, weights: WeightsEnum | None, num_classes: int, arguments: dict[str, Any]) -> nn.Module:
     """The network, with as many classes; with weights of another number, under a new last layer."""
-    load = weights if wants_pretrained() else None
+    load = weights if should_load_pretrained() else None
     try:
         if load is None:
             alone = {"aux_logits": False, "init_weights": True} if name in INCEPTIONS else {}

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.base import Architecture, Stage, by_channel, check_size, scaled, wants_pretrained
+from zoo.architectures.base import Architecture, Stage, by_channel, check_size, scaled, should_load_pretrained
 from zoo.architectures.initialisation import Init, initialise
 from zoo.errors import UserError
 
@@ -106,7 +106,7 @@ class VGG(Architecture):
             raise UserError(f"VGG: {weights} has no classifier, so it is for num_classes 0 only")
         transforms = weights.transforms()
         self.mean, self.std = (by_channel(values, in_channels) for values in (transforms.mean, transforms.std))
-        if not wants_pretrained():
+        if not should_load_pretrained():
             return
         with fetching(weights):
             given = dict(weights.get_state_dict(progress=False, check_hash=True))
@@ -116,7 +116,7 @@ class VGG(Architecture):
         self.load_state_dict({k: t for k, t in given.items() if k in own and own[k].shape == t.shape}, strict=False)
 
     @classmethod
-    def own_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
+    def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
         """Those of the pretrained weights."""
         depth, norm, weights = (arguments.get(k, d) for k, d in (("depth", 16), ("norm", "none"), ("weights", None)))
         return list(_pretrained(depth, norm, weights).meta["categories"] or ()) if weights else []

@@ -26,15 +26,15 @@ from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.model_summary import ModelSummary
 
 from zoo import registry
-from zoo.architectures.base import weights_follow
+from zoo.architectures.base import skip_pretrained
 from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.factories import class_of, spec, takes
 from zoo.parsing import ZooParser, load_recipe, refuse_functions
-from zoo.parsing_errors import told_by
+from zoo.parsing_errors import user_message
 from zoo.tasks.base import Task
 from zoo.training import checkpoints, restore, run_folder, wandb
-from zoo.training.callbacks import Pictures, Plateau, Premises, RunCheckpoints, Stopped, progress
+from zoo.training.callbacks import PictureWriter, Plateau, RequireValidation, RunCheckpoints, Stopped, progress
 
 COMMANDS = ("fit", "validate", "test", "predict")
 # What a resumed run must not change: its optimiser's state, its splits or their order would no longer be its own; how
@@ -61,7 +61,7 @@ PLACES = ("dirpath", "dir", "root_dir", "filename", "name", "version", "sub_dir"
 LENGTH = ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_batches")
 
 
-class KeepRecipe(SaveConfigCallback):
+class SaveRecipe(SaveConfigCallback):
     """Writes the resolved recipe into the run's folder before the first step, and gives it to the loggers.
 
     Not before the network is built and a checkpoint's weights are in it: a run that is refused there leaves no file.
@@ -80,7 +80,7 @@ class KeepRecipe(SaveConfigCallback):
         path = self.cli.folder / run_folder.RECIPE
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return
-        with checkpoints.whole_file(run_folder.free(path)) as temporary:
+        with checkpoints.whole_file(run_folder.unused_path(path)) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -244,7 +244,7 @@ class ZooCLI(LightningCLI):
         args.save_dir = str(self.folder)
         if not logger.class_path.endswith(".WandbLogger"):
             return
-        mode = wandb.settle(self.folder)
+        mode = wandb.configure_wandb(self.folder)
         args.project = args.get("project") if args.get("project") not in (None, "lightning_logs") else "zoo"
         args.name = args.get("name") or f"{self._label()}-{self.folder.name}"
         record = checkpoints.run_record(self.checkpoint) if self.checkpoint_path else {}
@@ -260,7 +260,7 @@ class ZooCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, ImportError) as error:
-            raise UserError(told_by(error)) from error
+            raise UserError(user_message(error)) from error
         if self.subcommand == "fit":
             self._refuse_synchronising_on_cpus()
         if self.subcommand == "fit" and self.checkpoint_path:
@@ -296,9 +296,9 @@ class ZooCLI(LightningCLI):
         plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
         for plugin in plugins:
             if getattr(plugin, "checkpoint_io", plugin) is None:  # one that wraps another, as AsyncCheckpointIO does
-                plugin.checkpoint_io = checkpoints.WholeFileIO()
+                plugin.checkpoint_io = checkpoints.AtomicCheckpointIO()
         if not any(isinstance(p, CheckpointIO) for p in plugins):
-            plugins.append(checkpoints.WholeFileIO())
+            plugins.append(checkpoints.AtomicCheckpointIO())
         own = config.get("callbacks") or []
         own = list(own) if isinstance(own, list | tuple) else [own]
         callbacks = [*own, *self._callbacks(config, own)]
@@ -306,8 +306,8 @@ class ZooCLI(LightningCLI):
         return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, enable_progress_bar=bar, **kwargs)
 
     def _callbacks(self, config: Any, own: Sequence[Any]) -> list[Any]:
-        self.drawer = Pictures(self.folder / "pictures")
-        added: list[Any] = [Plateau(), Premises(), self.drawer]
+        self.drawer = PictureWriter(self.folder / "pictures")
+        added: list[Any] = [Plateau(), RequireValidation(), self.drawer]
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in own):
             added.append(progress())
         self.saver: RunCheckpoints | None = None
@@ -336,7 +336,7 @@ class ZooCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """With a checkpoint, every network's weights come from it."""
-        with weights_follow() if self.checkpoint_path else nullcontext():
+        with skip_pretrained() if self.checkpoint_path else nullcontext():
             super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:
@@ -397,7 +397,7 @@ class ZooCLI(LightningCLI):
     def _say_untrained(self, task: Task) -> None:
         """Say it where the weights are neither a checkpoint's nor ready ones for these classes."""
         given = self.checkpoint_path or (self.config[self.subcommand].model.get("init_args") or {}).get("weights")
-        ready = bool(task.own_classes) and len(task.own_classes) == task.facts.get("num_classes")
+        ready = bool(task.pretrained_classes) and len(task.pretrained_classes) == task.facts.get("num_classes")
         if self.trainer.is_global_zero and not given and not ready:
             print("zoo: without a checkpoint (--ckpt_path FILE) the network is untrained", file=sys.stderr, flush=True)
 
@@ -405,7 +405,7 @@ class ZooCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         if results:
-            path = run_folder.free(self.folder / "results.json")
+            path = run_folder.unused_path(self.folder / "results.json")
             path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         for name in sorted(results):
             print(f"{name} {results[name]:.4f}")
@@ -556,7 +556,7 @@ def _run(argv: list[str]) -> int:
 
     try:
         ZooCLI(
-            save_config_callback=KeepRecipe,
+            save_config_callback=SaveRecipe,
             trainer_defaults={
                 "enable_autolog_hparams": False,
                 "use_distributed_sampler": False,
@@ -575,9 +575,9 @@ def _run(argv: list[str]) -> int:
             raise
         raise UserError(" ".join(str(error).split())) from error
     except Exception as error:
-        from zoo.training.acceleration import explained
+        from zoo.training.acceleration import compile_error_message
 
-        if (line := explained(error)) is None:
+        if (line := compile_error_message(error)) is None:
             raise
         raise UserError(line) from error
     return 0

@@ -90,10 +90,10 @@ def _write(file: Path) -> None:
 def _import_all() -> None:
     import timm.optim  # noqa: F401  so that its classes are known, too
 
-    from zoo.parsing import mention
+    from zoo.parsing import import_and_allow
 
     for entry in registry.entries():
-        mention(entry.full_path)
+        import_and_allow(entry.full_path)
         if (reason := registry.failure(entry.name)) is not None:
             print(f"zoo: left out: {reason}", file=sys.stderr)
 

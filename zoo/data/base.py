@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import default_collate
 
-from zoo.data.loading import Loader, key, run_seed, seed_device_generators
+from zoo.data.loading import Loader, derive_seed, run_seed, seed_device_generators
 from zoo.errors import UserError
 from zoo.factories import spec
 from zoo.facts import Facts
@@ -127,7 +127,7 @@ class Data(LightningDataModule, ABC):
         """Seed the default generators for this step, so that dropout and augmentation are its pure function."""
         trainer = self.trainer
         if trainer is not None and trainer.training:
-            seed_device_generators(key(run_seed(), 1, trainer.fit_loop.total_batch_idx, trainer.global_rank))
+            seed_device_generators(derive_seed(run_seed(), 1, trainer.fit_loop.total_batch_idx, trainer.global_rank))
         return batch
 
     def state_dict(self) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-class Pictures(Dataset):
+class PredictFiles(Dataset):
     """Files as pairs of their pixels and their name; a file that can't be read gives its error in the pixels' place.
 
     Args:
@@ -204,14 +204,14 @@ Collated = tuple[Tensor, list[str], list[tuple[str, str]]]
 
 
 def collate_pictures(samples: Sequence[tuple[Tensor | UnreadableImage, str]]) -> Collated:
-    """A batch of ``Pictures``: pixels and names of those that could be read, and names and messages of the others."""
+    """A batch of ``PredictFiles``: pixels and names of those that can be read, names and messages of the others."""
     good = [(pixels, name) for pixels, name in samples if isinstance(pixels, Tensor)]
     bad = [(name, str(error)) for error, name in samples if not isinstance(error, Tensor)]
     pixels = torch.stack([pixels for pixels, _ in good]) if good else torch.empty(0)
     return pixels, [name for _, name in good], bad
 
 
-class ReadableOnly:
+class SkipUnreadable:
     """Batches of ``collate_pictures`` as (pixels, names); unreadable files are told to stderr and remembered.
 
     Args:

@@ -19,9 +19,9 @@ from torchvision.transforms.v2 import Transform
 
 from zoo.data.base import Data, Split
 from zoo.data.files import (
-    Pictures,
-    ReadableOnly,
+    PredictFiles,
     Region,
+    SkipUnreadable,
     central,
     collate_pictures,
     matching_files,
@@ -29,7 +29,7 @@ from zoo.data.files import (
     read_image,
 )
 from zoo.data.loading import Rows, TensorSource, run_seed, split_indices
-from zoo.data.transforms import Move, mean_and_std, move
+from zoo.data.transforms import GeometricTransform, mean_and_std, move
 from zoo.errors import UserError
 from zoo.factories import TransformFactory, build, plain
 from zoo.facts import Facts
@@ -170,7 +170,7 @@ class ImageClassification(Data):
             UserError: no file matches.
         """
         if split == "predict":
-            return Pictures(matching_files(self.files), *self._predict_shape()) if self.files else None
+            return PredictFiles(matching_files(self.files), *self._predict_shape()) if self.files else None
         if split not in self._splits:
             raise RuntimeError(f"call setup before samples({split!r})")
         found = self._splits[split]
@@ -195,7 +195,7 @@ class ImageClassification(Data):
         self.unreadable = []
         loader: Any = self.loader("predict")
         loader.collate = collate_pictures
-        return ReadableOnly(loader, self.unreadable)
+        return SkipUnreadable(loader, self.unreadable)
 
     @property
     def predicting(self) -> bool:
@@ -269,7 +269,7 @@ class ImageClassification(Data):
         size = torch.Size((self._train_size, self._train_size))
         transforms = list(self._augment or ())
         if images.shape[-2:] == size:  # bytes are moved at a third of what moving floats costs
-            moves = list(takewhile(lambda transform: isinstance(transform, Move), transforms))
+            moves = list(takewhile(lambda transform: isinstance(transform, GeometricTransform), transforms))
             images, transforms = move(images, moves), transforms[len(moves) :]
             size = images.shape[-2:]
         images = as_floats(images, size, torch.promote_types(dtype, torch.float32))

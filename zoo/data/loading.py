@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _MASK = 2**64 - 1
 
 
-def key(*parts: int) -> int:
-    """A 63-bit key from integers, by SplitMix64's mixing steps (Steele, Lea and Flood 2014): near parts, far keys."""
+def derive_seed(*parts: int) -> int:
+    """A 63-bit seed from integers, by SplitMix64's mixing steps (Steele, Lea and Flood 2014): near parts, far keys."""
     z = 0
     for part in parts:
         z = (z + (int(part) & _MASK) + 0x9E3779B97F4A7C15) & _MASK
@@ -150,7 +150,7 @@ class _KeyedBatches:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for share in self.shares:
-            yield [(index, key(*self.parts, index)) for index in share.tolist()]
+            yield [(index, derive_seed(*self.parts, index)) for index in share.tolist()]
 
 
 class Loader:
@@ -207,7 +207,7 @@ class Loader:
         seed = run_seed() if self.seed is None else self.seed
         order = torch.arange(count)
         if self.train:
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(key(seed, epoch)))
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(derive_seed(seed, epoch)))
         for b in range(start, len(self)):
             yield order[b * self.batch_size : (b + 1) * self.batch_size][self._rank :: self._world]
 
@@ -227,7 +227,7 @@ class Loader:
             num_workers=self.num_workers,
             collate_fn=_Collate(self.collate),
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(key(seed, epoch)),
+            generator=torch.Generator().manual_seed(derive_seed(seed, epoch)),
         )
         for batch in batches:
             if isinstance(batch, _Failure):
@@ -252,7 +252,7 @@ def split_indices(labels: Sequence[int] | Tensor, fraction: float, seed: int) ->
     """
     labels = torch.as_tensor(labels)
     held = torch.zeros(len(labels), dtype=torch.bool)
-    generator = torch.Generator().manual_seed(key(seed))
+    generator = torch.Generator().manual_seed(derive_seed(seed))
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
         chosen = members[torch.randperm(len(members), generator=generator)[: round(fraction * len(members))]]

@@ -23,7 +23,7 @@ class EachTransform(Transform):
     _transformed_types = (torch.Tensor,)
 
 
-class Move(EachTransform):
+class GeometricTransform(EachTransform):
     """Base of transforms that only move pixels, by rows and by columns: they take bytes as well as floats.
 
     Several of them cost as much as one by ``move``.
@@ -57,7 +57,7 @@ def gather_places(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return moved.view(*images.shape[:-2], rows.shape[1], columns.shape[1])
 
 
-def move(images: Tensor, moves: Sequence[Move]) -> Tensor:
+def move(images: Tensor, moves: Sequence[GeometricTransform]) -> Tensor:
     """Apply several moves, one after the other, but touch each pixel once between two paddings.
 
     Shape:
@@ -77,7 +77,7 @@ def move(images: Tensor, moves: Sequence[Move]) -> Tensor:
     return images if rows is None or columns is None else gather_places(images, rows, columns)
 
 
-class CropEach(Move):
+class CropEach(GeometricTransform):
     """A random crop of each image, all of one size; every place is equally likely.
 
     Args:
@@ -128,7 +128,7 @@ class CropEach(Move):
         return rows, columns
 
 
-class FlipEach(Move):
+class FlipEach(GeometricTransform):
     """Reflect each image, left to right, with a probability.
 
     Args:
@@ -151,7 +151,7 @@ class FlipEach(Move):
         return reflected_places(params["flip"], height, width)
 
 
-def scrambled(values: Tensor, seed: int) -> Tensor:
+def hash_pixels(values: Tensor, seed: int) -> Tensor:
     """Integers whose every bit is as if drawn for the value and the seed; SplitMix64's steps (Steele et al. 2014)."""
     z = values + (seed + 1) % 2**31 * 0x9E3779B9
     for factor in (0x3F58476D1CE4E5B9, 0x14D049BB133111EB):  # of 63 bits, since torch's integers have a sign
@@ -166,7 +166,7 @@ def reflected_places(flip: Tensor, height: int, width: int) -> tuple[Tensor, Ten
     return rows, torch.where(flip[:, None], columns.flip(0), columns)
 
 
-class FlipAlternately(Move):
+class FlipAlternately(GeometricTransform):
     """Reflect each image, left to right, in every other epoch: half of them, drawn at random, in the first.
 
     Jordan 2024 ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", section 3.6). Two epochs in a row then show each
@@ -187,7 +187,7 @@ class FlipAlternately(Move):
         images = flat_inputs[0]
         pixels = (images * 255).round() if images.is_floating_point() else images
         total = pixels.reshape(images.shape[:-3].numel(), -1).sum(1, dtype=torch.int64)
-        return {"flip": (scrambled(total, self.seed) + self.epoch) % 2 == 1}
+        return {"flip": (hash_pixels(total, self.seed) + self.epoch) % 2 == 1}
 
     def places(self, params: dict[str, Any], height: int, width: int) -> tuple[Tensor, Tensor]:
         """All rows; columns in their order or backwards."""

@@ -80,11 +80,11 @@ def write(report: Report, what: str, folder: Path) -> list[tuple[str, str]]:
         What was written, and where.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = run_folder.free(folder / f"{what}.json")
+    path = run_folder.unused_path(folder / f"{what}.json")
     path.write_text(json.dumps(report.numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     rows = [("numbers", str(path))]
     for name, picture in report.pictures.items():
-        path = run_folder.free(folder / f"{name}.png")
+        path = run_folder.unused_path(folder / f"{name}.png")
         picture.save(path, optimize=True)
         rows.append(("picture", str(path)))
     return rows
@@ -92,9 +92,9 @@ def write(report: Report, what: str, folder: Path) -> list[tuple[str, str]]:
 
 def _log(report: Report, what: str, folder: Path, name: str) -> list[tuple[str, str]]:
     """Give all of it to W&B, offline unless there is an account."""
-    from zoo.training.wandb import place_of, settle
+    from zoo.training.wandb import configure_wandb, place_of
 
-    settle(folder)
+    configure_wandb(folder)
     import wandb
 
     run = wandb.init(project="zoo", name=f"{name}-{folder.name}", job_type="inspect", dir=folder)

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from zoo.architectures.base import Architecture, weights_follow
+from zoo.architectures.base import Architecture, skip_pretrained
 from zoo.cli.lightning import base_of, label_of, option_values, with_checkpoint_file, with_recipe_files
 from zoo.data.base import Data
 from zoo.data.files import read_image, upright_size
@@ -28,7 +28,7 @@ from zoo.errors import UserError
 from zoo.facts import Facts, class_names
 from zoo.functional.views import crops
 from zoo.parsing import ZooParser, refuse_functions
-from zoo.parsing_errors import told_by
+from zoo.parsing_errors import user_message
 from zoo.registry import did_you_mean
 from zoo.tasks.base import Task
 from zoo.tasks.first_images import show_images, still_to_see
@@ -244,7 +244,7 @@ def _subject(parser: ZooParser, options: Namespace, label: Any, checkpoint: dict
             return _by_name(built, options.architecture)
         _build(built.model, built.data, checkpoint)
     except (ValueError, TypeError, ImportError) as error:
-        raise UserError(told_by(error)) from error
+        raise UserError(user_message(error)) from error
     task = built.model.eval()
     network = named_network(task, options.network)
     normalize = next((m for m in task.modules() if isinstance(m, Normalize)), nn.Identity())
@@ -259,7 +259,7 @@ def _by_name(built: Namespace, spec: Namespace) -> Subject:
         image_size=list(said.get("image_size") or IMAGE_SIZE),
         num_classes=said.get("num_classes") or 0,
     )
-    names = network.own_classes(said)
+    names = network.pretrained_classes(said)
     if len(names) == facts["num_classes"]:
         facts["class_names"] = names
     return _placed(Subject(network, facts, Normalize(network, facts), type(network).__name__, built.data))
@@ -271,7 +271,7 @@ def _build(task: Task, data: Data | None, checkpoint: dict[str, Any] | None) -> 
         data.prepare_data()
         data.setup("validate")
         task.hparams["facts"] = {**data.facts, **task.facts}
-    with weights_follow() if checkpoint is not None else nullcontext():
+    with skip_pretrained() if checkpoint is not None else nullcontext():
         task.configure_model()
     if checkpoint is not None:
         task.on_load_checkpoint(checkpoint)

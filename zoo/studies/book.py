@@ -20,7 +20,7 @@ Row = dict[str, Any]
 DIGITS = 5  # significant ones of what is written: more than any figure here can be trusted to
 
 
-class Book:
+class ResultsFile:
     """The rows of one study, in a JSON file.
 
     Args:

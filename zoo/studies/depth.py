@@ -30,7 +30,7 @@ from zoo.errors import UserError
 from zoo.factories import build
 from zoo.insight.signal import evenly, measure_signal, residual_blocks
 from zoo.studies import depth_page
-from zoo.studies.book import Book
+from zoo.studies.book import ResultsFile
 from zoo.studies.training import figures_of_test, train
 from zoo.tasks.classification import Classification
 from zoo.tasks.normalize import Normalize
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> int:
     if options.root:
         raise UserError("study depth: --root goes with --full; without it the study trains on digits")
     settings = QUICK if options.quick else Settings()
-    book = Book(out / "depth.json", "zoo study depth" + " --quick" * options.quick, ABOUT, asdict(settings))
+    book = ResultsFile(out / "depth.json", "zoo study depth" + " --quick" * options.quick, ABOUT, asdict(settings))
     run(book, settings)
     print(write_page(book, out))
     return 0
@@ -133,7 +133,7 @@ def main(argv: list[str]) -> int:
 def _run_papers(out: Path, root: str | None) -> int:
     refuse_papers(root)
     runs = [[name, depth, recipe] for name, depth, recipe in PAPERS]
-    book = Book(out / "depth-full.json", "zoo study depth --full", ABOUT, {"papers": runs, "seeds": PAPER_SEEDS})
+    book = ResultsFile(out / "depth-full.json", "zoo study depth --full", ABOUT, {"papers": runs, "seeds": PAPER_SEEDS})
     for seed in PAPER_SEEDS:
         for name, depth, recipe in PAPERS:
             key = {"network": name, "depth": depth, "seed": seed}
@@ -161,7 +161,7 @@ def train_by_recipe(recipe: str, depth: int, seed: int, root: str | None) -> dic
     return {"accuracy": measure.measure(recipe, [seed], flags)["figures"]["test/top1"]["mean"]}
 
 
-def run(book: Book, settings: Settings) -> None:
+def run(book: ResultsFile, settings: Settings) -> None:
     """Whatever of the study is not in the book yet: signals first, then the shallow networks."""
     for depth in settings.signal_depths:
         for name, family in FAMILIES.items():
@@ -180,7 +180,7 @@ def plan(settings: Settings) -> list[tuple[int, int, str]]:
     ]
 
 
-def write_page(book: Book, out: Path) -> Path:
+def write_page(book: ResultsFile, out: Path) -> Path:
     """Plots and tables of the rows that there are."""
     pictures = depth_page.draw(book.content, out, book.path.stem)
     text = "\n".join([f"# {ABOUT}\n", *(f"![{name}]({name})\n" for name in pictures), depth_page.tables(book.content)])

@@ -28,7 +28,7 @@ from zoo.data.mnist import MNIST5k
 from zoo.data.transforms import CropEach, FlipEach, PCAColor
 from zoo.errors import UserError
 from zoo.studies import ingredients_page
-from zoo.studies.book import Book
+from zoo.studies.book import ResultsFile
 from zoo.studies.ingredients_page import LEVEL, WHOLE
 from zoo.studies.training import figures_of_test, figures_of_training, train, watching
 from zoo.tasks.classification import Classification
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
         + " --full" * options.full
         + " --quick" * options.quick
     )
-    book = Book(out / "ingredients.json", command, ABOUT, asdict(settings))
+    book = ResultsFile(out / "ingredients.json", command, ABOUT, asdict(settings))
     run(book, settings, options.root)
     print(write_page(book, out))
     return 0
@@ -121,7 +121,7 @@ def settings_of(root: str | None, full: bool = False, quick: bool = False) -> Se
     return replace(settings, images=SIZES[data] if full else min(settings.images, SIZES[data]))
 
 
-def run(book: Book, settings: Settings, root: str | None) -> None:
+def run(book: ResultsFile, settings: Settings, root: str | None) -> None:
     """Whatever of the study is not in the book yet, a seed after the other."""
     for seed in settings.seeds:
         for without in (WHOLE, *PARTS):
@@ -133,13 +133,13 @@ def run(book: Book, settings: Settings, root: str | None) -> None:
                 book.once(key, partial(race, activation, lr, seed, settings, root))
 
 
-def best(book: Book, activation: str) -> list[float]:
+def best(book: ResultsFile, activation: str) -> list[float]:
     """The rate that was best with the first seed; none where no rate was enough."""
     rate = ingredients_page.best_rate(book.runs, activation)
     return [] if rate is None else [rate]
 
 
-def write_page(book: Book, out: Path) -> Path:
+def write_page(book: ResultsFile, out: Path) -> Path:
     """Plot and tables of the rows that there are."""
     pictures = ingredients_page.draw(book.content, out)
     parts = [f"# {ABOUT}\n", *(f"![{name}]({name})\n" for name in pictures), ingredients_page.tables(book.content)]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.architectures.initialisation import Init, Transfer, initialise, transfer_factors
+from zoo.architectures.initialisation import Activation, Init, activation_factors, initialise
 from zoo.drawing import new_figure
-from zoo.studies.book import Book
+from zoo.studies.book import ResultsFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ FUNCTIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
-NAMES: dict[Transfer, str] = {
+NAMES: dict[Activation, str] = {
     "linear": "linear",
     "relu": "ReLU",
     "leaky_relu": "leaky ReLU",
@@ -49,8 +49,8 @@ WAYS: dict[Way, str] = {
     "torch": "PyTorch's own",
     "normal": "N(0, 0.01²)",
 }
-SHOWN: tuple[Transfer, ...] = ("relu", "tanh", "sigmoid")
-UNSTABLE: tuple[Transfer, ...] = ("gelu", "silu")
+SHOWN: tuple[Activation, ...] = ("relu", "tanh", "sigmoid")
+UNSTABLE: tuple[Activation, ...] = ("gelu", "silu")
 SETTINGS = {"depth": 100, "width": 512, "images": 16, "seeds": 8, "every": 4}
 Signal = list[float]
 
@@ -62,25 +62,25 @@ def run(out: Path) -> None:
         out: a folder; a study that was interrupted there goes on.
     """
     about = "Variance of the input and of every fourth layer's output, and of the gradient with respect to it, by seed."
-    book = Book(out / "initialisation.json", "zoo study initialisation", about, SETTINGS)
-    found = {(t, way): book.once({"transfer": t, "way": way}, partial(measure, t, way)) for t, way in _plan()}
+    book = ResultsFile(out / "initialisation.json", "zoo study initialisation", about, SETTINGS)
+    found = {(t, way): book.once({"activation": t, "way": way}, partial(measure, t, way)) for t, way in _plan()}
     (out / "factors.md").write_text(factor_table(), encoding="utf-8")
     draw_variances(found).savefig(out / "init-variance.png")
     draw_unstable(found).savefig(out / "init-unstable.png")
 
 
-def _plan() -> list[tuple[Transfer, Way]]:
+def _plan() -> list[tuple[Activation, Way]]:
     careful: tuple[Way, ...] = ("forward", "backward")
     return [(t, way) for t in SHOWN for way in WAYS] + [(t, way) for t in UNSTABLE for way in careful]
 
 
-def measure(transfer: Transfer, way: Way) -> dict[str, list[Signal]]:
+def measure(activation: Activation, way: Way) -> dict[str, list[Signal]]:
     """Variances by seed and layer of networks whose settings are above; index 0 is the input."""
     rows: dict[str, list[Signal]] = {"activation": [], "gradient": []}
     for seed in range(SETTINGS["seeds"]):
         torch.manual_seed(seed)
-        network = chain(transfer, SETTINGS["depth"], SETTINGS["width"])
-        draw(network, transfer, way)
+        network = chain(activation, SETTINGS["depth"], SETTINGS["width"])
+        draw(network, activation, way)
         size = SETTINGS["images"], SETTINGS["width"]
         images, gradient = (torch.randn(size, dtype=torch.float64) for _ in range(2))
         for name, values in zip(rows, variances(network, images, gradient), strict=True):
@@ -88,21 +88,21 @@ def measure(transfer: Transfer, way: Way) -> dict[str, list[Signal]]:
     return rows
 
 
-def chain(transfer: Transfer, depth: int, width: int) -> nn.Sequential:
-    """Linear layers of one width with a transfer function between them; float64, since variances fall to 1e-160."""
+def chain(activation: Activation, depth: int, width: int) -> nn.Sequential:
+    """Linear layers of one width with a activation between them; float64, since variances fall to 1e-160."""
     layers: list[nn.Module] = [nn.Linear(width, width, dtype=torch.float64)]
     for _ in range(depth - 1):
-        layers += [FUNCTIONS[transfer](), nn.Linear(width, width, dtype=torch.float64)]
+        layers += [FUNCTIONS[activation](), nn.Linear(width, width, dtype=torch.float64)]
     return nn.Sequential(*layers).requires_grad_(False)
 
 
-def draw(network: nn.Module, transfer: Transfer, way: Way) -> None:
+def draw(network: nn.Module, activation: Activation, way: Way) -> None:
     """Draw the weights in one of the ways that are compared."""
     if way == "linear":
         initialise(network, "backward", "linear")
     else:
         init: Init = way
-        initialise(network, init, transfer)
+        initialise(network, init, activation)
 
 
 def variances(network: nn.Sequential, images: Tensor, gradient: Tensor) -> tuple[Signal, Signal]:
@@ -123,7 +123,7 @@ def variances(network: nn.Sequential, images: Tensor, gradient: Tensor) -> tuple
 
 
 def factor_table() -> str:
-    """The constants of each transfer function at v = 1, as a table in Markdown, with PyTorch's gain where it has one.
+    """The constants of each activation at v = 1, as a table in Markdown, with PyTorch's gain where it has one.
 
     "1 % more becomes": where a layer gets a variance 1 % above 1, what is too much behind the next, drawn ``forward``.
     """
@@ -131,49 +131,49 @@ def factor_table() -> str:
         "| f | E[f²] | G0 = E[f′²] | G0 at v = 0.1 | G0 at v = 10 | 1 % more becomes | 1 / √E[f²] | PyTorch's gain |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for transfer, name in NAMES.items():
-        one, low, high = (transfer_factors(transfer, v) for v in (1.0, 0.1, 10.0))
-        later = (1.01 * transfer_factors(transfer, 1.01).forward / one.forward - 1) * 100
+    for activation, name in NAMES.items():
+        one, low, high = (activation_factors(activation, v) for v in (1.0, 0.1, 10.0))
+        later = (1.01 * activation_factors(activation, 1.01).forward / one.forward - 1) * 100
         cells = [one.forward, one.backward, low.backward, high.backward]
-        ours, theirs = f"{one.forward**-0.5:.4f}", _torch_gain(transfer)
+        ours, theirs = f"{one.forward**-0.5:.4f}", _torch_gain(activation)
         lines.append(f"| {name} | {' | '.join(f'{v:.4f}' for v in cells)} | {later:.2f} % | {ours} | {theirs} |")
     return "\n".join(lines) + "\n"
 
 
-def _torch_gain(transfer: str) -> str:
+def _torch_gain(activation: str) -> str:
     try:
-        return f"{nn.init.calculate_gain(transfer):.4f}"  # type: ignore[arg-type]
+        return f"{nn.init.calculate_gain(activation):.4f}"  # type: ignore[arg-type]
     except ValueError:
         return "none"
 
 
-def draw_variances(found: dict[tuple[Transfer, Way], dict[str, Any]]) -> Figure:
+def draw_variances(found: dict[tuple[Activation, Way], dict[str, Any]]) -> Figure:
     """Activations and gradients by layer: a row for each function, a line for each way; the mean over seeds."""
     figure, grid = new_figure(10, 9, len(SHOWN), 2)
-    for axes, (transfer, quantity) in zip(
+    for axes, (activation, quantity) in zip(
         grid.flat, [(t, q) for t in SHOWN for q in ("activation", "gradient")], strict=True
     ):
         for i, (way, label) in enumerate(WAYS.items()):
-            mean = torch.tensor(found[transfer, way][quantity], dtype=torch.float64).mean(0)
+            mean = torch.tensor(found[activation, way][quantity], dtype=torch.float64).mean(0)
             # Lines that lie on each other are both seen: the second is dashed.
             axes.plot(_layers(), mean, label=label, color=f"C{i}", linestyle=("-", "--")[i % 2], linewidth=2)
-        axes.set_title(f"{NAMES[transfer]}: {'Var[z]' if quantity == 'activation' else 'Var[∂L/∂z]'}")
+        axes.set_title(f"{NAMES[activation]}: {'Var[z]' if quantity == 'activation' else 'Var[∂L/∂z]'}")
         _log(axes, 1e-12, 1e12)
     grid[0, 0].legend(fontsize=8, loc="upper left", ncols=2)
     return figure
 
 
-def draw_unstable(found: dict[tuple[Transfer, Way], dict[str, Any]]) -> Figure:
+def draw_unstable(found: dict[tuple[Activation, Way], dict[str, Any]]) -> Figure:
     """What a layer does to a wrong variance, and where that leads: a line for each network."""
     figure, ((one, many),) = new_figure(10, 3.8, 1, 2)
     levels = torch.logspace(-1, 1, 41)
-    shown: tuple[Transfer, ...] = ("relu", "gelu", "silu", "tanh")
-    for i, transfer in enumerate(shown):
-        right = transfer_factors(transfer).forward
-        factor = [transfer_factors(transfer, float(v)).forward / right for v in levels]
-        one.plot(levels, factor, color=f"C{i}", label=NAMES[transfer], linewidth=2)
-        for seed, values in enumerate(found[transfer, "forward"]["activation"]):
-            many.plot(_layers(), values, color=f"C{i}", linewidth=1, label=NAMES[transfer] if not seed else None)
+    shown: tuple[Activation, ...] = ("relu", "gelu", "silu", "tanh")
+    for i, activation in enumerate(shown):
+        right = activation_factors(activation).forward
+        factor = [activation_factors(activation, float(v)).forward / right for v in levels]
+        one.plot(levels, factor, color=f"C{i}", label=NAMES[activation], linewidth=2)
+        for seed, values in enumerate(found[activation, "forward"]["activation"]):
+            many.plot(_layers(), values, color=f"C{i}", linewidth=1, label=NAMES[activation] if not seed else None)
     one.set(
         xscale="log", xlabel="v = Var[z] in front of f", title="what one layer (forward) does to v", ylabel="factor"
     )

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from zoo.architectures.base import Architecture, wants_pretrained
+from zoo.architectures.base import Architecture, should_load_pretrained
 from zoo.data.base import Data
 from zoo.errors import UserError
-from zoo.factories import build, class_of, own_classes, plain, spec, takes
+from zoo.factories import build, class_of, plain, pretrained_classes, spec, takes
 from zoo.facts import Facts
 from zoo.tasks.first_images import show_images
 from zoo.tasks.normalize import Normalize
@@ -133,27 +133,27 @@ class Task(LightningModule, ABC):
                     f"{type(self).__name__} was made for {name} {_short(known[name])}, "
                     f"the data has {_short(said[name])}"
                 )
-        merged = self._with_own_classes({**said, **known})
+        merged = self._with_pretrained_classes({**said, **known})
         if missing := [name for name in self.needs if name not in merged]:
             raise UserError(
                 f"{type(self).__name__} needs {missing[0]}, which the data does not say: give model.facts.{missing[0]}"
             )
         self.hparams["facts"] = merged
 
-    def _with_own_classes(self, known: dict[str, Any]) -> dict[str, Any]:
+    def _with_pretrained_classes(self, known: dict[str, Any]) -> dict[str, Any]:
         """The facts with the classes of a network's own weights, where nothing else says what its outputs are."""
-        if "num_classes" not in self.needs or known.get("class_names") or not wants_pretrained():
+        if "num_classes" not in self.needs or known.get("class_names") or not should_load_pretrained():
             return known
-        names = self.own_classes
+        names = self.pretrained_classes
         if not names or known.get("num_classes", len(names)) != len(names):
             return known
         return {**known, "num_classes": len(names), "class_names": names}
 
     @property
-    def own_classes(self) -> list[str]:
+    def pretrained_classes(self) -> list[str]:
         """The classes that the first of its networks with ready weights tells apart; empty where none has any."""
         factories = [f for f in self.factories.values() if f is not None and issubclass(class_of(f), Architecture)]
-        return next(filter(None, map(own_classes, factories)), [])
+        return next(filter(None, map(pretrained_classes, factories)), [])
 
     def on_fit_start(self) -> None:
         """Show training images to those parts of the networks that want to see some."""

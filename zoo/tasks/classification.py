@@ -43,7 +43,7 @@ LISTED = 100  # classes up to which each one's accuracy is a metric of its own
 
 
 @dataclass
-class Guess:
+class ClassScore:
     """A class and the share of the softmax that it has."""
 
     label: str
@@ -66,7 +66,7 @@ class Prediction:
     label: str
     index: int
     confidence: float
-    top: list[Guess]
+    top: list[ClassScore]
 
 
 class Classification(Task):
@@ -283,7 +283,7 @@ class Classification(Task):
         named = names if names is not None else [str(i) for i in range(len(scores))]
         labels, made = self.class_names, []
         for name, confidence, found in zip(named, confidences.tolist(), classes.tolist(), strict=True):
-            top = [Guess(labels[k], c) for k, c in zip(found, confidence, strict=True)]
+            top = [ClassScore(labels[k], c) for k, c in zip(found, confidence, strict=True)]
             made.append(Prediction(str(name), top[0].label, found[0], top[0].confidence, top))
         return made
 

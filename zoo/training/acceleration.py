@@ -127,7 +127,7 @@ class Compile(_OnNetworks):
         network._compiled_call_impl = None  # torch has no word for it; its own copies of a module leave it out
 
 
-def explained(error: BaseException) -> str | None:
+def compile_error_message(error: BaseException) -> str | None:
     """A line on a network that can't be compiled; None of any other error."""
     if "torch._dynamo" not in sys.modules:
         return None

@@ -1,4 +1,4 @@
-"""What every run does beside training: save at quiet points, step plateau schedulers, draw, and say how it goes."""
+"""What every run does beside training: save at safe points, step plateau schedulers, draw, and say how it goes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zoo.errors import UserError
 from zoo.training.checkpoints import RUN_KEY
-from zoo.training.run_folder import free
+from zoo.training.run_folder import unused_path
 
 
 class Stopped(Exception):  # noqa: N818  not an error: the run was asked to stop, has saved, and leaves
@@ -56,7 +56,7 @@ def _monitored(trainer: Trainer, name: str) -> float:
     return float(trainer.callback_metrics[name])
 
 
-class Premises(Callback):
+class RequireValidation(Callback):
     """Refuses, before the run has written anything, what waits for a validation in a run that has none."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,7 +88,7 @@ class Premises(Callback):
 class RunCheckpoints(Checkpoint):
     """``last.ckpt`` after each epoch and every few minutes, ``best.ckpt`` by the task's monitor.
 
-    Saves only at quiet points, where a resumed run is exact: after a batch whose gradients were applied and at which no
+    Saves only at safe points, where a resumed run is exact: after a batch whose gradients were applied and at which no
     validation is due, after a validation in mid-epoch, at an epoch's end. A signal only sets a flag; the next quiet
     point saves and stops.
 
@@ -98,7 +98,7 @@ class RunCheckpoints(Checkpoint):
         mode: ``max`` or ``min``.
         record: what each file says of its run, as plain data.
         minutes: longest time between two saves.
-        every_n_steps: save a file of its own, ``step=N.ckpt``, every so many steps, at the quiet point that follows.
+        every_n_steps: save a file of its own, ``step=N.ckpt``, every so many steps, at the safe point that follows.
     """
 
     def __init__(
@@ -158,38 +158,38 @@ class RunCheckpoints(Checkpoint):
             number, handler = self._handlers.popitem()
             signal.signal(number, handler)
 
-    # Quiet points
+    # Safe points
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """A quiet point, unless gradients are still gathered or a validation or the epoch's end follows."""
+        """A safe point, unless gradients are still gathered or a validation or the epoch's end follows."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         by_steps = trainer.check_val_every_n_epoch is None
         done = 1 + (trainer.fit_loop.total_batch_idx if by_steps else batch_idx)
         due = trainer.enable_validation and done % (trainer.val_check_batch or 1) == 0
         if stepped and not due and not trainer.is_last_batch:
-            self._quiet(trainer)
+            self._safe_point(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the score; a quiet point where the epoch goes on."""
+        """Note the score; a safe point where the epoch goes on."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if self.monitor:
             self._note_score(_monitored(trainer, self.monitor))
         if not trainer.is_last_batch:
-            self._quiet(trainer)
+            self._safe_point(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A quiet point, always saved."""
-        self._quiet(trainer, always=True)
+        """A safe point, always saved."""
+        self._safe_point(trainer, always=True)
 
     def _note_score(self, score: float) -> None:
         better = self.best_score is None or (score > self.best_score if self.mode == "max" else score < self.best_score)
         if better and score == score:  # NaN is never better
             self.best_score, self._improved = score, True
 
-    def _quiet(self, trainer: Trainer, always: bool = False) -> None:
+    def _safe_point(self, trainer: Trainer, always: bool = False) -> None:
         stop, overdue = self._agreed(trainer)
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
@@ -242,7 +242,7 @@ def _same_file(source: Path, target: Path) -> None:
     temporary.replace(target)
 
 
-class Pictures(Callback):
+class PictureWriter(Callback):
     """Writes the task's pictures after each validation and after the test, and gives them to W&B.
 
     Where nothing is validated, after each epoch. A task whose product is a picture (``finished``) also has it written
@@ -271,7 +271,7 @@ class Pictures(Callback):
         pictures = pl_module.finished()  # type: ignore[operator]
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         for i, picture in enumerate(pictures):
-            path = free(self.folder.parent / ("result.png" if len(pictures) == 1 else f"result-{i:02d}.png"))
+            path = unused_path(self.folder.parent / ("result.png" if len(pictures) == 1 else f"result-{i:02d}.png"))
             picture.save(path)
             self.results.append(path)
 
@@ -291,7 +291,7 @@ class Pictures(Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             for i, picture in enumerate(pictures):
                 path = self.folder / (f"{prefix}-{name}.png" if len(pictures) == 1 else f"{prefix}-{name}-{i:02d}.png")
-                picture.save(free(path))
+                picture.save(unused_path(path))
             self._log(trainer, f"{prefix.partition('-')[0]}/{name}", pictures)
 
     def _log(self, trainer: Trainer, key: str, pictures: list[Any]) -> None:

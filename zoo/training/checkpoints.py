@@ -45,7 +45,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-class WholeFileIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, written atomically and read as data.
 
     Lightning's own goes through another disk's temporary folder and does not sync.

@@ -105,7 +105,7 @@ class Muon(Optimizer):
         p.sub_(orthogonalised(ahead.flatten(1), group["steps"]).reshape(p.shape) * group["lr"])
 
 
-class Together(Optimizer):
+class MultiOptimizer(Optimizer):
     """Several optimisers, each of parameters of its own, as one.
 
     They share its state and its groups, so that schedulers, clipping, mixed precision and accumulation reach all of

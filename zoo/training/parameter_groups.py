@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from zoo.errors import UserError
 from zoo.factories import OptimizerFactory, class_of, plain
-from zoo.training.optimizers import Together
+from zoo.training.optimizers import MultiOptimizer
 
 
 class ParameterGroup(TypedDict, total=False):
@@ -116,4 +116,4 @@ def make_optimizer(factory: Any, params: Sequence[Any]) -> Optimizer:
     made = [factory(rest)] if rest else []
     for group in own:
         made.append(group["optimizer"]([{k: v for k, v in group.items() if k != "optimizer"}]))
-    return Together(made) if len(made) > 1 else made[0]
+    return MultiOptimizer(made) if len(made) > 1 else made[0]

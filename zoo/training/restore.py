@@ -7,10 +7,10 @@ from typing import Any
 
 from jsonargparse import ArgumentError
 
-from zoo.architectures.base import weights_follow
+from zoo.architectures.base import skip_pretrained
 from zoo.errors import UserError
 from zoo.parsing import from_spec
-from zoo.parsing_errors import told_by
+from zoo.parsing_errors import user_message
 from zoo.tasks.base import Task
 from zoo.training.checkpoints import read, resolve, task_spec
 
@@ -41,7 +41,7 @@ def build_task(checkpoint: dict[str, Any], path: Path) -> Task:
     try:
         task = from_spec(Task, task_spec(checkpoint, path))
     except (ArgumentError, TypeError, ValueError) as error:
-        raise UserError(f"{path} can't be rebuilt: {told_by(error)}") from error
-    with weights_follow():
+        raise UserError(f"{path} can't be rebuilt: {user_message(error)}") from error
+    with skip_pretrained():
         task.configure_model()
     return task

@@ -57,7 +57,7 @@ def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path) ->
     return new_folder(root / label)
 
 
-def free(path: Path) -> Path:
+def unused_path(path: Path) -> Path:
     """The path, or where there is such a file already, the same with the next number behind its name."""
     taken = [path, *path.parent.glob(f"{path.stem}-*{path.suffix}")]
     numbers = [int(n) for p in taken[1:] if (n := p.stem.removeprefix(f"{path.stem}-")).isdigit()]

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 TIMEOUT = 6.0  # seconds to wait for W&B's server before a run goes on offline
 
 
-def settle(folder: Path) -> str:
+def configure_wandb(folder: Path) -> str:
     """Decide on W&B's mode once, before a logger is used, and keep all that it writes inside the run's folder.
 
     Args:

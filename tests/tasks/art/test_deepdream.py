@@ -13,7 +13,7 @@ from torch.optim import LBFGS, SGD
 
 from zoo.architectures.base import Architecture, Stage
 from zoo.data.art.pictures import Pictures
-from zoo.data.loading import key
+from zoo.data.loading import derive_seed
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.tasks.art.deepdream import COLORS, DeepDream, natural
@@ -75,7 +75,7 @@ def source(**options):
 
 def jitter(step, most=4):
     """The roll of a step of a run with seed 0."""
-    generator = torch.Generator().manual_seed(key(0, 3, step))
+    generator = torch.Generator().manual_seed(derive_seed(0, 3, step))
     return torch.randint(-most, most + 1, (2,), generator=generator).tolist()
 
 

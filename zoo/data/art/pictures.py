@@ -105,7 +105,7 @@ class Style(NamedTuple):
     mask: Tensor | None
 
 
-class Again:
+class RepeatedBatch:
     """The same batch, a number of times.
 
     Args:
@@ -160,12 +160,12 @@ class PixelData(Data):
             return Facts(in_channels=3)
         return Facts(in_channels=3, image_size=self._image_size, num_images=self._count)
 
-    def samples(self, split: Split) -> Again | None:
+    def samples(self, split: Split) -> RepeatedBatch | None:
         """The batch, again and again in training, once for test and prediction; there is no validation."""
         if split == "val":
             return None
         self.setup()
-        return Again(self._batch, self._count, self.steps if split == "train" else 1)
+        return RepeatedBatch(self._batch, self._count, self.steps if split == "train" else 1)
 
     def loader(self, split: Split) -> Loader | list[Any]:
         """Whole batches only, whatever sizes are asked for.

@@ -21,9 +21,9 @@ from torch.utils.data import Dataset
 from zoo.data.art.frames import Frames
 from zoo.data.art.pictures import EMBEDDED, LICENCE, SMALLEST, Style, listed, picture_file, shares_of
 from zoo.data.base import Data, Split
-from zoo.data.files import ReadableOnly, matching_files, read_image, upright_size, whole
+from zoo.data.files import SkipUnreadable, matching_files, read_image, upright_size, whole
 from zoo.data.images import as_floats
-from zoo.data.loading import key
+from zoo.data.loading import derive_seed
 from zoo.errors import UserError
 from zoo.facts import Facts
 
@@ -178,7 +178,7 @@ class StyleFolders(Data):
 
     # Prediction
 
-    def predict_dataloader(self) -> ReadableOnly:
+    def predict_dataloader(self) -> SkipUnreadable:
         """Whole pictures and frames, one by one; what can't be read is told to stderr and kept in ``unreadable``.
 
         Raises:
@@ -189,7 +189,7 @@ class StyleFolders(Data):
         self.unreadable = []
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         self._chosen = self._chosen_styles()
-        return ReadableOnly(Frames(found_pictures(self.files, "files"), self.size, rank, world), self.unreadable)
+        return SkipUnreadable(Frames(found_pictures(self.files, "files"), self.size, rank, world), self.unreadable)
 
     def _chosen_styles(self) -> list[Style]:
         task = self.trainer.lightning_module if self.trainer else None
@@ -238,7 +238,7 @@ def held_out(names: Sequence[str], fraction: float, argument: str) -> tuple[list
         raise UserError(
             f"data.{argument} holds {count} of {len(names)} pictures out, and none is left: give more, or 0"
         )
-    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(key(0))).tolist()
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(derive_seed(0))).tolist()
     held = set(order[:count])
     return [n for i, n in enumerate(names) if i not in held], [n for i, n in enumerate(names) if i in held]
 

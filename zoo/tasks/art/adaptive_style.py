@@ -20,7 +20,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from zoo import drawing
-from zoo.architectures.base import Architecture, wants_pretrained
+from zoo.architectures.base import Architecture, should_load_pretrained
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
 from zoo.facts import Facts
@@ -98,10 +98,12 @@ class AdaptiveStyleTransfer(Stylization):
         """The network, the layers' shares and the metrics."""
         self.build_architecture()
         network = self.architecture
-        if self.encoder_weights and wants_pretrained():
+        if self.encoder_weights and should_load_pretrained():
             said = load_network(network.encoder, self.encoder_weights)
             network.set_normalization(said.get("mean") or network.encoder.mean, said.get("std") or network.encoder.std)
-        elif wants_pretrained() and (factory := getattr(self.factories["architecture"], "keywords", {}).get("encoder")):
+        elif should_load_pretrained() and (
+            factory := getattr(self.factories["architecture"], "keywords", {}).get("encoder")
+        ):
             say_if_random(network.encoder, factory, "architecture.encoder", "encoder_weights")
         self.hparams["encoder_weights"] = None  # they are in the task's own checkpoints
         mixed = [level.layer for level in network.levels]

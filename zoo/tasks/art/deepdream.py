@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, SGD, Optimizer
 
-from zoo.architectures.base import Architecture, refuse_bad_size, wants_pretrained
-from zoo.data.loading import key, run_seed
+from zoo.architectures.base import Architecture, refuse_bad_size, should_load_pretrained
+from zoo.data.loading import derive_seed, run_seed
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, class_of
 from zoo.facts import Facts, class_index, class_names
@@ -123,8 +123,10 @@ class DeepDream(PixelTask):
         Raises:
             UserError: nothing is.
         """
-        said: Any = {"num_classes": len(self.own_classes)}  # no names: a thousand slow the reader of a checkpoint
-        if self.perceptual_weights and wants_pretrained():
+        said: Any = {
+            "num_classes": len(self.pretrained_classes)
+        }  # no names: a thousand slow the reader of a checkpoint
+        if self.perceptual_weights and should_load_pretrained():
             said = read(resolve(self.perceptual_weights)).get("hyper_parameters", {}).get("facts") or {}
         found: Any = {k: v for k in ("num_classes", "class_names") if (v := self.facts.get(k, said.get(k)))}
         if "num_classes" not in found:
@@ -132,7 +134,7 @@ class DeepDream(PixelTask):
         return Facts(**found)
 
     def _class_names(self) -> list[str]:
-        own = self.own_classes
+        own = self.pretrained_classes
         known = "class_names" in self.facts or len(own) != self.facts["num_classes"]
         return class_names(self.facts) if known else own
 
@@ -183,7 +185,7 @@ class DeepDream(PixelTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """One step from where this step's jitter puts the picture, which stays within [0, 1]."""
-        generator = torch.Generator().manual_seed(key(run_seed(), 3, self.trainer.fit_loop.total_batch_idx))
+        generator = torch.Generator().manual_seed(derive_seed(run_seed(), 3, self.trainer.fit_loop.total_batch_idx))
         down, right = torch.randint(-self.jitter, self.jitter + 1, (2,), generator=generator).tolist()
         self._shift = down, right
         found = super().training_step(batch, batch_idx)

@@ -23,7 +23,7 @@ from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
 from zoo.facts import Facts
 from zoo.functional.style import histogram_distance, spectrum_distance
-from zoo.tasks.art.pixels import Painted
+from zoo.tasks.art.pixels import StylizedImage
 from zoo.tasks.base import Task
 
 Batch = tuple[Tensor, list[str]]
@@ -129,13 +129,13 @@ class ImageFitting(Task):
             "spectrum": spectrum_distance(made, images),
         }
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Painted]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[StylizedImage]:
         """Each network's picture, as large as the batch's."""
         images, names = batch
         if len(names) != len(self.architecture):
             names = [str(i) for i in range(len(self.architecture))]
         made = self.drawn(images.shape[2:])
-        return [Painted(name, image, {}) for name, image in zip(names, made, strict=True)]
+        return [StylizedImage(name, image, {}) for name, image in zip(names, made, strict=True)]
 
     # Pictures
 
@@ -151,10 +151,10 @@ class ImageFitting(Task):
         """The pictures at the end of each epoch."""
         return {"image": made} if (made := self.finished()) else {}
 
-    def draw(self, images: Any, results: list[Painted], truth: Any = None) -> list[Image.Image]:
+    def draw(self, images: Any, results: list[StylizedImage], truth: Any = None) -> list[Image.Image]:
         """The pictures that were made."""
         return [drawing.to_picture(result.image, 1) for result in results]
 
-    def as_json(self, results: list[Painted]) -> list[dict[str, Any]]:
+    def as_json(self, results: list[StylizedImage]) -> list[dict[str, Any]]:
         """One dictionary a picture: its name."""
         return [{"name": result.name, **result.figures} for result in results]

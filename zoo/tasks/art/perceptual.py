@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.architectures.base import Architecture, find_layers, wants_pretrained
+from zoo.architectures.base import Architecture, find_layers, should_load_pretrained
 from zoo.architectures.frozen import freeze, rerun_blocks
 from zoo.errors import UserError
 from zoo.facts import Facts
@@ -39,9 +39,9 @@ class PerceptualTask(Task):
         """The perceptual network."""
         channels = 1 if self.grey else self.facts["in_channels"]
         network: Architecture = self.make("perceptual", num_classes=self.num_outputs, in_channels=channels)
-        if self.perceptual_weights and wants_pretrained():
+        if self.perceptual_weights and should_load_pretrained():
             self.hparams["facts"] = {**self.facts, **load_network(network, self.perceptual_weights, GREY)}
-        elif wants_pretrained() and not self._weights:
+        elif should_load_pretrained() and not self._weights:
             say_if_random(network, self.factories["perceptual"], "perceptual", "perceptual_weights")
         self.hparams["perceptual_weights"] = None  # they are in the task's own checkpoints
         self.perceptual = freeze(network, self.blur_strides)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from zoo import drawing
-from zoo.data.loading import key, run_seed
+from zoo.data.loading import derive_seed, run_seed
 from zoo.errors import UserError
 from zoo.functional.style import out_of_range
 from zoo.tasks.art.perceptual import PerceptualTask, resized
@@ -35,7 +35,7 @@ SCALES = (0.25, 0.5, 1.0)
 
 
 @dataclass
-class Painted:
+class StylizedImage:
     """A picture that was made.
 
     Args:
@@ -203,11 +203,11 @@ class PixelTask(PerceptualTask):
         for name, values in self.measured(batch).items():
             self.log(f"test/{name}", values.mean(), batch_size=1)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> list[Painted]:
+    def predict_step(self, batch: Any, batch_idx: int) -> list[StylizedImage]:
         """The pictures with their figures."""
         figures = self.measured(batch)
         return [
-            Painted(str(i), image.cpu(), {name: float(values[i]) for name, values in figures.items()})
+            StylizedImage(str(i), image.cpu(), {name: float(values[i]) for name, values in figures.items()})
             for i, image in enumerate(self.result(batch))
         ]
 
@@ -243,17 +243,17 @@ class PixelTask(PerceptualTask):
         """The pictures at the end of each scale."""
         return {} if self._seen is None else {"image": self.finished()}
 
-    def draw(self, images: Any, results: list[Painted], truth: Any = None) -> list[Image.Image]:
+    def draw(self, images: Any, results: list[StylizedImage], truth: Any = None) -> list[Image.Image]:
         """The pictures that were made."""
         return [drawing.to_picture(result.image, 1) for result in results]
 
-    def as_json(self, results: list[Painted]) -> list[dict[str, Any]]:
+    def as_json(self, results: list[StylizedImage]) -> list[dict[str, Any]]:
         """One dictionary a picture: its number, and what was measured of it."""
         return [{"name": result.name, **result.figures} for result in results]
 
     def noise_generator(self) -> torch.Generator:
         """Of noise to start from: a function of the run's seed."""
-        return torch.Generator().manual_seed(key(run_seed(), 2))
+        return torch.Generator().manual_seed(derive_seed(run_seed(), 2))
 
 
 def lbfgs(params: Any) -> LBFGS:

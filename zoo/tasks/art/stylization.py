@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 
 from zoo import drawing
 from zoo.errors import UserError
-from zoo.tasks.art.pixels import Painted
+from zoo.tasks.art.pixels import StylizedImage
 from zoo.tasks.base import Task
 
 MEASURED = ("style", "content", "histogram", "spectrum")
@@ -110,11 +110,11 @@ class Stylization(Task):
             metric.update(values)
             self.log(f"{stage}/{name}", metric)
 
-    def predict_step(self, batch: tuple[Tensor, Sequence[str], Sequence[Any]], batch_idx: int) -> list[Painted]:
+    def predict_step(self, batch: tuple[Tensor, Sequence[str], Sequence[Any]], batch_idx: int) -> list[StylizedImage]:
         """The pictures in the styles that come with them."""
         contents, names, styles = batch
         images = self.stylize(contents, [style.image[None] for style in styles], [style.weight for style in styles])
-        return [Painted(str(name), image.cpu(), {}) for name, image in zip(names, images, strict=True)]
+        return [StylizedImage(str(name), image.cpu(), {}) for name, image in zip(names, images, strict=True)]
 
     def configure_optimizers(self) -> Any:
         """The optimiser of what learns in the architecture, and the scheduler."""
@@ -122,11 +122,11 @@ class Stylization(Task):
 
     # Results and pictures
 
-    def draw(self, images: Any, results: list[Painted], truth: Any = None) -> list[Image.Image]:
+    def draw(self, images: Any, results: list[StylizedImage], truth: Any = None) -> list[Image.Image]:
         """The pictures that were made."""
         return [drawing.to_picture(result.image, 1) for result in results]
 
-    def as_json(self, results: list[Painted]) -> list[dict[str, Any]]:
+    def as_json(self, results: list[StylizedImage]) -> list[dict[str, Any]]:
         """One dictionary a picture: its name."""
         return [{"name": result.name} for result in results]
 
