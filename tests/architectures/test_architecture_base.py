@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from zoo.architectures.base import Architecture, Stage, output_shape, parameter_count
 from zoo.errors import UserError
+from zoo.factories import ArchitectureFactory, build
 
 
 class Net(Architecture):
@@ -111,3 +113,55 @@ def test_counts_and_shapes(net: Net) -> None:
     assert output_shape(net, 1, 9, 8) == (1, 3, 5, 4)
     assert torch.equal(net.first[1].running_mean, before)
     assert net.training
+
+
+# What a network on a backbone hands on
+
+
+class Encoder(Net):
+    """Trained on normalised colours, which its constructor says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.std, self.fixed_channels = (0.1, 0.2, 0.3), (0.5, 0.25, 0.125), 3
+
+
+class OnEncoder(Architecture):
+    """Says nothing of its images itself."""
+
+    def __init__(self, encoder: ArchitectureFactory, other: ArchitectureFactory | None = None) -> None:
+        super().__init__()
+        self.head = nn.Identity()
+        self.encoder = build(encoder)
+        if other is not None:
+            self.judge = build(other)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.encoder(images))
+
+
+class WithOwnMean(OnEncoder):
+    mean, fixed_channels = (0.9,), None
+
+
+def test_a_network_on_an_encoder_sees_images_as_the_encoder_does() -> None:
+    made = OnEncoder(Encoder)
+    assert (made.mean, made.std, made.fixed_channels) == ((0.1, 0.2, 0.3), (0.5, 0.25, 0.125), 3)
+    stacked = OnEncoder(partial(OnEncoder, Encoder))
+    assert (stacked.mean, stacked.fixed_channels) == ((0.1, 0.2, 0.3), 3)
+    assert OnEncoder(Encoder, Net).mean == OnEncoder(Encoder).mean, "the first architecture is the one that sees"
+    made.encoder.mean = (0.7, 0.7, 0.7)  # weights that came later, with statistics of their own
+    assert made.mean == (0.7, 0.7, 0.7)
+
+
+def test_what_it_states_itself_wins() -> None:
+    made = WithOwnMean(Encoder)
+    assert (made.mean, made.std, made.fixed_channels) == ((0.9,), (0.5, 0.25, 0.125), None)
+    made.std = (0.8,)
+    assert (made.std, made.encoder.std) == ((0.8,), (0.5, 0.25, 0.125))
+
+
+def test_neither_a_class_nor_a_network_without_encoder_says_anything(net: Net) -> None:
+    for one in (net, Net, OnEncoder, OnEncoder(Net)):
+        assert (one.mean, one.std, one.fixed_channels) == (None, None, None)
+    assert WithOwnMean.mean == (0.9,)

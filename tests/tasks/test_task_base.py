@@ -163,7 +163,7 @@ def test_checkpoint_says_it_all() -> None:
 
 def network(fixed: int | None = None, mean: Any = None, std: Any = None) -> Architecture:
     made = Net(2)
-    made.fixed_channels, made.mean, made.std = fixed, mean, std  # type: ignore[misc]
+    made.fixed_channels, made.mean, made.std = fixed, mean, std
     return made
 
 

@@ -55,7 +55,8 @@ class AdaIN(Architecture):
     """
 
     roles: ClassVar[tuple[str, ...]] = ("stylizer",)
-    fixed_channels: ClassVar[int | None] = 3
+    fixed_channels = 3
+    mean, std = None, None  # it takes images in [0, 1], and normalises them for the encoder itself
     example: ClassVar[dict[str, object]] = {"width": 4}
     encoder_mean: Tensor
     encoder_std: Tensor

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -33,6 +33,20 @@ class _Enough(Exception):  # noqa: N818  ends a forward pass after the last laye
     pass
 
 
+class _OfBackbone:
+    """What the weights were trained on; a network that stands on a backbone has the backbone's.
+
+    A class or an instance that states its own value shadows it, since this is no data descriptor.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, network: Architecture | None, owner: type) -> Any:
+        backbone = None if network is None else network.find_backbone()
+        return None if backbone is None else getattr(backbone, self.name)
+
+
 class Architecture(LightningModule, ABC):
     """Base of every architecture: built from plain arguments and factories, knowing nothing of trainers or data sets.
 
@@ -42,17 +56,18 @@ class Architecture(LightningModule, ABC):
             these.
         fixed_channels: the number of channels where it can't be chosen (grey images are then repeated), else None.
         mean, std: the normalisation that its weights were trained with, by channel of images in [0, 1]; None where
-            the data's own is right.
+            the data's own is right. These three are the backbone's (``find_backbone``) where neither the class nor
+            its constructor states others.
         example: arguments of a small instance, for tests.
         licence: of weights that it can load, where it can.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("classifier",)
-    fixed_channels: ClassVar[int | None] = None
     example: ClassVar[dict[str, Any]] = {}
     licence: ClassVar[str | None] = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    fixed_channels: int | None = cast(Any, _OfBackbone())
+    mean: tuple[float, ...] | None = cast(Any, _OfBackbone())
+    std: tuple[float, ...] | None = cast(Any, _OfBackbone())
 
     @abstractmethod
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -66,6 +81,13 @@ class Architecture(LightningModule, ABC):
             arguments: those that the network is to be built with, and which ask for the weights; defaults left out.
         """
         return []
+
+    def find_backbone(self) -> Architecture | None:
+        """The network that it stands on, and whose view of the images it shares: the first architecture that it holds.
+
+        A network that holds several, of which another one sees the images, overrides it.
+        """
+        return next((module for module in self.children() if isinstance(module, Architecture)), None)
 
     @property
     def stages(self) -> list[Stage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class Normalize(nn.Module):
         facts: give what the network does not.
 
     Shape:
-        images (B, C, H, W) in [0, 1] -> (B, C', H, W)
+        images (B, C, H, W) in [0, 1] -> (B, C', H, W); or a list of images of any sizes, each (C, H, W) -> (C', H, W)
     """
 
     mean: Tensor
@@ -39,8 +40,14 @@ class Normalize(nn.Module):
                 raise UserError(f"the {name} has {len(values)} channels, the images have {channels * self.repeat}")
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images."""
+    @overload
+    def forward(self, images: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, images: Sequence[Tensor]) -> list[Tensor]: ...
+    def forward(self, images: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+        """Normalised images; of a list each by itself, as a batch of one."""
+        if not isinstance(images, Tensor):
+            return [self.forward(image[None])[0] for image in images]
         if self.repeat > 1:
             images = images.expand(-1, self.repeat, -1, -1)
         return (images - self.mean) / self.std
