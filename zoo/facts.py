@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypedDict
 
 from zoo import registry
 from zoo.errors import UserError
@@ -34,6 +35,63 @@ class Facts(TypedDict, total=False):
     mirror: bool
     class_counts: list[int]
     num_images: int
+
+
+class Fact(NamedTuple):
+    """One fact: what is right for its value.
+
+    Args:
+        name: its key among the facts.
+        check: takes the value and all facts; says whether the value is right.
+        wanted: what would be right, as the end of a sentence.
+    """
+
+    name: str
+    check: Callable[[Any, Facts], bool]
+    wanted: str
+
+
+def _numbers(count: str, low: float, high: float) -> Callable[[Any, Facts], bool]:
+    def check(value: Any, facts: Facts) -> bool:
+        if not (isinstance(value, list) and len(value) == facts.get(count, len(value))):
+            return False
+        return all(isinstance(v, int | float) and low <= v <= high for v in value)
+
+    return check
+
+
+def _words(value: Any, facts: Facts) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) and v for v in value) and len(set(value)) == len(value)
+
+
+def _class_names(value: Any, facts: Facts) -> bool:
+    return _words(value, facts) and len(value) == facts.get("num_classes", len(value))
+
+
+def _count(value: Any, facts: Facts) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _size(value: Any, facts: Facts) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_count(n, facts) for n in value)
+
+
+# A plugin adds its own by the entry-point group ``zoo.contracts``; ``zoo.contracts.facts`` has them all.
+KNOWN = {
+    fact.name: fact
+    for fact in (
+        Fact("num_classes", _count, "an integer of at least 1"),
+        Fact("class_names", _class_names, "a list of num_classes different names"),
+        Fact("in_channels", _count, "an integer of at least 1"),
+        Fact("image_size", _size, "a list of height and width"),
+        Fact("num_images", _count, "an integer of at least 1"),
+        Fact("vocabulary", _words, "a list of different tokens"),
+        Fact("mean", _numbers("in_channels", 0, 1), "a list of in_channels numbers from 0 to 1"),
+        Fact("std", _numbers("in_channels", 1e-6, 1), "a list of in_channels numbers above 0, at most 1"),
+        Fact("mirror", lambda value, facts: isinstance(value, bool), "true or false"),
+        Fact("class_counts", _numbers("num_classes", 0, float("inf")), "a list of num_classes numbers"),
+    )
+}
 
 
 def class_names(facts: Facts) -> list[str]:

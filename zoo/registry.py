@@ -60,7 +60,7 @@ class Entry(NamedTuple):
     @property
     def distribution(self) -> str:
         """The installed distribution, as ``name version``."""
-        return " ".join(_identity(self.point.dist)) if self.point.dist else "unknown distribution"
+        return distribution_of(self.point)
 
     def load(self) -> type:
         """Import the class.
@@ -259,6 +259,16 @@ def _folder(module: str, places: list[str]) -> ModuleSpec | None:
     spec = ModuleSpec(module, None, is_package=True)
     spec.submodule_search_locations = [place for place in places if Path(place).is_dir()]
     return spec if spec.submodule_search_locations else None
+
+
+def contract_points() -> tuple[EntryPoint, ...]:
+    """The entry points of forms of batch, roles and facts."""
+    return tuple(point for point in _scan().points if point.group == "zoo.contracts")
+
+
+def distribution_of(point: EntryPoint) -> str:
+    """The installed distribution that registers an entry point, as ``name version``."""
+    return " ".join(_identity(point.dist)) if point.dist else "unknown distribution"
 
 
 class Recipe(NamedTuple):

@@ -1,0 +1,86 @@
+"""What a form of batch, a role of a network and a fact of data mean, each stated once.
+
+The conformance kit, export, ``zoo inspect``, tasks and data read it from here. A plugin adds its own by the entry-point
+group ``zoo.contracts``, whose entries are objects of the classes ``Form``, ``Role`` and ``Fact``, each under its name:
+
+    [project.entry-points."zoo.contracts"]
+    depth_estimation = "zoo_depth.contracts:DEPTH_ESTIMATION"
+
+A class then says ``batch = "depth_estimation"`` or ``roles = ("depth_estimator",)``, and ``zoo check`` treats it as it
+treats the zoo's own.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from zoo import registry
+from zoo.contracts.base import ContractError as ContractError
+from zoo.contracts.base import Form as Form
+from zoo.contracts.base import Role as Role
+from zoo.contracts.base import expect as expect
+from zoo.errors import UserError
+from zoo.facts import KNOWN, Fact
+
+
+def form(name: str) -> Form:
+    """The form of batch of this name.
+
+    Raises:
+        UserError: neither the zoo nor a plugin has it, or the plugin's can't be imported.
+    """
+    return _find(name, Form, "form of batch")
+
+
+def role(name: str) -> Role:
+    """The role of this name.
+
+    Raises:
+        UserError: neither the zoo nor a plugin has it, or the plugin's can't be imported.
+    """
+    return _find(name, Role, "role")
+
+
+@cache
+def facts() -> dict[str, Fact]:
+    """Every fact that data may say of themselves, the zoo's and plugins', by name."""
+    found = (_load(point) for point in registry.contract_points())
+    return {**KNOWN, **{one.name: one for one in found if isinstance(one, Fact)}}
+
+
+def _find(name: str, kind: type, what: str) -> Any:
+    own = _own()
+    if isinstance(own.get(name), kind):
+        return own[name]
+    for point in registry.contract_points():
+        if point.name == name and isinstance(found := _load(point), kind):
+            return found
+    known = [n for n, one in own.items() if isinstance(one, kind)]
+    points = [point.name for point in registry.contract_points()]
+    raise UserError(f"there is no {what} called {name}{registry.did_you_mean(name, [*known, *points])}")
+
+
+@cache
+def _own() -> dict[str, Form | Role]:
+    from zoo.contracts.forms import FORMS
+    from zoo.contracts.roles import ROLES
+
+    return {one.name: one for one in (*FORMS, *ROLES)}
+
+
+@cache
+def _load(point: Any) -> Form | Role | Fact:
+    package = registry.distribution_of(point)
+    try:
+        found = point.load()
+    except Exception as error:  # whatever a plugin raises, it must be named
+        raise UserError(
+            f"{package} registers {point.name} as {point.value}, which can't be imported: {error}"
+        ) from error
+    if not isinstance(found, Form | Role | Fact) or found.name != point.name:
+        raise UserError(
+            f"{package} registers {point.name} below zoo.contracts as {point.value}: "
+            "expected a zoo.contracts.Form, Role or Fact of that name"
+        )
+    return found

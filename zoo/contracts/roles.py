@@ -1,0 +1,181 @@
+"""The roles of the zoo's networks, and how each is called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from zoo.contracts.base import Inputs, Role, Sizes, expect
+
+TOKENS = 6  # words in the sentences that captioners are tried with
+
+
+def _images(sizes: Sizes, count: int, generator: Generator) -> Tensor:
+    return torch.randn(count, sizes["in_channels"], *sizes["image_size"], generator=generator)
+
+
+def _labels(sizes: Sizes, count: int, generator: Generator) -> Tensor:
+    return torch.randint(0, max(1, sizes.get("num_classes", 1)), (count,), generator=generator)
+
+
+def _on_images(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
+    return [(_images(sizes, count, generator),)]
+
+
+def _with_labels_or_none(sizes: Sizes, count: int, generator: Generator, *first: Any) -> list[Inputs]:
+    """Ways to call a network whose last argument is the class: with labels, and, as guidance does, without."""
+    if not sizes.get("num_classes"):
+        return [first]
+    return [(*first, _labels(sizes, count, generator)), first]
+
+
+# Checks
+
+
+def _finite(found: Any) -> Tensor:
+    expect(isinstance(found, Tensor), f"expected a tensor, got {type(found).__name__}")
+    expect(found.is_floating_point() and torch.isfinite(found).all(), "expected finite floating-point values")
+    return found
+
+
+def _logits(found: Any, inputs: Inputs, sizes: Sizes) -> None:
+    wanted = (len(inputs[0]), sizes["num_classes"])
+    shape = tuple(_finite(found).shape)
+    expect(shape == wanted, f"logits {shape}, expected {wanted}")
+
+
+def _dense_logits(found: Any, inputs: Inputs, sizes: Sizes) -> None:
+    shape = tuple(_finite(found).shape)
+    wanted = f"({len(inputs[0])}, {sizes['num_classes']}, h, w)"
+    expect(
+        len(shape) == 4 and shape[:2] == (len(inputs[0]), sizes["num_classes"]), f"logits {shape}, expected {wanted}"
+    )
+
+
+def _like_first(found: Any, inputs: Inputs, sizes: Sizes) -> None:
+    shape, wanted = tuple(_finite(found).shape), tuple(inputs[0].shape)
+    expect(shape == wanted, f"output {shape}, expected {wanted} as the input")
+
+
+def _one_a_sample(found: Any, inputs: Inputs, sizes: Sizes) -> None:
+    shape, count = tuple(_finite(found).shape), len(inputs[0])
+    expect(shape[:1] == (count,), f"output {shape}, expected {count} in front")
+
+
+def _generated(found: Any, inputs: Inputs, sizes: Sizes) -> None:
+    shape, wanted = tuple(_finite(found).shape), (len(inputs[0]), sizes["in_channels"], *sizes["image_size"])
+    expect(shape == wanted, f"images {shape}, expected {wanted}")
+
+
+def _words(found: Any, inputs: Inputs, sizes: Sizes) -> None:
+    shape, wanted = tuple(_finite(found).shape), (*inputs[1].shape, sizes["vocabulary_size"])
+    expect(shape == wanted, f"logits {shape}, expected {wanted}")
+
+
+def _colours(found: Any, inputs: Inputs, sizes: Sizes) -> None:
+    shape, wanted = tuple(_finite(found).shape), (*inputs[0].shape[:-1], 3)
+    expect(shape == wanted, f"colours {shape}, expected {wanted}")
+    expect(found.min() >= 0 and found.max() <= 1, "expected colours in [0, 1]")
+
+
+def _anything(found: Any, inputs: Inputs, sizes: Sizes) -> None:
+    """A backbone's own output may be anything; its feature maps are checked by its stages."""
+
+
+# Detectors, whose arguments are lists
+
+
+def _detector_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
+    images = list(_images(sizes, count, generator).sigmoid())
+    height, width = sizes["image_size"]
+    corner = torch.tensor([0.1 * width, 0.1 * height, 0.6 * width, 0.7 * height])
+    targets = [
+        {"boxes": (corner + i % 3)[None], "labels": torch.tensor([i % sizes["num_classes"]])} for i in range(count)
+    ]
+    return [(images, targets)]
+
+
+def _call_detector(network: Any, inputs: Inputs) -> Any:
+    return network(*inputs) if network.training else network(inputs[0])
+
+
+def _detections(found: Any, inputs: Inputs, sizes: Sizes) -> None:
+    expect(isinstance(found, list) and len(found) == len(inputs[0]), "expected a list with an entry for each image")
+    for one, image in zip(found, inputs[0], strict=True):
+        boxes, scores, labels = (one[name] for name in ("boxes", "scores", "labels"))
+        expect(
+            boxes.shape == (len(labels), 4) and len(scores) == len(labels), "expected as many boxes, scores and labels"
+        )
+        height, width = image.shape[-2:]
+        inside = (boxes >= 0).all() and (boxes[:, ::2] <= width).all() and (boxes[:, 1::2] <= height).all()
+        expect(inside, "expected boxes x1 y1 x2 y2 in pixels inside the image")
+        right = not len(labels) or (int(labels.min()) >= 0 and int(labels.max()) < sizes["num_classes"])
+        expect(right, f"expected labels from 0 to {sizes['num_classes'] - 1}, without a background class")
+
+
+# The others that need more than images
+
+
+def _stylizer_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
+    larger = [n + 16 for n in sizes["image_size"]]
+    return [tuple(torch.rand(count, 3, *size, generator=generator) for size in (sizes["image_size"], larger))]
+
+
+def _generator_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
+    z = torch.randn(count, *network.latent_shape, generator=generator)
+    return _with_labels_or_none(sizes, count, generator, z)
+
+
+def _discriminator_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
+    return _with_labels_or_none(sizes, count, generator, _images(sizes, count, generator))
+
+
+def _denoiser_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
+    images, times = _images(sizes, count, generator), torch.rand(count, generator=generator)
+    return _with_labels_or_none(sizes, count, generator, images, times)
+
+
+def _captioner_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
+    tokens = torch.randint(0, sizes["vocabulary_size"], (count, TOKENS), generator=generator)
+    return [(_images(sizes, count, generator), tokens)]
+
+
+def _pattern_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
+    return [(2 * torch.rand(count, 6, 2, generator=generator) - 1,)]
+
+
+ROLES = (
+    # images -> logits (B, num_classes)
+    Role("classifier", _on_images, _logits, ("logits",), needs=("num_classes",)),
+    # images -> anything, with feature maps by stages; built with num_classes=0
+    Role("backbone", _on_images, _anything, ("features",)),
+    # images -> logits (B, num_classes, h, w)
+    Role("segmenter", _on_images, _dense_logits, ("logits",), needs=("num_classes",)),
+    # list of images in [0, 1] (C, H, W), targets in training -> losses by name; in evaluation detections
+    Role(
+        "detector",
+        _detector_inputs,
+        _detections,
+        ("boxes", "scores", "labels"),
+        needs=("num_classes",),
+        call=_call_detector,
+        of_sample=lambda found, index: found[index],
+        smooth=False,
+    ),
+    # images -> images
+    Role("transform", _on_images, _like_first, ("images",)),
+    # contents, styles -> images as large as the contents
+    Role("stylizer", _stylizer_inputs, _like_first, ("images",)),
+    # noise (B, *latent_shape), labels or none -> images
+    Role("generator", _generator_inputs, _generated, ("images",)),
+    # images, labels or none -> one or several numbers a sample
+    Role("discriminator", _discriminator_inputs, _one_a_sample, ("scores",)),
+    # noisy images, times (B,) as floats in units of the task, labels or none -> like the images
+    Role("denoiser", _denoiser_inputs, _like_first, ("prediction",)),
+    # images, tokens (B, T) -> logits (B, T, vocabulary_size); the future has no say
+    Role("captioner", _captioner_inputs, _words, ("logits",), needs=("vocabulary_size",)),
+    # places (..., 2) in [-1, 1] -> colours (..., 3) in [0, 1]
+    Role("pattern", _pattern_inputs, _colours, ("colours",)),
+)
