@@ -45,7 +45,7 @@ COMMANDS = {
     "validate": "zoo.cli.lightning:run",
     "test": "zoo.cli.lightning:run",
     "predict": "zoo.cli.lightning:run",
-    "export": "zoo.export:main",
+    "export": "zoo.cli.export:main",
     "check": "zoo.testing:main",
     "schema": "zoo.cli.schema:main",
     "new-plugin": "zoo.cli.new_plugin:main",

@@ -53,7 +53,7 @@ def test_lightnings_commands_get_the_whole_line(module, command):
 @pytest.mark.parametrize(
     ("command", "name"),
     [
-        ("export", "zoo.export"),
+        ("export", "zoo.cli.export"),
         ("check", "zoo.testing"),
         ("schema", "zoo.cli.schema"),
         ("new-plugin", "zoo.cli.new_plugin"),
