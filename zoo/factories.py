@@ -2,16 +2,19 @@
 
 A task receives classes to build, not built objects: a factory is a class or a ``functools.partial`` of one. What
 only the data knows (classes, channels, size) is filled in by ``build`` where the class's signature has it, so no
-recipe repeats it. ``spec`` writes a factory as plain data (``class_path``, ``init_args``) into a checkpoint.
+recipe repeats it. ``spec`` writes a factory as plain data (``class_path``, ``init_args``) into a checkpoint, and
+``KeepsArguments`` collects what is to be written from a constructor's signature.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol, get_args, get_type_hints
 
 from zoo import registry
 from zoo.errors import UserError
@@ -57,6 +60,106 @@ class TransformFactory(Protocol):
     def __call__(self, *, num_classes: int, image_size: list[int]) -> Transform:
         """The transform."""
         ...
+
+
+class KeepsArguments:
+    """Keeps the arguments of a data module or a task as its hyper-parameters, so that constructors only state them.
+
+    Kept are the arguments of the object's own class, defaults included and ``**kwargs`` under the names they hold.
+    They are in ``hparams`` before the constructor runs, which may change them there. Factories, told by their
+    annotation, are checked first and reduced to class and plain arguments; the constructor is given the reduced ones.
+    """
+
+    hparams: Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _keeping(cls.__init__)  # type: ignore[method-assign]
+
+
+def _keeping(init: Callable[..., None]) -> Callable[..., None]:
+    """The constructor, preceded by the keeping of its arguments, and given reduced factories."""
+    signature = inspect.signature(init)
+
+    @wraps(init)  # jsonargparse and help read the constructor's own signature, annotations and source
+    def keep_and_init(self: KeepsArguments, *args: Any, **kwargs: Any) -> None:
+        try:
+            bound = signature.bind(self, *args, **kwargs)
+        except TypeError:
+            init(self, *args, **kwargs)  # which says what is wrong with them, and names the class
+            raise
+        outermost = "_hparams" not in vars(self)
+        bound.apply_defaults()
+        if outermost:
+            self.hparams.update(_by_name(signature, bound.arguments))
+        for name, (given, reduced) in _reduced_factories(init, bound.arguments).items():
+            bound.arguments[name] = reduced
+            if outermost or self.hparams.get(name, ...) is given:  # what a subclass handed on by its **kwargs
+                self.hparams[name] = reduced
+        init(*bound.args, **bound.kwargs)
+
+    return keep_and_init
+
+
+def _by_name(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in [*arguments.items()][1:]:  # without self
+        many = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        found |= value if many else {name: value}
+    return found
+
+
+def _reduced_factories(init: Callable[..., None], arguments: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Those arguments that are factories by their annotation: as given, and reduced."""
+    bases = {name: factory_base(hint) for name, hint in _hints(init).items()}
+    return {
+        name: (value, _reduced(value, base))
+        for name, value in arguments.items()
+        if (base := bases.get(name)) is not None
+    }
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Its parameters' annotations, but for those whose names are imported for type checking only."""
+    found = {}
+    for name, annotation in function.__annotations__.items():
+        try:
+            one = SimpleNamespace(__annotations__={name: annotation})
+            found |= get_type_hints(one, globalns=getattr(function, "__globals__", {}))
+        except NameError:
+            continue
+    return found
+
+
+def factory_base(annotation: Any) -> type | None:
+    """What the factories of an annotated argument build, be it one, several or none; None for other arguments."""
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+    from torchvision.transforms.v2 import Transform
+
+    from zoo.architectures.base import Architecture
+
+    bases = {
+        ArchitectureFactory: Architecture,
+        OptimizerFactory: Optimizer,
+        SchedulerFactory: LRScheduler,
+        TransformFactory: Transform,
+    }
+    return next((bases[kind] for kind in _kinds(annotation) if kind in bases), None)
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    if inspect.isclass(annotation):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
+
+
+def _reduced(value: Any, base: type) -> Any:
+    if value is None or isinstance(value, list | tuple):
+        return None if value is None else [plain(factory, base) for factory in value]
+    return plain(value, base)
 
 
 def plain(factory: Any, base: type) -> Any:
@@ -138,6 +241,8 @@ def spec(value: Any, where: str = "") -> Any:
         return value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Enum):
+        return value.name  # as a recipe has it
     if isinstance(value, Mapping):
         return {
             str(k): registry.stable(v) if k in ("class_path", "_class_path") else spec(v, f"{where}.{k}".strip("."))

@@ -83,10 +83,6 @@ class SoundData(InMemoryImages):
     example = {"val_fraction": 0.15}
     loader_class: type[Loader] = Loader
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.keep()
-
     def read(self, part: str) -> tuple[Tensor, Tensor]:
         count = 39 if part == "train" else 13
         generator = torch.Generator().manual_seed(count)
@@ -225,7 +221,6 @@ class SoundBoxes(Data):
 
     def __init__(self, batch_size: int = 3, eval_batch_size: int | None = None, num_workers: int = 0) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers)
-        self.keep()
 
     @property
     def facts(self) -> Facts:

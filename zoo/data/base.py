@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from zoo.data.loading import Loader, derive_seed, run_seed, seed_device_generators
 from zoo.errors import UserError
-from zoo.factories import spec
+from zoo.factories import KeepsArguments, spec
 from zoo.facts import Facts
 
 Split = Literal["train", "val", "test", "predict"]
@@ -23,10 +23,11 @@ def data_root(root: str | Path | None) -> Path:
     return Path(root or os.environ.get("ZOO_DATA") or "data")
 
 
-class Data(LightningDataModule, ABC):
+class Data(KeepsArguments, LightningDataModule, ABC):
     """Base of every data module.
 
-    A subclass says its ``facts`` and gives the ``samples`` of a split; loaders, sharding and seeding are here.
+    A subclass says its ``facts`` and gives the ``samples`` of a split; loaders, sharding and seeding are here, and what
+    its constructor is given is kept in ``hparams``.
 
     Args:
         batch_size: samples a training step, of all processes together, so that a recipe means the same on any number.
@@ -56,14 +57,6 @@ class Data(LightningDataModule, ABC):
             raise UserError(f"data.num_workers must be at least 0, not {num_workers}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.drop_last = num_workers, drop_last
-
-    def keep(self) -> None:
-        """Remember the arguments as hyper-parameters; the first line after ``super().__init__()`` of every subclass."""
-        import inspect
-
-        frame = inspect.currentframe()
-        assert frame is not None
-        self.save_hyperparameters(frame=frame.f_back, logger=False)
 
     @property
     @abstractmethod

@@ -20,9 +20,6 @@ class Digits(InMemoryImages):
 
     A fifth of each class is the test part and always the same; ``val_fraction`` of the others, chosen by
     ``split_seed``, validate.
-
-    Args:
-        kwargs: as for every labelled image set.
     """
 
     native_size = 8
@@ -32,10 +29,6 @@ class Digits(InMemoryImages):
     licence: ClassVar[str] = "CC BY 4.0 (UCI), inside scikit-learn (BSD-3-Clause)"
     about: ClassVar[str] = "10 digits, 174 to 183 of each (a fifth to test), 8x8 grey in 17 shades"
     example: ClassVar[dict[str, Any]] = {"batch_size": 32}
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.keep()
 
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
         """The part's digits; shades 0 to 16 become 0 to 255."""

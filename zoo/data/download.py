@@ -146,7 +146,6 @@ class PublishedImages(InMemoryImages):
 
     def __init__(self, root: str | None = None, download: bool = False, check: bool = True, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
-        self.keep()
         self.root, self.download, self.check = root, download, check
 
     @property

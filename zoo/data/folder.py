@@ -54,7 +54,6 @@ class ImageFolder(ImageFiles):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size=image_size, resize=resize, **kwargs)
-        self.keep()
         if not 0 <= test_fraction < 1:
             raise UserError(f"data.test_fraction must be at least 0 and below 1, not {test_fraction}")
         self.root, self.test_fraction = data_root(root), test_fraction

@@ -63,7 +63,6 @@ class ImageNet(ImageFiles):
         **kwargs: Any,
     ) -> None:
         super().__init__(crop=crop, **kwargs)
-        self.keep()
         self.root = Path(root) if root else data_root(None) / "imagenet"
         self.check = check
 

@@ -31,7 +31,7 @@ from zoo.data.files import (
 from zoo.data.loading import Rows, TensorSource, run_seed, split_indices
 from zoo.data.transforms import GeometricTransform, mean_and_std, move
 from zoo.errors import UserError
-from zoo.factories import TransformFactory, build, plain
+from zoo.factories import TransformFactory, build
 from zoo.facts import Facts
 
 Part = Literal["train", "val", "test"]
@@ -102,7 +102,7 @@ class ImageClassification(Data):
             raise UserError(f"data.resize is {self.resize}, smaller than data.image_size, which is {self.image_size}")
         if not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction must be at least 0 and below 1, not {val_fraction}")
-        self.augment = [plain(factory, Transform) for factory in augment or ()]
+        self.augment = augment or []
         self.val_fraction, self.split_seed = val_fraction, split_seed
         self.files = [files] if isinstance(files, str) else files
         self.class_counts: list[int] | None = None

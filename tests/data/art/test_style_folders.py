@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.data import style_folders
+from zoo.data.art import style_folders
 from zoo.data.art.frames import Frames, frames
 from zoo.data.art.style_folders import StyleFolders, random_crop
 from zoo.data.loading import Loader

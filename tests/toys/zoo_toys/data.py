@@ -21,7 +21,6 @@ def pictures() -> tuple[Tensor, Tensor]:
 class _Toy(Data):
     def __init__(self, batch_size: int = 4, num_workers: int = 0, validation: bool = True) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers)
-        self.keep()
         self.validation = validation
 
     @property
@@ -107,7 +106,6 @@ class ToyPicture(Data):
 
     def __init__(self, steps: int = 5) -> None:
         super().__init__(batch_size=1)
-        self.keep()
         self.steps = steps
 
     @property

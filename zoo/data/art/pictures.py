@@ -232,7 +232,6 @@ class Textures(PixelData):
         self, texture: list[str] | str = "ihc", size: int = 256, canvas: list[int] | None = None, steps: int = 10
     ) -> None:
         super().__init__(steps, size)
-        self.keep()
         self.texture, self.canvas = listed(texture), checked_canvas(canvas)
 
     def read(self) -> tuple[Any, list[int], int]:
@@ -277,7 +276,6 @@ class ContentAndStyle(PixelData):
         steps: int = 10,
     ) -> None:
         super().__init__(steps, size)
-        self.keep()
         self.content, self.style = listed(content), listed(style)
         self.masks = None if masks is None else listed(masks)
         self.style_size = size if style_size is None else style_size
@@ -336,7 +334,6 @@ class Pictures(PixelData):
         steps: int = 10,
     ) -> None:
         super().__init__(steps, size)
-        self.keep()
         self.picture = None if picture is None else listed(picture)
         self.canvas = checked_canvas(canvas)
 

@@ -99,7 +99,6 @@ class StyleFolders(Data):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers)
-        self.keep()
         self.content, self.style = listed(content or list(CONTENT)), listed(style or list(STYLE))
         self.style_weights, self.style_said = style_weights, style is not None
         self.image_size, self.resize = image_size, image_size if resize is None else resize

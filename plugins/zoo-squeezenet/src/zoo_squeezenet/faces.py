@@ -20,9 +20,6 @@ class LFWSubset(InMemoryImages):
 
     40 of them, 20 a class, are the test part and always the same; ``val_fraction`` of the others, chosen by
     ``split_seed``, validate.
-
-    Args:
-        kwargs: as for every labelled image set.
     """
 
     native_size = 25
@@ -31,10 +28,6 @@ class LFWSubset(InMemoryImages):
     licence: ClassVar[str] = "none stated (LFW: photographs from the news); inside scikit-image (BSD-3-Clause)"
     about: ClassVar[str] = "faces and backgrounds, 100 of each (72 to train, 8 to validate, 20 to test), 25x25 grey"
     example: ClassVar[dict[str, Any]] = {"batch_size": 32}
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.keep()
 
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
         """The part's 160 or 40 pictures."""

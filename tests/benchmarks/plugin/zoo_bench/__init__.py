@@ -78,7 +78,6 @@ class RandomImages(InMemoryImages):
 
     def __init__(self, count: int = 1024, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.keep()
         self.count = count
 
     def read(self, part: str) -> tuple[Tensor, Tensor]:

@@ -12,11 +12,7 @@ SIZE = 16
 
 
 class ExampleBars(InMemoryImages):
-    """Bright bars, lying or standing, anywhere on a noisy ground.
-
-    Args:
-        kwargs: as for every labelled image set.
-    """
+    """Bright bars, lying or standing, anywhere on a noisy ground."""
 
     # What the data says of itself; networks and tasks are built from it.
     native_size = SIZE
@@ -27,10 +23,6 @@ class ExampleBars(InMemoryImages):
     about: ClassVar[str] = "2 kinds of bars, 180 of each (120 to train and validate, 60 to test), 16x16 grey"
     # The arguments of a small instance, for tests.
     example: ClassVar[dict[str, Any]] = {"batch_size": 16}
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.keep()  # remembers the arguments, so that a checkpoint can name them
 
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
         """All images of a part as bytes (N, C, H, W), and their labels (N,). Validation is held out of training."""

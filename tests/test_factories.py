@@ -1,0 +1,138 @@
+"""Arguments are kept from the signature of the object's own class, whatever lies between it and the base."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningModule
+from torchvision.transforms.v2 import InterpolationMode, RandomCrop, RandomResizedCrop
+
+from zoo.data.base import Data
+from zoo.data.digits import Digits
+from zoo.data.folder import ImageFolder
+from zoo.data.transforms import CropEach, FlipEach
+from zoo.errors import UserError
+from zoo.factories import KeepsArguments, OptimizerFactory, TransformFactory, spec
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
+
+
+class Base(KeepsArguments, LightningModule):
+    def __init__(self, rate: float = 0.1, width: int = 4) -> None:
+        super().__init__()
+        self.rate, self.width = rate, width
+        self.seen = dict(self.hparams)
+        self.layer = torch.nn.Linear(width, 1)
+
+
+class Middle(Base):
+    """Without a constructor of its own."""
+
+
+class Leaf(Middle):
+    def __init__(self, name: str, *rest: int, depth: int = 2, other: OrderedDict | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.name, self.depth = name, depth
+
+
+class Narrow(Leaf):
+    def __init__(self, name: str = "narrow") -> None:
+        super().__init__(name, width=1)
+        self.hparams["extra"] = 1
+
+
+def test_arguments_of_the_outermost_class_are_kept():
+    assert dict(Base().hparams) == {"rate": 0.1, "width": 4}
+    assert dict(Middle(0.5).hparams) == {"rate": 0.5, "width": 4}
+    assert dict(Leaf("a", width=2).hparams) == {"name": "a", "rest": (), "depth": 2, "other": None, "width": 2}
+    assert dict(Leaf("a", 1, 2, rate=3.0).hparams)["rest"] == (1, 2)
+    assert dict(Narrow().hparams) == {"name": "narrow", "extra": 1}
+    assert Narrow().layer.in_features == 1
+
+
+def test_they_are_there_while_the_constructor_runs():
+    assert Leaf("a", rate=0.2).seen["rate"] == 0.2
+
+
+def test_a_copy_keeps_them_apart():
+    one = Leaf("a")
+    other = copy.deepcopy(one)
+    other.hparams["name"] = "b"
+    assert one.hparams["name"] == "a"
+
+
+def test_wrong_arguments_end_as_python_ends_them():
+    with pytest.raises(TypeError, match=r"Leaf\.__init__\(\) missing 1 required positional argument: 'name'"):
+        Leaf()
+    with pytest.raises(TypeError, match=r"Base\.__init__\(\) got an unexpected keyword argument 'dept'"):
+        Leaf("a", dept=3)
+
+
+class Optimising(KeepsArguments, LightningModule):
+    def __init__(
+        self, optimizer: OptimizerFactory, augment: list[TransformFactory] | None = None, act: Any = None
+    ) -> None:
+        super().__init__()
+        self.optimizer, self.augment = optimizer, augment
+
+
+class ViaCommandLine:
+    """As jsonargparse hands factories over: a partial of a function of its own, which holds much else."""
+
+    def build(self, cls: type, *args: Any, **kwargs: Any) -> Any:
+        return cls(*args, **kwargs)
+
+
+def test_factories_are_reduced_and_checked_before_the_constructor():
+    handed = partial(ViaCommandLine().build, torch.optim.SGD, lr=0.1)
+    task = Optimising(handed, [partial(CropEach, padding=1), FlipEach])
+    for found in (task.optimizer, task.hparams["optimizer"]):
+        assert found.func is torch.optim.SGD
+        assert found.keywords == {"lr": 0.1}
+    assert task.augment[1] is FlipEach
+    with pytest.raises(UserError, match="Linear is no Optimizer"):
+        Optimising(torch.nn.Linear)
+    with pytest.raises(UserError, match="Linear is no Transform"):
+        Optimising(torch.optim.SGD, [torch.nn.Linear])
+
+
+def test_factories_that_a_subclass_hands_on_are_reduced_too():
+    class Handing(Optimising):
+        def __init__(self, name: str, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+
+    found = Handing("a", optimizer=partial(ViaCommandLine().build, torch.optim.SGD, lr=0.1)).hparams["optimizer"]
+    assert (found.func, found.keywords) == (torch.optim.SGD, {"lr": 0.1})
+
+
+def test_the_parser_reads_the_constructor_s_own_signature():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ImageFolder, "data")
+    given = parser.parse_args(["--data.root", "here", "--data.crop", "random_resized", "--data.val_fraction=0.3"])
+    data = parser.instantiate(given).data
+    assert (data.crop, data.val_fraction) == ("random_resized", 0.3)
+    assert data.hparams["root"] == "here"
+    assert data.hparams["batch_size"] == 64, "the parser hands over every argument, the parents' too"
+    help_text = parser.format_help()
+    assert "--data.batch_size" in help_text
+    assert "samples a training step" in " ".join(help_text.split())
+
+
+def test_data_state_what_they_were_given():
+    assert Digits(val_fraction=0.2).plain_hparams()["init_args"] == {"on_device": False, "val_fraction": 0.2}
+    assert isinstance(Digits(), Data)
+    with pytest.raises(AttributeError, match="keep"):
+        Digits().keep()
+
+
+def test_choices_are_written_by_name():
+    written = spec(partial(RandomResizedCrop, size=[8, 8], interpolation=InterpolationMode.BICUBIC))
+    assert written["init_args"] == {"size": [8, 8], "interpolation": "BICUBIC"}
+    data = Digits(augment=[partial(RandomCrop, size=[8, 8])])
+    assert data.plain_hparams()["init_args"]["augment"][0]["init_args"] == {"size": [8, 8]}
