@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from zoo.architectures.base import Architecture, skip_pretrained
-from zoo.cli.lightning import base_of, label_of, option_values, with_checkpoint_file, with_recipe_files
+from zoo.cli.arguments import label_of, option_values, with_checkpoint_file, with_recipe_files
+from zoo.cli.resuming import base_of
 from zoo.data.base import Data
 from zoo.data.files import read_image, upright_size
 from zoo.data.loading import InMemory, Rows

@@ -1,0 +1,73 @@
+"""Arguments that are read before the parser sees them: recipes by name, and the checkpoint to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from zoo import registry
+from zoo.errors import UserError
+from zoo.parsing import load_recipe
+from zoo.training import checkpoints
+
+
+def option_values(argv: Sequence[str], *flags: str) -> list[tuple[int, str]]:
+    """Position and value of each use of an option, ``--x v`` and ``--x=v`` alike."""
+    found = []
+    for i, text in enumerate(argv):
+        if text in flags and i + 1 < len(argv):
+            found.append((i + 1, argv[i + 1]))
+        elif text.startswith(tuple(f"{flag}=" for flag in flags if flag.startswith("--"))):
+            found.append((i, text.split("=", 1)[1]))
+    return found
+
+
+def _replaced(argv: list[str], at: int, value: str) -> None:
+    argv[at] = f"{argv[at].split('=', 1)[0]}={value}" if argv[at].startswith("--") else value
+
+
+def with_recipe_files(argv: list[str]) -> list[str]:
+    """The arguments with every recipe's name replaced by its file."""
+    argv = list(argv)
+    for at, value in option_values(argv, "--config", "-c"):
+        path = registry.find_recipe(value)
+        _check_recipe(path)
+        _replaced(argv, at, str(path))
+    return argv
+
+
+def _check_recipe(path: Path) -> None:
+    try:
+        content = load_recipe(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no recipe: it must hold keys (model, data, trainer)")
+
+
+def with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Path | None, list[str]]:
+    """The checkpoint's file, and the arguments with it in place of ``last`` or a run folder."""
+    argv, found = list(argv), None
+    for at, value in option_values(argv, "--ckpt_path"):
+        if value == "last":
+            found = checkpoints.find_last(Path("runs") / (label_of(recipe_names) or ""))
+        elif argv[0] == "fit" and (last := Path(value) / "checkpoints" / "last.ckpt").is_file():
+            found = last
+        else:
+            found = checkpoints.resolve(value)
+        _replaced(argv, at, str(found))
+    return found, argv
+
+
+def label_of(recipe_names: list[str]) -> str | None:
+    """What runs of these recipes are called: the first one's name that is no overlay; None where all are."""
+    named = [n for n in recipe_names if not n.startswith("trainer/") and "/trainer/" not in n]
+    if not named:
+        return None
+    installed = {r.path.resolve(): r.name for r in registry.recipes()}
+    stem = Path(named[0].rpartition(":")[2]).name.removesuffix(".yaml")
+    return installed.get(registry.find_recipe(named[0]).resolve(), stem)
