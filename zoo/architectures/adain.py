@@ -27,6 +27,7 @@ from zoo.architectures.base import Architecture, Stage, check_size
 from zoo.architectures.frozen import freeze
 from zoo.architectures.initialisation import Init, initialise
 from zoo.architectures.transform_net import MirroredConv
+from zoo.architectures.weights import Report
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, build, plain
 from zoo.functional.style import adain
@@ -74,14 +75,26 @@ class AdaIN(Architecture):
             raise UserError(f"AdaIN: width must be at least 1, not {width}")
         network: Architecture = build(plain(encoder, Architecture), num_classes=0, in_channels=3)
         self.encoder = freeze(network, blur_strides)
-        self.set_normalization(network.mean or (0.0,), network.std or (1.0,))
+        self._normalise_as_encoder()
         self.levels = sorted(self._levels(layers), key=lambda level: -level.reduction)
         self.decoder = Decoder({level.reduction: level.channels for level in self.levels}, width, init)
 
-    def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """What the encoder's weights were trained with, by channel of images in [0, 1]."""
-        for name, values in (("encoder_mean", mean), ("encoder_std", std)):
-            self.register_buffer(name, torch.tensor(values).expand(3).reshape(1, 3, 1, 1).clone())
+    def load_encoder(self, path: str) -> Report:
+        """The encoder's weights and statistics from a file, by ``load_part``; all of them, or none.
+
+        Raises:
+            UserError: the file has no such network.
+        """
+        from zoo.training.checkpoints import load_part
+
+        report = load_part(self.encoder, path, whole=True)
+        self._normalise_as_encoder()
+        return report
+
+    def _normalise_as_encoder(self) -> None:
+        """Keep with the weights what the encoder's were trained with, by channel of images in [0, 1]."""
+        for name, values in (("mean", self.encoder.mean or (0.0,)), ("std", self.encoder.std or (1.0,))):
+            self.register_buffer(f"encoder_{name}", torch.tensor(values).expand(3).reshape(1, 3, 1, 1).clone())
 
     def _levels(self, layers: Sequence[str] | None) -> list[Stage]:
         """The layers as stages, measured by a pass."""

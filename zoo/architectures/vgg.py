@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from zoo.architectures.base import Architecture, Stage, by_channel, check_size, scaled, should_load_pretrained
 from zoo.architectures.initialisation import Init, initialise
+from zoo.architectures.weights import load_tensors
 from zoo.errors import UserError
 
 # Table 1: convolutions in each group, by depth, and their channels.
@@ -111,9 +112,8 @@ class VGG(Architecture):
         with fetching(weights):
             given = dict(weights.get_state_dict(progress=False, check_hash=True))
         rename_torchvision(self, given, "")
-        first, own = "layers.conv1_1.weight", self.state_dict()
-        given[first] = adapt_input_conv(in_channels, given[first])
-        self.load_state_dict({k: t for k, t in given.items() if k in own and own[k].shape == t.shape}, strict=False)
+        given["layers.conv1_1.weight"] = adapt_input_conv(in_channels, given["layers.conv1_1.weight"])
+        load_tensors(self, given)
 
     @classmethod
     def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:

@@ -15,8 +15,12 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
+from zoo.architectures.base import Architecture
+from zoo.architectures.weights import Report, load_tensors
 from zoo.errors import UserError
 
 RUN_KEY = "zoo"  # what the file says of its run, beside Lightning's own keys
@@ -162,25 +166,74 @@ def find_last(runs: Path) -> Path:
     raise UserError(f"--ckpt_path last: no whole checkpoint below {runs}")
 
 
+def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name, and the facts of the data that they were trained on, as far as the file says them.
+
+    Args:
+        file: a checkpoint of any task, or ``.safetensors``, which says no facts.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file), {}
+    checkpoint = read(file)
+    return checkpoint["state_dict"], facts_of(checkpoint)
+
+
+def facts_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of the data; empty where nothing."""
+    found = checkpoint.get("hyper_parameters")
+    return dict(found.get("facts") or {}) if isinstance(found, dict) else {}
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise UserError(f"no such file: {file}")
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} can't be read as safetensors: {_reason(error)}") from error
+
+
+def load_part(
+    network: nn.Module, path: str | Path, part: str | None = None, whole: bool = False, advice: str = ""
+) -> Report:
+    """A network's weights from a file of any task that trained one like it, as whatever part of that task.
+
+    The file's mean and standard deviation become the network's own, where that is an architecture without any.
+
+    Args:
+        network: takes the tensors whose name and shape agree; prefixes of the names need not.
+        path: a checkpoint, a run folder, or ``.safetensors``.
+        part: what the names of the network's tensors begin with there, such as ``architecture.encoder``; left out,
+            whatever fits best.
+        whole: refuse a file that leaves some tensor of the network as it is.
+        advice: for that error.
+
+    Raises:
+        UserError: the file can't be read, there is no such part, or nothing in it fits.
+    """
+    file = resolve(path)
+    tensors, facts = read_tensors(file)
+    try:
+        report = load_tensors(network, tensors, part, whole)
+    except UserError as error:
+        trained = ", ".join(f"{k} {facts[k]}" for k in ("in_channels", "image_size") if k in facts)
+        told = (f"; it was trained with {trained}" if trained else "") + (f" ({advice})" if advice else "")
+        raise UserError(f"{file} does not fit: {error}{told}") from error
+    report.file, report.facts = file, facts
+    if isinstance(network, Architecture):
+        for name, values in report.statistics.items():
+            if getattr(network, name) is None:
+                setattr(network, name, tuple(values))
+    return report
+
+
 def load_matching(task: nn.Module, path: str) -> None:
     """Load the tensors whose name and shape agree, and list the rest.
 
     Raises:
         UserError: nothing agrees.
     """
-    file = resolve(path)
-    given, own = read(file)["state_dict"], task.state_dict()
-    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-    if not fitting.keys() & dict(task.named_parameters()).keys():
-        raise UserError(f"model.weights: no tensor in {file} has the name and shape of one in this task")
-    task.load_state_dict(fitting, strict=False)
-    print(f"weights: {len(fitting)} of {len(own)} tensors from {file}", flush=True)
-    there = {n: f"has shape {tuple(t.shape)} there" for n, t in given.items()}
-    fresh = [f"{n} {tuple(t.shape)} {there.get(n, 'is not there')}" for n, t in own.items() if n not in fitting]
-    _list("left as initialised", fresh)
-    _list("without a place here", [f"{n} {tuple(t.shape)}" for n, t in given.items() if n not in own])
-
-
-def _list(what: str, lines: list[str]) -> None:
-    if lines:
-        print("\n  ".join([f"{what}:", *lines]), flush=True)
+    load_part(task, path).show()

@@ -15,7 +15,7 @@ from zoo.data.art.pictures import ContentAndStyle, Textures
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.functional.style import gram
-from zoo.tasks.art.perceptual import MARGIN, layer_shares, load_network, resized
+from zoo.tasks.art.perceptual import MARGIN, layer_shares, resized
 from zoo.tasks.art.pixels import lbfgs
 from zoo.tasks.art.style_transfer import StyleTransfer
 from zoo.tasks.art.texture import TextureSynthesis
@@ -213,13 +213,12 @@ def test_weights_come_from_any_checkpoint_with_such_a_network(tmp_path):
     torch.save({"state_dict": {**tensors, "other.weight": torch.ones(1)}, "hyper_parameters": said}, file)
     task = built(texture(perceptual_weights=file), textures())
     assert all(torch.equal(v, trained.state_dict()[k]) for k, v in task.perceptual.state_dict().items())
-    assert load_network(Small(), file) == {"mean": [0.1], "std": [0.3]}
-    assert task.facts["mean"] == [0.1]
-    with pytest.raises(UserError, match=r"holds no Small with these arguments for 1 channels$"):
-        load_network(Small(in_channels=1), file)
+    assert (task.facts["mean"], task.perceptual.mean) == ([0.1], (0.5,))  # the network's own stays
     grey = {f"architecture.{k}": v for k, v in Small(in_channels=1).state_dict().items()}
     torch.save({"state_dict": grey, "hyper_parameters": {"facts": {"in_channels": 1, "image_size": [28, 28]}}}, file)
-    with pytest.raises(UserError, match=r"for 3 channels; it was .* in_channels 1, image_size \[28, 28\] \(model.grey"):
+    with pytest.raises(
+        UserError, match=r"holds no Small .*; it was .* in_channels 1, image_size \[28, 28\] \(model.grey"
+    ):
         built(texture(perceptual_weights=file), textures())
 
 

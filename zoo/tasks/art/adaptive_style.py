@@ -35,7 +35,7 @@ from zoo.functional.style import (
     whitened_distance,
     whitener,
 )
-from zoo.tasks.art.perceptual import layer_shares, load_network, say_if_random
+from zoo.tasks.art.perceptual import layer_shares, say_if_random
 from zoo.tasks.art.stylization import Batch, Stylization
 
 RANGE = 30.0  # weight of the mean squared distance of pixels to [0, 1]
@@ -99,8 +99,7 @@ class AdaptiveStyleTransfer(Stylization):
         self.build_architecture()
         network = self.architecture
         if self.encoder_weights and should_load_pretrained():
-            said = load_network(network.encoder, self.encoder_weights)
-            network.set_normalization(said.get("mean") or network.encoder.mean, said.get("std") or network.encoder.std)
+            network.load_encoder(self.encoder_weights).show()
         elif should_load_pretrained() and (
             factory := getattr(self.factories["architecture"], "keywords", {}).get("encoder")
         ):

@@ -15,10 +15,9 @@ from torch.nn import functional as F
 from zoo.architectures.base import Architecture, find_layers, should_load_pretrained
 from zoo.architectures.frozen import freeze, rerun_blocks
 from zoo.errors import UserError
-from zoo.facts import Facts
 from zoo.tasks.base import Task
 from zoo.tasks.normalize import Normalize
-from zoo.training.checkpoints import read, resolve
+from zoo.training.checkpoints import load_part
 
 MARGIN = 32  # pixels, a multiple of most layers' stride; at 16, a seam so far from the edge can be seen
 LARGE = 1024**2  # pixels of a picture from which memory is dearer than time
@@ -40,7 +39,9 @@ class PerceptualTask(Task):
         channels = 1 if self.grey else self.facts["in_channels"]
         network: Architecture = self.make("perceptual", num_classes=self.num_outputs, in_channels=channels)
         if self.perceptual_weights and should_load_pretrained():
-            self.hparams["facts"] = {**self.facts, **load_network(network, self.perceptual_weights, GREY)}
+            report = load_part(network, self.perceptual_weights, whole=True, advice="" if self.grey else GREY)
+            report.show()
+            self.hparams["facts"] = {**self.facts, **report.statistics}
         elif should_load_pretrained() and not self._weights:
             say_if_random(network, self.factories["perceptual"], "perceptual", "perceptual_weights")
         self.hparams["perceptual_weights"] = None  # they are in the task's own checkpoints
@@ -104,38 +105,6 @@ def say_if_random(network: Architecture, factory: Any, argument: str, checkpoint
         ways = [f"model.{argument}.{name}" for name in asked] + [f"model.{checkpoint}"]
         line = f"zoo: {type(network).__name__} looks with random weights; trained ones: {', '.join(ways)}"
         print(line, file=sys.stderr, flush=True)
-
-
-def load_network(network: Architecture, path: str, advice: str = "") -> Facts:
-    """Take a network's tensors from a checkpoint of any task that trained one like it.
-
-    Args:
-        network: takes them; what it has no place for (a classifier's last layer) is left out.
-        path: a checkpoint, or a run folder.
-        advice: for the error.
-
-    Returns:
-        What the checkpoint says of mean and std.
-
-    Raises:
-        UserError: no network in it has these layers.
-    """
-    file = resolve(path)
-    checkpoint = read(file)
-    given, own = checkpoint["state_dict"], network.state_dict()
-    facts: Any = checkpoint.get("hyper_parameters", {}).get("facts") or {}
-    for prefix in sorted({f"{key.partition('.')[0]}." for key in given}):
-        found = {name: given.get(prefix + name) for name in own}
-        if all(t is not None and t.shape == own[name].shape for name, t in found.items()):
-            network.load_state_dict(found)
-            return Facts(**{k: facts[k] for k in ("mean", "std") if facts.get(k)})  # type: ignore[typeddict-item]
-    channels = next(iter(own.values())).shape[1]
-    trained = ", ".join(f"{k} {facts[k]}" for k in ("in_channels", "image_size") if k in facts)
-    raise UserError(
-        f"{file} holds no {type(network).__name__} with these arguments for {channels} channels"
-        + (f"; it was trained with {trained}" if trained else "")
-        + (f" ({advice})" if advice and channels != 1 else "")
-    )
 
 
 def layer_shares(

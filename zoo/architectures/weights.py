@@ -1,0 +1,147 @@
+"""Tensors for a network from anywhere: whichever part of what is given fits it best, and a list of what does not fit.
+
+The same layers have other names by where they were saved: a classifier's checkpoint has ``architecture.conv1.weight``,
+the same network as an encoder ``architecture.encoder.conv1.weight``, a library's file ``conv1.weight``, and an adapter
+of the library's network ``network.conv1.weight``. So prefixes are left out on both sides, until most values agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor, nn
+
+from zoo.errors import UserError
+from zoo.registry import did_you_mean
+
+OWN = ("", "architecture.", "network.", "architecture.network.")  # what a network's own names may begin with
+USUAL = ("", "architecture.", "architecture.encoder.", "encoder.")  # preferred where several parts fit alike
+LISTED = 30  # lines of a list
+
+
+@dataclass
+class Report:
+    """What a network was given.
+
+    Args:
+        part: what the names of the tensors given begin with.
+        loaded: the network's tensors that were given, by name.
+        left: its other ones, with their shape and the reason.
+        unused: tensors of that part that it has no place for, with their shape.
+        file: where they come from, if from a file.
+        facts: what that says of the data that they were trained on.
+    """
+
+    part: str
+    loaded: list[str]
+    left: list[str]
+    unused: list[str]
+    file: Path | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def statistics(self) -> dict[str, list[float]]:
+        """``mean`` and ``std`` of the images that the weights were trained on, as far as the file says them."""
+        return {name: list(self.facts[name]) for name in ("mean", "std") if self.facts.get(name)}
+
+    @rank_zero_only
+    def show(self) -> None:
+        """Print it in one line, and what did not fit below."""
+        part = f" ({self.part.removesuffix('.')})" if self.part else ""
+        print(f"weights: {len(self.loaded)} of {len(self.loaded) + len(self.left)} tensors from {self.file}{part}")
+        for title, lines in (("left as initialised", self.left), ("without a place here", self.unused)):
+            if lines:
+                more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+                print("\n  ".join([f"{title}:", *lines[:LISTED], *more]), flush=True)
+
+
+def load_tensors(
+    network: nn.Module, tensors: Mapping[str, Tensor], part: str | None = None, whole: bool = False
+) -> Report:
+    """Load those tensors whose name and shape agree with the network's, of the part that fits best.
+
+    Args:
+        network: a network, or a task with its networks.
+        tensors: by name.
+        part: what the names begin with, up to a dot; left out, whatever fits most values.
+        whole: refuse tensors that leave some of the network's as it is.
+
+    Raises:
+        UserError: there is no such part, nothing in it fits, or not the whole network; nothing was loaded then.
+    """
+    own, name = network.state_dict(), type(network).__name__
+    front, prefix = best_prefixes(own, tensors, None if part is None else f"{part}.")
+    given = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    if not given:
+        raise UserError(f"it has no part {part}{did_you_mean(part or '', _parts(tensors))}")
+    wanted = {n: given.get(n.removeprefix(front)) if n.startswith(front) else None for n in own}
+    fitting = {n: t for n, t in wanted.items() if t is not None and t.shape == own[n].shape}
+    left = [f"{n} {tuple(own[n].shape)} {_reason(t)}" for n, t in wanted.items() if n not in fitting]
+    matrices = {n for n, p in network.named_parameters() if p.dim() > 1}  # a bias of as many classes fits by chance
+    if not fitting.keys() & (matrices or {n for n, _ in network.named_parameters()}):
+        such = f", such as {left[0]}" if left else ""
+        raise UserError(f"no tensor in it has the name and shape of one of {name}{such}")
+    if whole and left:
+        raise UserError(f"it holds no {name} with these arguments: {left[0]}")
+    network.load_state_dict(fitting, strict=False)
+    taken = {n.removeprefix(front) for n in wanted if n.startswith(front)}
+    unused = [f"{prefix}{n} {tuple(t.shape)}" for n, t in given.items() if n not in taken]
+    return Report(prefix, list(fitting), left, unused)
+
+
+def _reason(given: Tensor | None) -> str:
+    return "is not there" if given is None else f"has shape {tuple(given.shape)} there"
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> list[str]:
+    return [*dict.fromkeys(before[:-1] for name in tensors for before, _ in _splits(name) if before)]
+
+
+def best_prefixes(own: Mapping[str, Tensor], given: Mapping[str, Tensor], prefix: str | None = None) -> tuple[str, str]:
+    """What is to be left out in front of both sides' names, so that most values have an equal name and shape.
+
+    Args:
+        own: a network's tensors.
+        given: those that it is to take.
+        prefix: the given side's, where it is known.
+    """
+    fit: dict[tuple[str, str], int] = {("", prefix or ""): 0}
+    for front in OWN:
+        shapes = {n.removeprefix(front): t.shape for n, t in own.items() if n.startswith(front)}
+        for name, tensor in given.items():
+            for before, rest in _splits(name):
+                if shapes.get(rest) == tensor.shape and prefix in (None, before):
+                    fit[front, before] = fit.get((front, before), 0) + tensor.numel()
+    usual = {before: len(USUAL) - i for i, before in enumerate(USUAL)}
+    return max(fit, key=lambda pair: (fit[pair], usual.get(pair[1], 0)))
+
+
+def _splits(name: str) -> Iterator[tuple[str, str]]:
+    """A name as a prefix and the rest, at each dot: ``("", "a.b"), ("a.", "b")``."""
+    yield "", name
+    for i, letter in enumerate(name):
+        if letter == ".":
+            yield name[: i + 1], name[i + 1 :]
+
+
+@torch.no_grad()
+def start_head(head: nn.Module, std: float = 0.01) -> None:
+    """Draw a new last layer behind pretrained ones so small that all classes start almost equally probable.
+
+    A library's own drawing may be larger than pretrained features bear: timm's for EfficientNets has a standard
+    deviation of 0.4 at two classes, and the first loss is 2.9 instead of log(2).
+
+    Args:
+        head: of which every linear or convolutional layer is drawn anew.
+        std: of the weights, with zeros for the bias.
+    """
+    for layer in head.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
