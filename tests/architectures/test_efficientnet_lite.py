@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import timm
 import torch
 from lightning.pytorch import Trainer
 from running import folder_of, write_recipe, zoo
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -91,6 +92,18 @@ def test_other_classes_and_backbone(network: EfficientNetLite0) -> None:
     assert torch.equal(ten.features(images, ["network.blocks.6"])["network.blocks.6"], last)
     assert torch.equal(backbone(images), last)
     assert [stage.channels for stage in backbone.stages] == [16, 24, 40, 112, 320]
+
+
+@torch.no_grad()
+def test_two_classes_start_equally_probable() -> None:
+    """timm's own last layer would have a standard deviation of 0.4, and the loss would be 2.9."""
+    torch.manual_seed(0)
+    network = EfficientNetLite0(num_classes=2).eval()
+    photographs = torch.stack([seen(p) for p in (skimage.data.chelsea(), skimage.data.coffee())])
+    for labels in ([0, 0], [1, 1], [0, 1]):
+        loss = nn.functional.cross_entropy(network(photographs), torch.tensor(labels))
+        assert loss.item() == pytest.approx(math.log(2), abs=0.15)
+    assert EfficientNetLite0(num_classes=2, weights=None).network.classifier.weight.std() > 0.3  # as timm draws it
 
 
 def test_none_are_random() -> None:

@@ -133,6 +133,27 @@ def test_pretrained(fetched: dict[str, Tensor], images: Tensor) -> None:
     assert Timm("resnet18").mean is None
 
 
+@pytest.mark.parametrize(
+    ("name", "heads"), [("resnet18", ["fc"]), ("deit_tiny_distilled_patch16_224", ["head", "head_dist"])]
+)
+def test_a_new_head_starts_small(name: str, heads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = timm.create_model(name).state_dict()
+    monkeypatch.setattr(adapter, "_reach_hub", lambda *_: None)
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(weights))
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", lambda *_, **__: dict(weights))
+    own = Timm(name, pretrained=True).network.state_dict()
+    assert all(torch.equal(own[f"{head}.weight"], weights[f"{head}.weight"]) for head in heads)
+    network = Timm(name, pretrained=True, num_classes=100)
+    for head in heads:
+        layer = network.network.get_submodule(head)
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.05)
+        assert not layer.bias.any()
+    torch.manual_seed(0)
+    drawn = Timm(name, num_classes=100).network.get_submodule(heads[0]).weight
+    torch.manual_seed(0)
+    assert torch.equal(drawn, timm.create_model(name, num_classes=100).get_submodule(heads[0]).weight)
+
+
 @torch.no_grad()
 def test_pretrained_for_other_channels(fetched: dict[str, Tensor], images: Tensor) -> None:
     """Grey gives what it would as a picture with three equal channels; the fourth channel is as the first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from urllib.error import URLError
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from zoo.architectures.base import skip_pretrained
 from zoo.architectures.torchvision import TorchVision
@@ -127,9 +129,14 @@ def test_weights_under_another_head(name: str, fetched: dict[str, dict[str, Tens
     network = TorchVision(name, weights="DEFAULT", num_classes=5).eval()
     own, given = network.network.state_dict(), fetched[name]
     other = [key for key in own if own[key].shape != given[key].shape]
-    assert {key.rpartition(".")[0] for key in other} == {list(own)[-1].rpartition(".")[0]}
+    assert {key.rpartition(".")[0] for key in other} == {list(given)[-1].rpartition(".")[0]}
     assert all(torch.equal(own[key], given[key]) for key in own if key not in other)
     assert network(images).shape == (2, 5)
+    weight, bias = (own[f"{other[0].rpartition('.')[0]}.{kind}"] for kind in ("weight", "bias"))
+    assert weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert not bias.any()
+    loss = cross_entropy(network(images), torch.tensor([0, 4]))
+    assert loss.item() == pytest.approx(math.log(5), abs=0.1)
     assert network.mean == (0.485, 0.456, 0.406)
     assert network.std == (0.229, 0.224, 0.225)
 

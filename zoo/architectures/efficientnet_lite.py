@@ -19,9 +19,11 @@ from torch import Tensor
 
 from zoo.architectures.base import should_load_pretrained
 from zoo.architectures.timm import Timm
+from zoo.architectures.weights import load_tensors, start_head
 from zoo.errors import UserError
 
 NETWORK = "tf_efficientnet_lite0"
+CLASSES = 1000  # ImageNet's
 
 
 class EfficientNetLite0(Timm):
@@ -30,8 +32,8 @@ class EfficientNetLite0(Timm):
     A checkpoint of a task holds all weights: loading it does not look for the package.
 
     Args:
-        num_classes: length of the output; with other than ImageNet's 1,000 the last layer starts anew. 0 for a
-            backbone.
+        num_classes: length of the output; with other than ImageNet's 1,000 the last layer starts anew, near zero.
+            0 for a backbone.
         in_channels: channels of the images. The pretrained filters of the three colours are summed for one channel,
             which gives what a picture repeated in all three would, and repeated in turn and scaled for several.
         weights: ImageNet's, or None for random ones.
@@ -49,10 +51,10 @@ class EfficientNetLite0(Timm):
     ) -> None:
         super().__init__(NETWORK, num_classes=num_classes, in_channels=in_channels)
         if weights == "imagenet" and should_load_pretrained():
-            own, given = self.network.state_dict(), imagenet_weights()
+            given = imagenet_weights()
             given["conv_stem.weight"] = adapt_input_conv(in_channels, given["conv_stem.weight"])
-            same = {name: given[name] for name in own if own[name].shape == given[name].shape}  # all but another head
-            self.network.load_state_dict(same, strict=False)
+            if load_tensors(self.network, given, whole=num_classes in (0, CLASSES)).left:
+                start_head(self.network.get_classifier())
 
     @classmethod
     def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ from zoo.architectures.base import (
     refuse_options,
     should_load_pretrained,
 )
+from zoo.architectures.weights import start_head
 from zoo.errors import UserError
 from zoo.registry import did_you_mean
 
@@ -52,7 +53,7 @@ class Timm(Architecture):
     Args:
         name: as in ``timm.list_models()``, with a tag (``resnet18.a1_in1k``) to choose among its weights.
         pretrained: start from timm's weights, which are fetched once from huggingface.co; with another number of
-            classes the last layer starts anew.
+            classes the last layer starts anew, near zero.
         num_classes: length of the output; 0 for a backbone.
         in_channels: channels of the images.
         image_size: height and width of the images. Networks that are made for one size (ViT, Swin) are built for
@@ -90,6 +91,9 @@ class Timm(Architecture):
             arguments.setdefault("img_size", tuple(image_size))
         self.network = _create(name, cfg, pretrained and should_load_pretrained(), arguments)
         if pretrained:
+            if num_classes not in (0, cfg.num_classes) and should_load_pretrained():
+                for head in [cfg.classifier] if isinstance(cfg.classifier, str) else cfg.classifier or ():
+                    start_head(self.network.get_submodule(head))  # a distilled network has two
             self.mean, self.std = by_channel(cfg.mean, in_channels), by_channel(cfg.std, in_channels)
         self._indices = _last_of_each_reduction(self.network.feature_info)
         if num_classes == 0:

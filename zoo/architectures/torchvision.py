@@ -5,7 +5,7 @@ maps. With ``num_classes: 0`` it is a backbone: what comes behind the last stage
 the classifier's names, so that a classifier's checkpoint fits.
 
 Deviations from ``torchvision.models.get_model``:
-- Weights go with any number of classes: the last weight layer, in order of definition, is then a new one.
+- Weights go with any number of classes: the last weight layer, in order of definition, is then a new one, near zero.
 - Other than three channels: the first convolution is a new one. Pretrained filters are adapted to it as timm does: for
   one channel those of the three colours are summed, for several they are repeated in turn and scaled; ``mean`` and
   ``std`` go along. Fresh ones are drawn with the standard deviation that torchvision's have.
@@ -37,6 +37,7 @@ from zoo.architectures.base import (
     refuse_options,
     should_load_pretrained,
 )
+from zoo.architectures.weights import start_head
 from zoo.errors import UserError
 from zoo.registry import did_you_mean
 
@@ -263,9 +264,11 @@ def _replace_head(network: nn.Module, num_classes: int) -> None:
     name, old = _weighted(network, nn.Linear | nn.Conv2d)[-1]
     bias = old.bias is not None
     if isinstance(old, nn.Linear):
-        _replace(network, name, nn.Linear(old.in_features, num_classes, bias))
+        new: nn.Module = nn.Linear(old.in_features, num_classes, bias)
     else:
-        _replace(network, name, nn.Conv2d(old.in_channels, num_classes, old.kernel_size, bias=bias))
+        new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size, bias=bias)
+    start_head(new)
+    _replace(network, name, new)
 
 
 def _replace_stem(network: nn.Module, in_channels: int, keep: bool) -> None:
