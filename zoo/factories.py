@@ -122,7 +122,7 @@ def _reduced_factories(init: Callable[..., None], arguments: Mapping[str, Any]) 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """Its parameters' annotations, but for those whose names are imported for type checking only."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, annotation in function.__annotations__.items():
         try:
             one = SimpleNamespace(__annotations__={name: annotation})
@@ -140,7 +140,7 @@ def factory_base(annotation: Any) -> type | None:
 
     from zoo.architectures.base import Architecture
 
-    bases = {
+    bases: dict[type, type] = {
         ArchitectureFactory: Architecture,
         OptimizerFactory: Optimizer,
         SchedulerFactory: LRScheduler,
@@ -177,9 +177,14 @@ def plain(factory: Any, base: type) -> Any:
     """
     target, keywords = _parts_of(factory)
     if not (inspect.isclass(target) and issubclass(target, base)):
-        raise UserError(f"{_name(target)} is no {base.__name__}: only subclasses of {base.__name__} are accepted here")
+        raise UserError(f"{_name(target)} can't be used here: it is not a subclass of {public_path(base)}")
     keywords = {k: _plain_value(v) for k, v in keywords.items()}
     return partial(target, **keywords) if keywords else target
+
+
+def public_path(cls: type) -> str:
+    """A class's import path without modules that are private to its library."""
+    return ".".join(part for part in f"{cls.__module__}.{cls.__qualname__}".split(".") if not part.startswith("_"))
 
 
 def _parts_of(factory: Any) -> tuple[Any, dict[str, Any]]:

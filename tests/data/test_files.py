@@ -5,10 +5,8 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from zoo.data.files import (
-    PredictFiles,
     UnreadableImage,
     central,
-    collate_pictures,
     matching_files,
     random_resized,
     read_image,
@@ -179,15 +177,3 @@ def test_patterns(tmp_path):
         matching_files([f"{tmp_path}/deep"])
     with pytest.raises(UserError, match=r"no picture matches .*\*\.webp"):
         matching_files([f"{tmp_path}/*.webp"])
-
-
-def test_unreadable_pictures_leave_the_others(tmp_path):
-    good = str(save(gradient(), tmp_path / "good.png"))
-    bad = tmp_path / "bad.png"
-    bad.write_bytes(b"x")
-    files = PredictFiles([good, str(bad), good], [8, 10], 3)
-    pixels, names, failures = collate_pictures([files[i] for i in range(3)])
-    assert pixels.shape == (2, 3, 8, 10)
-    assert names == [good, good]
-    assert [name for name, _ in failures] == [str(bad)]
-    assert str(bad) in failures[0][1]

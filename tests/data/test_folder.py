@@ -140,4 +140,4 @@ def test_grey_and_colour_components(photos):
     assert data.augmented(*next(iter(data.train_dataloader())))[0].shape[1:] == (1, 16, 16)
     reference = PCAColor()
     reference.fit(torch.stack([data.samples("train")[i][0] for i in range(14)]))
-    assert torch.equal(data._augment[0].axes, reference.axes)
+    assert torch.equal(data.augmentation.transforms[0].axes, reference.axes)

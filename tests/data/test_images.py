@@ -8,7 +8,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from zoo.data import MNIST, Digits, ImageFolder
-from zoo.data.images import as_floats
+from zoo.data.images import InMemoryImages
+from zoo.data.pixels import as_floats
 from zoo.data.transforms import CropEach, FlipAlternately, FlipEach, PCAColor
 from zoo.errors import UserError
 
@@ -117,7 +118,7 @@ def test_moving_bytes_together_is_moving_floats_one_by_one():
     fast = data.augmented(images, labels)[0]
     torch.manual_seed(0)
     expected = as_floats(images, [8, 8], torch.float32)
-    for transform in data._augment:
+    for transform in data.augmentation.transforms:
         expected = transform(expected)
     assert torch.equal(fast, expected)
     assert not torch.equal(fast, as_floats(images, [8, 8], torch.float32))
@@ -140,7 +141,7 @@ def test_colour_components_come_from_the_training_part():
     data.setup()
     reference = PCAColor()
     reference.fit(rows(data, "train")[0])
-    assert torch.equal(data._augment[0].axes, reference.axes)
+    assert torch.equal(data.augmentation.transforms[0].axes, reference.axes)
 
 
 def test_the_same_step_sees_the_same_augmentation_again():
@@ -157,7 +158,10 @@ def test_the_same_step_sees_the_same_augmentation_again():
         ({"image_size": 0}, "image_size must be at least 1"),
         ({"val_fraction": 1.0}, "val_fraction must be at least 0 and below 1"),
         ({"val_fraction": 0.001}, "val_fraction: 0.001 of 1438 images in 10 classes is none"),
-        ({"augment": [torch.nn.Linear]}, "Linear is no Transform"),
+        (
+            {"augment": [torch.nn.Linear]},
+            "Linear can't be used here: it is not a subclass of torchvision.transforms.v2.Trans",
+        ),
         ({"augment": [partial(CropEach, image_size=5)]}, "augment makes 1x5x5 of 8x8, data.image_size is 8"),
         ({"augment": [partial(CropEach, image_size=9)]}, "smaller than the crop of 9x9"),
         ({"augment": [partial(v2.RandomCrop, size=20)]}, "data.augment fails on images of 8x8: Required crop size"),
@@ -325,3 +329,58 @@ def test_the_first_images_are_every_process_s():
     assert torch.equal(*found)
     expected = as_floats(rows(data, "train")[0][:50], (12, 12), torch.float32)
     assert torch.equal(found[0], expected)
+
+
+class Stored(InMemoryImages):
+    """Five channels of 40 images, stored as the test wants them."""
+
+    native_size, in_channels, mirror = 6, 5, True
+    class_names = ("a", "b")
+    scale, kind = 1.0, torch.float32
+
+    def read(self, part):
+        generator = torch.Generator().manual_seed(0 if part == "train" else 1)
+        images = torch.rand(40, 5, 6, 6, generator=generator, dtype=torch.float64) * self.scale
+        return images.to(self.kind), torch.arange(40) % 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "declared"),
+    [
+        (torch.uint8, 255, None),
+        (torch.uint16, 65535, None),
+        (torch.uint16, 10000, (0.0, 10000.0)),
+        (torch.int16, 300, (-100.0, 300.0)),
+        (torch.float32, 1, None),
+        (torch.float32, 40, (-10.0, 40.0)),
+    ],
+)
+def test_any_type_and_number_of_channels_by_its_own_range(kind, scale, declared):
+    data = type("Kept", (Stored,), {"kind": kind, "scale": scale, "value_range": declared})(
+        augment=[FlipEach, PCAColor], val_fraction=0.25, batch_size=30
+    )
+    found = seen(data, num_sanity_val_steps=0)
+    low, high = declared or (0, scale)
+    stored = rows(data, "val")[0].double()
+    images = found["val"][0][0]
+    assert images.dtype == torch.float32
+    assert torch.allclose(images.double(), (stored - low) / (high - low), atol=1e-6)
+    assert found["train"][0][0].shape == (30, 5, 6, 6)
+    assert 0 <= found["train"][0][0].min() < found["train"][0][0].max() <= 1
+    train = (rows(data, "train")[0].double() - low) / (high - low)
+    assert torch.allclose(torch.tensor(data.facts["mean"]).double(), train.mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(torch.tensor(data.facts["std"]).double(), train.std((0, 2, 3), correction=0), atol=1e-4)
+    assert torch.allclose(data.first_images(3).double(), train[:3], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scale": 255}, r"Kept: values from .* to 25\d\.\d+ lie outside the range from 0 to 1; declare value_range"),
+        ({"kind": torch.int32, "scale": 9}, "images of int32 have no range of their own: declare value_range"),
+        ({"in_channels": 3}, r"Kept: read gives images \[40, 5, 6, 6\], wanted are \(N, 3, H, W\)"),
+    ],
+)
+def test_stored_values_without_a_meaning_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        type("Kept", (Stored,), changes)().setup()

@@ -52,7 +52,6 @@ class Bands(Data):
 
     def __init__(self, larger: int = 4, soft: bool = False, mirror: bool = True, classes: int = 7) -> None:
         super().__init__(batch_size=8, eval_batch_size=9)
-        self.keep()
         self.larger, self.soft, self.mirror, self.classes = larger, soft, mirror, classes
 
     @property

@@ -89,7 +89,6 @@ class Numbers(Data):
 
     def __init__(self) -> None:
         super().__init__(batch_size=4)
-        self.keep()
 
     @property
     def facts(self) -> Facts:
@@ -143,7 +142,7 @@ def test_predicting_leaves_the_data_no_say() -> None:
 
 
 def test_wrong_factory() -> None:
-    with pytest.raises(UserError, match="SGD is no Architecture"):
+    with pytest.raises(UserError, match="SGD can't be used here: it is not a subclass of zoo"):
         Toy(architecture=SGD)
 
 
@@ -411,5 +410,5 @@ def test_which_statistics_are_frozen(pattern: str, expected: list[str]) -> None:
 
 
 def test_wrong_optimizer_of_a_group() -> None:
-    with pytest.raises(UserError, match="Linear is no Optimizer"):
+    with pytest.raises(UserError, match="Linear can't be used here: it is not a subclass of torch"):
         Toy(groups=[{"pattern": "head", "optimizer": nn.Linear}])

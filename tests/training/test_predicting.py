@@ -47,6 +47,17 @@ def test_predictions_of_own_pictures(checkpoint: Path, capsys: pytest.CaptureFix
     assert len(json.loads((folder_of("predict-toy") / "predictions.json").read_text())) == 5
 
 
+def test_folders_below_stay_apart(checkpoint: Path) -> None:
+    for i, name in enumerate(("a/1.png", "b/1.png")):
+        Path("photos", name).parent.mkdir(parents=True)
+        Image.new("L", (20, 20 + i)).save(Path("photos", name))
+    assert zoo("predict", "--ckpt_path", str(checkpoint), "--data.files", "photos/**/*.png", "--out", "here") == 0
+    rows = json.loads(Path("here/predictions.json").read_text())
+    assert [row["name"] for row in rows] == ["photos/a/1.png", "photos/b/1.png"]
+    assert [row["picture"] for row in rows] == ["pictures/a/00-00000-1.png", "pictures/b/00-00001-1.png"]
+    assert all(Path("here", row["picture"]).is_file() for row in rows)
+
+
 def test_a_pattern_as_typed(checkpoint: Path) -> None:
     Image.new("L", (20, 20)).save("one.png")
     assert zoo("predict", "--ckpt_path", str(checkpoint), "--data.files", "one.png", "--out", "here") == 0

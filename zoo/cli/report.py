@@ -100,7 +100,7 @@ def _places(trainer: Trainer, folder: Path, drawer: PictureWriter, checkpoint: P
         rows.append(("W&B", place[0]))
         if place[1]:
             rows.append(("upload it", place[1]))
-    if checkpoint is not None and hasattr(trainer.datamodule, "files"):  # type: ignore[attr-defined]
+    if checkpoint is not None and trainer.datamodule.predicts_files:  # type: ignore[attr-defined]
         short = folder if checkpoint.parent.parent == folder else checkpoint
         rows.append(("next", f"zoo predict --ckpt_path {short} \\"))
         rows.append(("", "  --data.files 'photos/*.jpg'"))  # a terminal may have 80 columns

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from zoo.data.loading import Loader, derive_seed, run_seed, seed_device_generators
@@ -40,12 +42,18 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         example: arguments of a small instance, for tests.
         licence: of the data, as its authors state it; printed by ``zoo show``.
         about: one line on classes, images a class and size; printed by ``zoo show``.
+        predicts_files: whether it takes ``files``: pictures of a person's own to predict.
+        files: these, where any are given.
+        unreadable: names of those ``files`` that could not be read, once predicted.
     """
 
     batch: ClassVar[str] = "classification"
     example: ClassVar[dict[str, Any]] = {}
     licence: ClassVar[str] = ""
     about: ClassVar[str] = ""
+    predicts_files: ClassVar[bool] = False
+    files: list[str] | None = None
+    unreadable: Sequence[str] = ()
 
     def __init__(
         self, batch_size: int = 64, eval_batch_size: int | None = None, num_workers: int = 0, drop_last: bool = False
@@ -66,6 +74,20 @@ class Data(KeepsArguments, LightningDataModule, ABC):
     @abstractmethod
     def samples(self, split: Split) -> Any:
         """The split's ``InMemory`` data or map-style data set; None where there is no such split."""
+
+    def has_samples(self, split: Split) -> bool:
+        """Whether there is such a split; ``setup`` was called for it."""
+        return self.samples(split) is not None
+
+    def first_images(self, count: int) -> Tensor:
+        """At most so many training images as a network sees them, without augmentation; the same on every process.
+
+        For networks that look at some before their first step. (N, C, H, W), floats in [0, 1].
+
+        Raises:
+            UserError: the set can show none.
+        """
+        raise UserError(f"the network wants to see {count} training images, but {type(self).__name__} shows none")
 
     @classmethod
     def write_example(cls, root: Path) -> dict[str, Any]:
@@ -99,6 +121,11 @@ class Data(KeepsArguments, LightningDataModule, ABC):
             drop_last=self.drop_last and train,
             collate=self.collate,
         )
+
+    @property
+    def predicting(self) -> bool:
+        """Whether the run needs no training images at all."""
+        return self.trainer is not None and bool(self.trainer.predicting)
 
     def train_dataloader(self) -> Any:
         """Shuffled anew each epoch."""

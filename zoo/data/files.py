@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import glob
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from zoo.errors import UserError
 
@@ -94,11 +92,21 @@ def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region:
     Raises:
         UnreadableImage: the file is missing, damaged, or no picture.
     """
-    height, width = size
+    return read_region(path, size, channels, region)[0]
+
+
+def read_region(
+    path: str | Path, size: Sequence[int] | None, channels: int, region: Region
+) -> tuple[Tensor, tuple[int, int], Box]:
+    """As ``read_image``; also the picture's height and width, as it is to be seen, and the box that was taken.
+
+    Without ``size``, what the region takes is not resized.
+    """
     try:
         with Image.open(path) as image:
             turn = _turn(image)
             full = image.size[::-1] if turn >= 5 else image.size
+            height, width = size or full[::-1]
             box = region(*full, width / height)
             reduction = max(1, int(min((box[2] - box[0]) / width, (box[3] - box[1]) / height)))
             image.draft(None, (image.width // reduction, image.height // reduction))
@@ -109,7 +117,8 @@ def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region:
             pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box=scaled)
     except BROKEN as error:
         raise UnreadableImage(f"{path} can't be read as a picture: {reason(error)}") from error
-    return torch.from_numpy(np.array(pixels).reshape(height, width, channels)).permute(2, 0, 1).contiguous()
+    found = torch.from_numpy(np.array(pixels).reshape(height, width, channels)).permute(2, 0, 1).contiguous()
+    return found, (full[1], full[0]), box
 
 
 def _turn(image: Image.Image) -> int:
@@ -177,58 +186,14 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-class PredictFiles(Dataset):
-    """Files as pairs of their pixels and their name; a file that can't be read gives its error in the pixels' place.
-
-    Args:
-        paths: the files.
-        size: height and width that they are brought to.
-        channels: 1 or 3.
-    """
-
-    def __init__(self, paths: Sequence[str], size: Sequence[int], channels: int) -> None:
-        self.paths, self.size, self.channels = list(paths), list(size), channels
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor | UnreadableImage, str]:
-        path = self.paths[index]
-        try:
-            return read_image(path, self.size, self.channels), path
-        except UnreadableImage as error:
-            return error, path
+def common_folder(patterns: Sequence[str]) -> str:
+    """The deepest folder that holds all that these paths, folders and glob patterns can stand for."""
+    return os.path.commonpath([_fixed_folder(Path(pattern).expanduser()) for pattern in patterns])
 
 
-Collated = tuple[Tensor, list[str], list[tuple[str, str]]]
-
-
-def collate_pictures(samples: Sequence[tuple[Tensor | UnreadableImage, str]]) -> Collated:
-    """A batch of ``PredictFiles``: pixels and names of those that can be read, names and messages of the others."""
-    good = [(pixels, name) for pixels, name in samples if isinstance(pixels, Tensor)]
-    bad = [(name, str(error)) for error, name in samples if not isinstance(error, Tensor)]
-    pixels = torch.stack([pixels for pixels, _ in good]) if good else torch.empty(0)
-    return pixels, [name for _, name in good], bad
-
-
-class SkipUnreadable:
-    """Batches of ``collate_pictures`` as (pixels, names); unreadable files are told to stderr and remembered.
-
-    Args:
-        batches: an iterable of such batches, with a length.
-        unreadable: the list that their names are added to.
-    """
-
-    def __init__(self, batches: Any, unreadable: list[str]) -> None:
-        self.batches, self.unreadable = batches, unreadable
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, list[str]]]:
-        for pixels, names, bad in self.batches:
-            for name, message in bad:
-                self.unreadable.append(name)
-                print(f"skipped: {message}", file=sys.stderr)
-            if names:
-                yield pixels, names
+def _fixed_folder(path: Path) -> str:
+    if path.is_file():
+        path = path.parent
+    while not path.is_dir() and path != path.parent:  # a glob pattern's part without wildcards
+        path = path.parent
+    return os.path.abspath(path)  # noqa: PTH100  links stay as they are

@@ -1,37 +1,27 @@
-"""Labelled pictures: what every image classification set does alike, held in memory or read from files.
+"""Labelled images: what every image classification set does alike, held in memory or read from files.
 
-Pixels stay bytes until they are on the device. There, and by whole batches, they become floats in [0, 1] of the
-module's dtype, are brought to size and, in training, augmented.
+Pixels stay as they are stored until they are on the device. There, and by whole batches, they become floats in [0, 1]
+of the module's dtype, are brought to size and, in training, augmented.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from itertools import takewhile
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import Transform
 
-from zoo.data.base import Data, Split
-from zoo.data.files import (
-    PredictFiles,
-    Region,
-    SkipUnreadable,
-    central,
-    collate_pictures,
-    matching_files,
-    random_resized,
-    read_image,
-)
+from zoo.data.augmentation import BatchAugmentation
+from zoo.data.base import Split
+from zoo.data.files import Region, central, random_resized, read_image
+from zoo.data.image_data import ImageData
 from zoo.data.loading import Rows, TensorSource, run_seed, split_indices
-from zoo.data.transforms import GeometricTransform, mean_and_std, move
+from zoo.data.pixels import Range, as_floats, check_range, mean_and_std
 from zoo.errors import UserError
-from zoo.factories import TransformFactory, build
+from zoo.factories import TransformFactory
 from zoo.facts import Facts
 
 Part = Literal["train", "val", "test"]
@@ -40,7 +30,7 @@ IMAGENET_MEAN = [0.485, 0.456, 0.406]  # torchvision's and timm's constants for 
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
-class ImageClassification(Data):
+class ImageClassification(ImageData):
     """Base of labelled image sets.
 
     Args:
@@ -64,21 +54,22 @@ class ImageClassification(Data):
         mean, std: by channel of the training images in [0, 1].
         class_names: in the order of the labels.
         class_counts: training images a class, once set up.
-        unreadable: names of those ``files`` that could not be read, once predicted.
+        value_range: stored values of black and white; left out, those of the type of the pixels.
 
     Shape:
         training: images (B, C, image_size, image_size), labels int64 (B,),
             or float (B, num_classes) after MixUp or CutMix
         evaluation: images (B, C, resize, resize), labels int64 (B,)
-        prediction: images as in evaluation but of the task's own size and channels, names
+        prediction: as every image data set's; what the task sees the centre or whole of is larger by
+            ``resize / image_size``
     """
 
     native_size: int = 224
-    in_channels: int = 3
     mirror: bool = True
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     class_names: Sequence[str] = ()
+    value_range: ClassVar[Range | None] = None
 
     def __init__(
         self,
@@ -93,7 +84,7 @@ class ImageClassification(Data):
         num_workers: int = 0,
         drop_last: bool = False,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, num_workers, drop_last)
+        super().__init__(files, batch_size, eval_batch_size, num_workers, drop_last)
         self.image_size = self.native_size if image_size is None else image_size
         self.resize = self.image_size if resize is None else resize
         if self.image_size < 1:
@@ -104,12 +95,9 @@ class ImageClassification(Data):
             raise UserError(f"data.val_fraction must be at least 0 and below 1, not {val_fraction}")
         self.augment = augment or []
         self.val_fraction, self.split_seed = val_fraction, split_seed
-        self.files = [files] if isinstance(files, str) else files
         self.class_counts: list[int] | None = None
-        self.unreadable: list[str] = []
         self._splits: dict[str, tuple[Any, Tensor] | None] = {}
-        self._augment: list[Transform] | None = None
-        self._augment_from, self._train_size = self.resize, self.image_size
+        self.augmentation: BatchAugmentation | None = None
 
     # What the data says of itself
 
@@ -144,8 +132,8 @@ class ImageClassification(Data):
             self._setup_training()
         if stage in (None, "test") and "test" not in self._splits:
             self._splits["test"] = _all_rows(self.labelled("test"))
-        if stage in (None, "fit") and self._augment is None:
-            self._build_augment()
+        if stage in (None, "fit") and self.augmentation is None:
+            self._build_augmentation()
 
     def _setup_training(self) -> None:
         train = self.labelled("train")
@@ -170,54 +158,41 @@ class ImageClassification(Data):
             UserError: no file matches.
         """
         if split == "predict":
-            return PredictFiles(matching_files(self.files), *self._predict_shape()) if self.files else None
+            return self.predict_samples()
         if split not in self._splits:
             raise RuntimeError(f"call setup before samples({split!r})")
         found = self._splits[split]
         return None if found is None else self.subset(*found, split)
 
-    def _predict_shape(self) -> tuple[list[int], int]:
-        """The task's size, enlarged as ``resize`` enlarges ``image_size``, and its channels."""
-        module = self.trainer.lightning_module if self.trainer else None
-        facts = {**self.facts, **(getattr(module, "facts", None) or {})}
-        if facts["in_channels"] not in (1, 3):
-            raise UserError(f"the task wants {facts['in_channels']} channels; picture files have 1 or 3")
-        return [round(n * self.resize / self.image_size) for n in facts["image_size"]], facts["in_channels"]
-
-    def predict_dataloader(self) -> Any:
-        """The pictures of ``files`` that can be read; the others are told to stderr and kept in ``unreadable``.
-
-        Raises:
-            UserError: there are no ``files``, or none matches.
-        """
-        if not self.files:
-            raise UserError("there is nothing to predict: give pictures by --data.files 'photos/*.jpg'")
-        self.unreadable = []
-        loader: Any = self.loader("predict")
-        loader.collate = collate_pictures
-        return SkipUnreadable(loader, self.unreadable)
-
-    @property
-    def predicting(self) -> bool:
-        """Whether the run needs no labelled images at all."""
-        return self.trainer is not None and bool(self.trainer.predicting)
+    def size_to_predict(self, size: Sequence[int]) -> list[int]:
+        """The task's size, enlarged as ``resize`` enlarges ``image_size``."""
+        return [round(n * self.resize / self.image_size) for n in size]
 
     # Augmentation
 
-    def _build_augment(self) -> None:
-        size = [self.image_size] * 2
-        self._augment = [build(f, image_size=size, num_classes=len(self.class_names)) for f in self.augment]
-        for number, transform in enumerate(self._augment):
-            if number and hasattr(transform, "start_epoch"):
-                name = type(transform).__name__
-                raise UserError(f"data.augment: {name} knows images by their pixels, so it must be the first")
-            if hasattr(transform, "fit") and getattr(transform, "needs_fit", True):
-                transform.fit(self.some_training_images())
-        self._train_size = self._size_to_augment()
+    @property
+    def augment_from(self) -> int:
+        """Side that augmentation starts from where one of its transforms crops."""
+        return self.resize
+
+    @property
+    def train_size(self) -> int:
+        """Side that training batches are brought to before they are augmented; ``setup`` finds it."""
+        return self.augmentation.size if self.augmentation else self.image_size
+
+    def _build_augmentation(self) -> None:
+        self.augmentation = BatchAugmentation(
+            self.augment, self.in_channels, self.image_size, self.augment_from, len(self.class_names)
+        )
+        for transform in self.augmentation.unfitted:
+            images = self.some_training_images()
+            bytes_or_floats = images.dtype == torch.uint8 and self.value_range is None
+            transform.fit(images if bytes_or_floats else self._floats(images, images.shape[-2:], torch.float32))
+        self.augmentation.find_size()
 
     @abstractmethod
     def some_training_images(self, count: int | None = None) -> Tensor:
-        """Bytes, (N, C, H, W): training images from which an augmentation computes what it needs to know.
+        """As stored, (N, C, H, W): training images from which an augmentation computes what it needs to know.
 
         Args:
             count: at most so many; left out, as many as are soon read.
@@ -225,89 +200,49 @@ class ImageClassification(Data):
 
     def first_images(self, count: int) -> Tensor:
         """At most so many training images as a network sees them: floats in [0, 1], without augmentation."""
-        return as_floats(self.some_training_images(count), [self.image_size] * 2, torch.float32)
-
-    def _size_to_augment(self) -> int:
-        """``resize`` where the augmentation crops from there, else ``image_size``; tried out with two black images."""
-        outcomes = {}
-        for side in dict.fromkeys((self._augment_from, self.image_size)):
-            images = torch.zeros(2, self.in_channels, side, side)
-            try:
-                with torch.random.fork_rng(devices=[]):
-                    shape = _apply(self._augment or (), images, torch.zeros(2, dtype=torch.int64))[0].shape[1:]
-            except (RuntimeError, ValueError, TypeError) as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(f"data.augment fails on images of {side}x{side}: {reason}") from error
-            if shape == (self.in_channels, self.image_size, self.image_size):
-                return side
-            outcomes[side] = f"{'x'.join(map(str, shape))} of {side}x{side}"
-        raise UserError(f"data.augment makes {' and '.join(outcomes.values())}, data.image_size is {self.image_size}")
+        return self._floats(self.some_training_images(count), [self.image_size] * 2, torch.float32)
 
     # On the device
 
+    def _floats(self, images: Tensor, size: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return as_floats(images, size, dtype, self.value_range)
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Bytes to floats in [0, 1] of the module's dtype, at their size; in training augmented."""
+        """Stored pixels to floats in [0, 1] of the module's dtype, at their size; in training augmented."""
         images, rest = batch
-        trainer = self.trainer
-        dtype: Any = trainer.lightning_module.dtype if trainer else torch.get_default_dtype()
-        if trainer is None or not trainer.training:
-            size = images.shape[-2:] if isinstance(rest, list) else (self.resize, self.resize)
-            return as_floats(images, size, dtype), rest
-        for transform in self._augment or ():
-            if hasattr(transform, "start_epoch"):
-                transform.start_epoch(trainer.current_epoch, run_seed())
-        return self.augmented(images, rest, dtype)
+        if isinstance(rest, list):
+            return super().on_after_batch_transfer(batch, dataloader_idx)
+        if self.trainer is None or not self.trainer.training:
+            return self._floats(images, [self.resize] * 2, self.dtype), rest
+        assert self.augmentation is not None
+        self.augmentation.start_epoch(self.trainer.current_epoch, run_seed())
+        return self.augmented(images, rest, self.dtype)
 
     def augmented(self, images: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """A training batch as a task sees it.
 
         Args:
-            images: bytes, (B, C, H, W).
+            images: as stored, (B, C, H, W).
             labels: int64, (B,).
             dtype: of the result.
         """
-        size = torch.Size((self._train_size, self._train_size))
-        transforms = list(self._augment or ())
-        if images.shape[-2:] == size:  # bytes are moved at a third of what moving floats costs
-            moves = list(takewhile(lambda transform: isinstance(transform, GeometricTransform), transforms))
-            images, transforms = move(images, moves), transforms[len(moves) :]
-            size = images.shape[-2:]
-        images = as_floats(images, size, torch.promote_types(dtype, torch.float32))
-        images, labels = _apply(transforms, images, labels)
-        return images.to(dtype), labels.to(dtype) if labels.is_floating_point() else labels
+        assert self.augmentation is not None, "call setup first"
+        return self.augmentation(images, labels, dtype, self.value_range)
 
 
 def _all_rows(part: tuple[Any, Tensor] | None) -> tuple[Any, Tensor] | None:
     return None if part is None else (part[0], torch.arange(len(part[1])))
 
 
-def _apply(transforms: Sequence[Transform], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    for transform in transforms:
-        images, labels = transform(images, labels)
-    return images, labels
-
-
-def as_floats(images: Tensor, size: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Bytes as floats in [0, 1], resized (bilinear, antialiased) where the size differs.
-
-    Args:
-        images: bytes, (B, C, H, W).
-        size: height and width.
-        dtype: of the result; halves are computed as floats first.
-    """
-    floats = images.to(torch.promote_types(dtype, torch.float32)).div_(255)
-    if floats.shape[-2:] != tuple(size):
-        floats = interpolate(floats, size=tuple(size), mode="bilinear", antialias=True).clamp_(0, 1)
-    return floats.to(dtype)
-
-
 class InMemoryImages(ImageClassification):
-    """Base of sets that fit in memory: one tensor of bytes, fetched a batch at a time.
+    """Base of sets that fit in memory: one tensor, fetched a batch at a time.
 
-    Where a set knows no mean and deviation, they are those of the training part.
+    It holds bytes, 16-bit numbers or floats, of any number of channels; black and white are the ends of the type's
+    range (floats': 0 and 1) unless ``value_range`` says otherwise. Where a set knows no mean and standard deviation,
+    they are those of the training part.
 
     Args:
-        on_device: keep the bytes on the device that trains, and gather batches there: nothing is copied at a step.
+        on_device: keep the pixels on the device that trains, and gather batches there: nothing is copied at a step.
         kwargs: as for every labelled image set.
     """
 
@@ -316,20 +251,24 @@ class InMemoryImages(ImageClassification):
         self.on_device = on_device
 
     def setup(self, stage: str | None = None) -> None:
-        """As every set, and the mean and deviation where they aren't known."""
+        """As every set, and the mean and standard deviation where they aren't known."""
         super().setup(stage)
         if self.mean is None and "train" in self._splits:
-            self.mean, self.std = mean_and_std(self.some_training_images())
+            self.mean, self.std = mean_and_std(self.some_training_images(), self.value_range)
 
     @abstractmethod
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
-        """All images of the training or test part as bytes, (N, C, H, W), and their labels, int64 (N,)."""
+        """All images of the training or test part as stored, (N, C, H, W), and their labels, int64 (N,)."""
 
     def labelled(self, part: Part) -> tuple[TensorSource, Tensor] | None:
         """The part's tensors; validation is always held out of training."""
         if part == "val":
             return None
         images, labels = self.read(part)
+        if images.dim() != 4 or images.shape[1] != self.in_channels:
+            wanted = f"(N, {self.in_channels}, H, W)"
+            raise UserError(f"{type(self).__name__}: read gives images {list(images.shape)}, wanted are {wanted}")
+        check_range(images, self.value_range, type(self).__name__)
         return TensorSource(images, labels), labels
 
     def subset(self, source: TensorSource, rows: Tensor, split: Split) -> Rows:
@@ -404,14 +343,17 @@ class ImageFiles(ImageClassification):
     def __init__(self, crop: Literal["center", "random_resized"] = "center", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.crop = crop
-        if crop == "random_resized":
-            self._augment_from = self.image_size
+
+    @property
+    def augment_from(self) -> int:
+        """``resize``, or ``image_size`` where files are cropped while they are read."""
+        return self.image_size if self.crop == "random_resized" else self.resize
 
     def subset(self, source: Sequence[str], rows: Tensor, split: Split) -> LabelledFiles:
         """These files; those of training at the size that augmentation starts from."""
         train = split == "train"
         region = random_resized if train and self.crop == "random_resized" else central
-        return self._files(source, rows, self._train_size if train else self.resize, region)
+        return self._files(source, rows, self.train_size if train else self.resize, region)
 
     def _files(self, source: Any, rows: Tensor, side: int, region: Region) -> LabelledFiles:
         paths, labels = source

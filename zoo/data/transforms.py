@@ -8,16 +8,45 @@ generators of the device and loop over nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import Transform, functional
 
+from zoo.data.pixels import mean_and_std as mean_and_std  # plugins import it from here, too
+from zoo.data.pixels import pixel_covariance
 from zoo.errors import UserError
 
 
-class EachTransform(Transform):
+class BatchTransform(Transform):
+    """Base of transforms of whole batches; what a data module tells them besides batches.
+
+    torchvision's own transforms serve as well: they are told nothing.
+
+    Attributes:
+        must_be_first: whether it knows images by their pixels, which another transform before it would change.
+    """
+
+    must_be_first: ClassVar[bool] = False
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether it wants to see training images before the first batch."""
+        return False
+
+    def fit(self, images: Tensor) -> None:
+        """Look at training images, where ``needs_fit`` says so.
+
+        Args:
+            images: bytes, or floats in [0, 1], (N, C, H, W).
+        """
+
+    def start_epoch(self, epoch: int, seed: int) -> None:
+        """Be told, before each training batch, the epoch that runs, counted from 0, and the run's seed."""
+
+
+class EachTransform(BatchTransform):
     """Base of transforms that draw for each image of a batch."""
 
     _transformed_types = (torch.Tensor,)
@@ -174,12 +203,14 @@ class FlipAlternately(GeometricTransform):
     pixels, so it must come first of all transforms; which ones are reflected follows from pixels, seed and epoch alone.
     """
 
+    must_be_first = True
+
     def __init__(self) -> None:
         super().__init__()
         self.epoch, self.seed = 0, 0
 
     def start_epoch(self, epoch: int, seed: int) -> None:
-        """The data module calls it with the epoch that runs, counted from 0, and the run's seed."""
+        """Which images are reflected follows from both."""
         self.epoch, self.seed = epoch, seed
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
@@ -230,7 +261,7 @@ class PCAColor(EachTransform):
 
     @property
     def needs_fit(self) -> bool:
-        """Whether it wants to see the training images first."""
+        """Whether no components were given."""
         return self.axes is None
 
     def fit(self, images: Tensor) -> None:
@@ -259,37 +290,3 @@ class PCAColor(EachTransform):
         self.axes = self.axes.to(inpt.device)
         shift = params["alpha"] @ self.axes.T.to(inpt.dtype)
         return (inpt + shift[..., None, None]).clamp_(0, 1)
-
-
-def pixel_covariance(images: Tensor, chunk: int = 256) -> Tensor:
-    """Covariance of the channels over all pixels of all images, with values in [0, 1]; float64, (C, C).
-
-    Args:
-        images: bytes, or floats in [0, 1], (N, C, H, W).
-        chunk: images at a time, which bounds the memory.
-    """
-    channels = images.shape[1]
-    total = torch.zeros(channels, dtype=torch.float64)
-    squares = torch.zeros(channels, channels, dtype=torch.float64)
-    scale = 255.0 if images.dtype == torch.uint8 else 1.0
-    for part in images.split(chunk):
-        pixels = part.transpose(0, 1).reshape(channels, -1).double().cpu() / scale
-        total += pixels.sum(1)
-        squares += pixels @ pixels.T
-    count = images.numel() / channels
-    mean = total / count
-    return squares / count - mean[:, None] * mean
-
-
-def mean_and_std(images: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation by channel over all pixels, with values in [0, 1].
-
-    Args:
-        images: bytes, (N, C, H, W).
-    """
-    values = torch.arange(256, dtype=torch.float64, device=images.device) / 255
-    share = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in images.transpose(0, 1)]).double()
-    share /= share.sum(1, keepdim=True)
-    mean = share @ values
-    std = (share @ values.square() - mean.square()).clamp_min(0).sqrt()
-    return [round(v, 4) for v in mean.tolist()], [round(v, 4) for v in std.tolist()]

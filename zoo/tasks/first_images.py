@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.base import Data
-from zoo.errors import UserError
 
 
 @runtime_checkable
@@ -38,7 +37,4 @@ def show_images(network: nn.Module, data: Data, normalize: nn.Module, device: to
         UserError: the data has none to show.
     """
     for module in still_to_see(network):
-        if not hasattr(data, "first_images"):
-            count = module.wants_images
-            raise UserError(f"the network wants to see {count} training images, but {type(data).__name__} shows none")
         module.see(normalize(data.first_images(module.wants_images).to(device)))

@@ -343,7 +343,7 @@ def arguments_are_plain(case: DataCase) -> None:
     """A checkpoint can hold its arguments, and they make an instance with the same facts."""
     written = as_plain(case.data.plain_hparams(), "data")
     lost = [name for name in case.arguments if name not in written["init_args"]]
-    expect(not lost, f"its hyper-parameters lack {lost[:1]}: call self.keep() first in __init__")
+    expect(not lost, f"its hyper-parameters lack {lost[:1]}")
     again = case.make(**written["init_args"])
     expect(again.facts == case.data.facts, "an instance made from its hyper-parameters has other facts")
 

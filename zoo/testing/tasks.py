@@ -71,7 +71,6 @@ class Colours(Data):
 
     def __init__(self, batch_size: int = 6, eval_batch_size: int | None = None) -> None:
         super().__init__(batch_size, eval_batch_size)
-        self.keep()
 
     @property
     def facts(self) -> Facts:

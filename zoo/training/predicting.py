@@ -11,6 +11,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from zoo.data.predicting import Source
+
 
 class PredictionFiles(BasePredictionWriter):
     """Draws and writes each batch as it comes, so that any number of images fits in memory.
@@ -39,17 +41,23 @@ class PredictionFiles(BasePredictionWriter):
         """Write one batch."""
         rows = pl_module.as_json(prediction)  # type: ignore[operator]
         drawn = pl_module.draw(batch[0], prediction)  # type: ignore[operator]
-        (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
+        sources = {str(source): source.name for source in batch[1] if isinstance(source, Source)}
         for row, picture in zip(rows, drawn, strict=True):
-            stem = Path(str(row.get("name", "image"))).stem
-            path = self.folder / "pictures" / f"{trainer.global_rank:02d}-{self.pictures:05d}-{stem}.png"
+            name = str(row.get("name", "image"))
+            path = self._place(sources.get(name, Path(name).name), trainer.global_rank)
+            path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)
             self.pictures += 1
             self.rows.append({**row, "picture": str(path.relative_to(self.folder))})
 
+    def _place(self, name: str, rank: int) -> Path:
+        """Numbered, so that no two pictures have one file; below the folders that the name has."""
+        file = f"{rank:02d}-{self.pictures:05d}-{Path(name).stem}.png"
+        return self.folder / "pictures" / Path(name).parent / file
+
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the JSON file, of all processes' rows together."""
-        self.unreadable = list(getattr(trainer.datamodule, "unreadable", ()))  # type: ignore[attr-defined]
+        self.unreadable = list(trainer.datamodule.unreadable)  # type: ignore[attr-defined]
         if trainer.world_size > 1:
             parts: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(parts, (self.rows, self.unreadable))

@@ -20,10 +20,12 @@ from torch.utils.data import Dataset
 
 from zoo.data.art.frames import Frames
 from zoo.data.art.pictures import EMBEDDED, LICENCE, SMALLEST, Style, listed, picture_file, shares_of
-from zoo.data.base import Data, Split
-from zoo.data.files import SkipUnreadable, matching_files, read_image, upright_size, whole
-from zoo.data.images import as_floats
+from zoo.data.base import Split
+from zoo.data.files import matching_files, read_image, upright_size, whole
+from zoo.data.image_data import ImageData
 from zoo.data.loading import derive_seed
+from zoo.data.pixels import as_floats
+from zoo.data.predicting import SkipUnreadable
 from zoo.errors import UserError
 from zoo.facts import Facts
 
@@ -32,7 +34,7 @@ STYLE = ("brick", "grass", "gravel", "hubble", "ihc")  # and textures
 KEPT = 2**29  # bytes of decoded pictures that are kept in memory: 2,000 at 256 pixels
 
 
-class StyleFolders(Data):
+class StyleFolders(ImageData):
     """Crops of pictures and of styles; and whole pictures to be stylised.
 
     Args:
@@ -53,9 +55,6 @@ class StyleFolders(Data):
         batch_size: samples a training step, of all processes together.
         eval_batch_size: the same for validation and test; ``files`` come one by one.
         num_workers: processes that cut crops, for sets that are too large to be kept in memory.
-
-    Attributes:
-        unreadable: names of those ``files`` that could not be read, once predicted.
 
     Shape:
         training: contents in [0, 1], (B, 3, image_size, image_size), and styles, likewise
@@ -98,15 +97,13 @@ class StyleFolders(Data):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, num_workers)
+        super().__init__(files, batch_size, eval_batch_size, num_workers)
         self.content, self.style = listed(content or list(CONTENT)), listed(style or list(STYLE))
         self.style_weights, self.style_said = style_weights, style is not None
         self.image_size, self.resize = image_size, image_size if resize is None else resize
         self.style_size = self.resize if style_size is None else style_size
         self.crops, self.size = crops, size
         self.fractions = {"val": val_fraction, "test": test_fraction, "style_test": style_test_fraction}
-        self.files = [files] if isinstance(files, str) else files
-        self.unreadable: list[str] = []
         self._parts: dict[str, tuple[PictureStore, PictureStore]] = {}
         self._check()
 
@@ -203,7 +200,7 @@ class StyleFolders(Data):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Bytes to floats in [0, 1] of the module's dtype; in prediction with the styles."""
         first, second = batch
-        dtype: Any = self.trainer.lightning_module.dtype if self.trainer else torch.get_default_dtype()
+        dtype = self.dtype
         first = as_floats(first, first.shape[-2:], dtype)
         if isinstance(second, Tensor):
             return first, as_floats(second, second.shape[-2:], dtype)

@@ -1,0 +1,111 @@
+"""Augmentation of whole training batches on the device, for every task whose images are squares of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import Transform
+
+from zoo.data.pixels import Range, as_floats
+from zoo.data.transforms import BatchTransform, GeometricTransform, move
+from zoo.errors import UserError
+from zoo.factories import TransformFactory, build
+
+
+class BatchAugmentation:
+    """The transforms of a data set, in their order.
+
+    Args:
+        factories: of the transforms; those that take ``image_size`` or ``num_classes`` are given them.
+        channels: of the images.
+        image_size: side of what comes out.
+        start: side that transforms start from where one of them crops; else they start from ``image_size``.
+        num_classes: of the labels.
+
+    Raises:
+        UserError: a transform is in the wrong place.
+    """
+
+    def __init__(
+        self, factories: Sequence[TransformFactory], channels: int, image_size: int, start: int, num_classes: int
+    ) -> None:
+        self.channels, self.image_size = channels, image_size
+        size = [image_size] * 2
+        self.transforms: list[Transform] = [build(f, image_size=size, num_classes=num_classes) for f in factories]
+        for transform in self.transforms[1:]:
+            if isinstance(transform, BatchTransform) and transform.must_be_first:
+                name = type(transform).__name__
+                raise UserError(f"data.augment: {name} knows images by their pixels, so it must be the first")
+        self.start = start
+        self.size = image_size  # that batches are brought to first; ``fit`` finds it
+
+    @property
+    def _ours(self) -> list[BatchTransform]:
+        return [transform for transform in self.transforms if isinstance(transform, BatchTransform)]
+
+    @property
+    def unfitted(self) -> list[BatchTransform]:
+        """Those that want to see training images first."""
+        return [transform for transform in self._ours if transform.needs_fit]
+
+    def find_size(self) -> None:
+        """Find the side that batches are brought to first: ``start`` where a transform crops from there.
+
+        Tried out with two black images.
+
+        Raises:
+            UserError: a transform fails, or what comes out has another size.
+        """
+        outcomes = {}
+        wanted = (self.channels, self.image_size, self.image_size)
+        for side in dict.fromkeys((self.start, self.image_size)):
+            shape = self._shape_of(side)
+            if shape == wanted:
+                self.size = side
+                return
+            outcomes[side] = f"{'x'.join(map(str, shape))} of {side}x{side}"
+        raise UserError(f"data.augment makes {' and '.join(outcomes.values())}, data.image_size is {self.image_size}")
+
+    def _shape_of(self, side: int) -> torch.Size:
+        images = torch.zeros(2, self.channels, side, side)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return _apply(self.transforms, images, torch.zeros(2, dtype=torch.int64))[0].shape[1:]
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"data.augment fails on images of {side}x{side}: {reason}") from error
+
+    def start_epoch(self, epoch: int, seed: int) -> None:
+        """Tell the transforms the epoch that runs, counted from 0, and the run's seed."""
+        for transform in self._ours:
+            transform.start_epoch(epoch, seed)
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32, value_range: Range | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """A training batch as a task sees it.
+
+        Args:
+            images: as stored, (B, C, H, W).
+            labels: int64, (B,).
+            dtype: of the result.
+            value_range: stored values of black and white; left out, those of the type.
+        """
+        size, transforms = torch.Size((self.size, self.size)), self.transforms
+        if images.dtype == torch.uint8 and images.shape[-2:] == size:  # moving bytes costs a third of moving floats
+            moves = list(takewhile(lambda transform: isinstance(transform, GeometricTransform), transforms))
+            images, transforms = move(images, moves), transforms[len(moves) :]
+            size = images.shape[-2:]
+        images = as_floats(images, size, torch.promote_types(dtype, torch.float32), value_range)
+        images, labels = _apply(transforms, images, labels)
+        return images.to(dtype), labels.to(dtype) if labels.is_floating_point() else labels
+
+
+def _apply(transforms: Sequence[Transform], images: Tensor, labels: Any) -> tuple[Tensor, Any]:
+    for transform in transforms:
+        images, labels = transform(images, labels)
+    return images, labels

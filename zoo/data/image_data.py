@@ -1,0 +1,105 @@
+"""What all image data sets have in common, whatever their task: the prediction of a person's own pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.data.base import Data
+from zoo.data.files import matching_files
+from zoo.data.pixels import as_floats
+from zoo.data.predicting import PredictFiles, SkipUnreadable, View, collate_native, collate_pictures
+from zoo.errors import UserError
+
+
+class ImageData(Data):
+    """Base of image data sets.
+
+    What prediction takes of a picture is the task's choice (its ``predict_view``): the ``center`` or the ``whole``, at
+    the task's size, or the picture at its ``native`` size.
+
+    Args:
+        files: pictures to predict: a file, folder or glob pattern, or a list of these.
+        batch_size: samples a training step, of all processes together.
+        eval_batch_size: the same for validation, test and prediction; left out, ``batch_size``.
+        num_workers: processes that read files.
+        drop_last: leave out a last training batch that is not full.
+
+    Attributes:
+        in_channels: 1 grey, 3 colour, or more.
+
+    Shape:
+        prediction: images in [0, 1], (B, C, H, W), of the task's size and channels, or a list of (C, H, W) for a task
+            that wants them at their native size; and a list of B ``Source``: names that know where an image was taken
+    """
+
+    predicts_files: ClassVar[bool] = True
+    in_channels: int = 3
+
+    def __init__(
+        self,
+        files: list[str] | str | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, num_workers, drop_last)
+        self.files = [files] if isinstance(files, str) else files
+        self.unreadable: list[str] = []
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the images that reach the task."""
+        dtype: Any = self.trainer.lightning_module.dtype if self.trainer else torch.get_default_dtype()
+        return dtype
+
+    # Prediction
+
+    @property
+    def view(self) -> View:
+        """What the task wants to see of a picture."""
+        module = self.trainer.lightning_module if self.trainer else None
+        return getattr(module, "predict_view", "center")
+
+    def size_to_predict(self, size: Sequence[int]) -> list[int]:
+        """Height and width that pictures are brought to for a task of this size."""
+        return list(size)
+
+    def predict_samples(self) -> PredictFiles | None:
+        """The ``files`` as the task wants to see them; None where there are none.
+
+        Raises:
+            UserError: no file matches, or the task has another number of channels than pictures.
+        """
+        if not self.files:
+            return None
+        module: Any = self.trainer.lightning_module if self.trainer else None
+        facts = {**self.facts, **(getattr(module, "facts", None) or {})}
+        if facts["in_channels"] not in (1, 3):
+            raise UserError(f"the task wants {facts['in_channels']} channels; picture files have 1 or 3")
+        size = None if self.view == "native" else self.size_to_predict(facts["image_size"])
+        return PredictFiles(matching_files(self.files), size, facts["in_channels"], self.view, self.files)
+
+    def predict_dataloader(self) -> Any:
+        """The pictures of ``files`` that can be read; the others are printed to stderr and kept in ``unreadable``.
+
+        Raises:
+            UserError: there are no ``files``, or none matches.
+        """
+        if not self.files:
+            raise UserError("there is nothing to predict: give pictures by --data.files 'photos/*.jpg'")
+        self.unreadable = []
+        loader: Any = self.loader("predict")
+        loader.collate = collate_native if self.view == "native" else collate_pictures
+        return SkipUnreadable(loader, self.unreadable)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Pictures to predict as floats in [0, 1] of the module's dtype."""
+        images, sources = batch
+        if isinstance(images, Tensor):
+            return as_floats(images, images.shape[-2:], self.dtype), sources
+        return [as_floats(image, image.shape[-2:], self.dtype) for image in images], sources

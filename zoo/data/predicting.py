@@ -1,0 +1,160 @@
+"""Pictures to predict: what a task wants to see of a file, and the way back from its results to the file's pixels."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torch.utils.data import Dataset
+
+from zoo.data.files import Box, UnreadableImage, central, common_folder, read_region, whole
+
+View = Literal["center", "whole", "native"]
+"""What a task wants to see of a picture.
+
+``center`` is the largest central part with the task's proportions, at the task's size; ``whole`` is all of it at that
+size, whatever its proportions; ``native`` is the picture as it is, so that a batch is a list.
+"""
+
+
+class Source(str):
+    """The path of a picture, as torchvision's ``tv_tensors`` are tensors: a string that knows what was taken there.
+
+    Args:
+        path: the file, as it was given.
+        name: the same without what all files of this prediction have in common; folders below stay.
+        picture_size: height and width of the picture as it is to be seen (turned by its EXIF tag).
+        image_size: height and width of the image that the task sees.
+        box: what was taken of the picture, in its pixels: left, top, right and bottom.
+    """
+
+    name: str
+    picture_size: tuple[int, int]
+    image_size: tuple[int, int]
+    box: Box
+
+    def __new__(
+        cls,
+        path: str,
+        name: str = "",
+        picture_size: Sequence[int] = (0, 0),
+        image_size: Sequence[int] = (0, 0),
+        box: Box | None = None,
+    ) -> Source:
+        """A string has no other place to be made."""
+        self = super().__new__(cls, path)
+        self.name = name or os.path.basename(path)  # noqa: PTH119
+        height, width = picture_size
+        self.picture_size, self.image_size = (height, width), (image_size[0], image_size[1])
+        self.box = box or (0.0, 0.0, float(width), float(height))
+        return self
+
+    def boxes_to_picture(self, boxes: Tensor) -> Tensor:
+        """Boxes in the image's pixels, (..., 4) as left, top, right and bottom, in the picture's."""
+        left, top, right, bottom = self.box
+        height, width = self.image_size
+        scale = boxes.new_tensor([(right - left) / width, (bottom - top) / height] * 2)
+        return boxes * scale + boxes.new_tensor([left, top] * 2)
+
+    def maps_to_picture(self, maps: Tensor, outside: float = 0.0, mode: str = "bilinear") -> Tensor:
+        """Maps over the image, such as masks or logits, laid over the picture.
+
+        Args:
+            maps: floats, (..., h, w), of any size; they cover the image.
+            outside: value of what the task did not see.
+            mode: of ``torch.nn.functional.interpolate``; ``nearest`` for class numbers.
+
+        Returns:
+            (..., H, W), of the picture's size
+        """
+        left, top, right, bottom = (round(edge) for edge in self.box)
+        size = bottom - top, right - left
+        flat = maps.reshape(1, -1, *maps.shape[-2:])
+        fitting = {} if mode.startswith("nearest") else {"align_corners": False}
+        part = interpolate(flat, size, mode=mode, **fitting) if flat.shape[-2:] != size else flat
+        laid = maps.new_full((*maps.shape[:-2], *self.picture_size), outside)
+        laid[..., top:bottom, left:right] = part.view(*maps.shape[:-2], *size)
+        return laid
+
+
+Item = tuple[Tensor | UnreadableImage, str]
+
+
+class PredictFiles(Dataset):
+    """Files as pairs of their pixels and their ``Source``; one that can't be read gives its error and its path.
+
+    Args:
+        paths: the files.
+        size: height and width that they are brought to; None for their own.
+        channels: 1 or 3.
+        view: what is taken of them.
+        patterns: what they were given by; left out, ``paths``.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        size: Sequence[int] | None,
+        channels: int,
+        view: View = "center",
+        patterns: Sequence[str] | None = None,
+    ) -> None:
+        self.paths, self.size, self.channels = list(paths), size, channels
+        self.region = central if view == "center" else whole
+        self.folder = common_folder(patterns or paths) if paths else ""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Item:
+        path = self.paths[index]
+        try:
+            pixels, picture_size, box = read_region(path, self.size, self.channels, self.region)
+        except UnreadableImage as error:
+            return error, path
+        name = os.path.relpath(os.path.expanduser(path), self.folder)  # noqa: PTH111
+        return pixels, Source(path, name, picture_size, pixels.shape[1:], box)
+
+
+Collated = tuple[Tensor | list[Tensor], list[str], list[tuple[str, str]]]
+
+
+def collate_pictures(samples: Sequence[Item]) -> Collated:
+    """A batch of ``PredictFiles``: pixels and sources of those that can be read, paths and messages of the others."""
+    pixels, sources, bad = collate_native(samples)
+    return torch.stack(pixels) if pixels else torch.empty(0), sources, bad
+
+
+def collate_native(samples: Sequence[Item]) -> tuple[list[Tensor], list[str], list[tuple[str, str]]]:
+    """The same with a list of images, whatever their sizes."""
+    good = [(pixels, source) for pixels, source in samples if isinstance(pixels, Tensor)]
+    bad = [(path, str(error)) for error, path in samples if not isinstance(error, Tensor)]
+    return [pixels for pixels, _ in good], [source for _, source in good], bad
+
+
+class SkipUnreadable:
+    """Batches of ``collate_pictures`` as (pixels, sources); unreadable files are printed to stderr and remembered.
+
+    Args:
+        batches: an iterable of such batches, with a length.
+        unreadable: the list that their names are added to.
+    """
+
+    def __init__(self, batches: Any, unreadable: list[str]) -> None:
+        self.batches, self.unreadable = batches, unreadable
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, list[str]]]:
+        for pixels, names, bad in self.batches:
+            for name, message in bad:
+                self.unreadable.append(name)
+                print(f"skipped: {message}", file=sys.stderr)
+            if names:
+                yield pixels, names
