@@ -1,40 +1,52 @@
-"""What the data says of itself, and nothing else."""
+"""What the data says of itself, and nothing else.
+
+The parser only hands facts on, as a mapping of values that it does not look into: its own check of a long list (a
+vocabulary, a thousand class names) takes time by the square of the length. ``zoo.contracts.check_facts`` checks them
+by the table ``KNOWN`` and what plugins add to it, where they enter a task.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from zoo import registry
 from zoo.errors import UserError
 
 
-class Facts(TypedDict, total=False):
-    """What the data says of itself.
+class FactValue:
+    """Any value of a fact, for the parser: ``zoo.parsing`` tells it not to look inside."""
 
-    Args:
-        num_classes: number of classes, without background.
-        class_names: their names, in the order of the labels.
-        in_channels: channels of the images: 1 grey, 3 colour, or more.
-        image_size: height and width in pixels that networks see.
-        vocabulary: the tokens of captions, in the order of their ids.
-        mean: mean by channel of the images in [0, 1].
-        std: standard deviation by channel of the images in [0, 1].
-        mirror: whether an image's reflection keeps its label.
-        class_counts: training images a class.
-        num_images: pictures that are made together, where the task's parameter is an image.
+
+if TYPE_CHECKING:
+
+    class Facts(TypedDict, total=False):
+        """What the data says of itself."""
+
+        num_classes: int
+        class_names: list[str]
+        in_channels: int
+        image_size: list[int]
+        vocabulary: list[str]
+        mean: list[float]
+        std: list[float]
+        mirror: bool
+        class_counts: list[int]
+        num_images: int
+else:
+    Facts = dict[str, FactValue]  # what the parser sees in a task's signature
+    """What the data says of itself; a plugin may add facts of its own.
+
+    - ``num_classes``: number of classes, without background.
+    - ``class_names``: their names, in the order of the labels.
+    - ``in_channels``: channels of the images: 1 for grey, 3 for colour, or more.
+    - ``image_size``: height and width in pixels that networks see.
+    - ``vocabulary``: the tokens of captions, in the order of their ids.
+    - ``mean``, ``std``: mean and standard deviation of each channel, of images in [0, 1].
+    - ``mirror``: whether a horizontal flip keeps an image's label.
+    - ``class_counts``: training images of each class.
+    - ``num_images``: pictures that are made together, where the task's parameter is an image.
     """
-
-    num_classes: int
-    class_names: list[str]
-    in_channels: int
-    image_size: list[int]
-    vocabulary: list[str]
-    mean: list[float]
-    std: list[float]
-    mirror: bool
-    class_counts: list[int]
-    num_images: int
 
 
 class Fact(NamedTuple):
@@ -51,20 +63,35 @@ class Fact(NamedTuple):
     wanted: str
 
 
-def _numbers(count: str, low: float, high: float) -> Callable[[Any, Facts], bool]:
+def _numbers(value: Any, low: float, high: float) -> bool:
+    if not (isinstance(value, list | tuple) and value):
+        return False
+    return all(isinstance(v, int | float) and not isinstance(v, bool) and low <= v <= high for v in value)
+
+
+def _by_channel(low: float, high: float) -> Callable[[Any, Facts], bool]:
     def check(value: Any, facts: Facts) -> bool:
-        if not (isinstance(value, list) and len(value) == facts.get(count, len(value))):
-            return False
-        return all(isinstance(v, int | float) and low <= v <= high for v in value)
+        # One number serves every channel; grey images may be repeated for a network of three channels.
+        channels = facts.get("in_channels", 1)
+        return _numbers(value, low, high) and (len(value) in (1, channels) or channels == 1)
 
     return check
 
 
+def _class_counts(value: Any, facts: Facts) -> bool:
+    return _numbers(value, 0, float("inf")) and len(value) == facts.get("num_classes", len(value))
+
+
 def _words(value: Any, facts: Facts) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) and v for v in value) and len(set(value)) == len(value)
+    return isinstance(value, list | tuple) and all(isinstance(word, str) and word for word in value)
+
+
+def _tokens(value: Any, facts: Facts) -> bool:
+    return _words(value, facts) and len(set(value)) == len(value)
 
 
 def _class_names(value: Any, facts: Facts) -> bool:
+    # Not all different: the names of torchvision's weights for ImageNet have "crane" twice, a bird and a machine.
     return _words(value, facts) and len(value) == facts.get("num_classes", len(value))
 
 
@@ -73,7 +100,7 @@ def _count(value: Any, facts: Facts) -> bool:
 
 
 def _size(value: Any, facts: Facts) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(_count(n, facts) for n in value)
+    return isinstance(value, list | tuple) and len(value) == 2 and all(_count(n, facts) for n in value)
 
 
 # A plugin adds its own by the entry-point group ``zoo.contracts``; ``zoo.contracts.facts`` has them all.
@@ -81,15 +108,15 @@ KNOWN = {
     fact.name: fact
     for fact in (
         Fact("num_classes", _count, "an integer of at least 1"),
-        Fact("class_names", _class_names, "a list of num_classes different names"),
+        Fact("class_names", _class_names, "a list of num_classes names"),
         Fact("in_channels", _count, "an integer of at least 1"),
         Fact("image_size", _size, "a list of height and width"),
         Fact("num_images", _count, "an integer of at least 1"),
-        Fact("vocabulary", _words, "a list of different tokens"),
-        Fact("mean", _numbers("in_channels", 0, 1), "a list of in_channels numbers from 0 to 1"),
-        Fact("std", _numbers("in_channels", 1e-6, 1), "a list of in_channels numbers above 0, at most 1"),
+        Fact("vocabulary", _tokens, "a list of different tokens"),
+        Fact("mean", _by_channel(0, 1), "a list of in_channels numbers from 0 to 1"),
+        Fact("std", _by_channel(1e-6, 1), "a list of in_channels numbers above 0, at most 1"),
         Fact("mirror", lambda value, facts: isinstance(value, bool), "true or false"),
-        Fact("class_counts", _numbers("num_classes", 0, float("inf")), "a list of num_classes numbers"),
+        Fact("class_counts", _class_counts, "a list of num_classes numbers"),
     )
 }
 

@@ -16,10 +16,12 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace, get_loader, set_loader, set_parsing_settings
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 from zoo import registry
 from zoo.errors import UserError
+from zoo.facts import FactValue
 from zoo.parsing_errors import condense
 
 LIBRARIES = (
@@ -54,6 +56,16 @@ set_parsing_settings(
 )
 
 
+# A text is a value from the command line; whatever else a recipe gives is right as it is, until the task checks it.
+register_type(
+    FactValue,
+    serializer=lambda value: value,
+    deserializer=yaml.safe_load,
+    deserializer_exceptions=(yaml.YAMLError,),
+    type_check=lambda value, _: not isinstance(value, str),
+)
+
+
 def import_and_allow(text: str) -> None:
     """Import what registers this name or path, and allow the place where the class is defined."""
     found = registry.mentioned(text)
@@ -67,8 +79,10 @@ def _strings(node: Any) -> Iterator[str]:
     if isinstance(node, str):
         yield node
     elif isinstance(node, dict):
-        for value in node.values():
-            yield from _strings(value)
+        for key, value in node.items():
+            # Words in the facts name nothing, however they are spelt.
+            if not (key == "facts" and isinstance(value, dict) and "class_path" not in value):
+                yield from _strings(value)
     elif isinstance(node, list | tuple):
         for value in node:
             yield from _strings(value)

@@ -71,9 +71,11 @@ class ZooCLI(LightningCLI):
         argv = with_recipe_files(argv)
         self.checkpoint_path, argv = with_checkpoint_file(argv, self.recipe_names)
         self.base: dict[str, Any] = {}
+        self.base_facts: Any = {}
         if self.checkpoint_path:
             self.checkpoint = checkpoints.read(self.checkpoint_path)
             self.base = resuming.base_of(self.checkpoint, self.checkpoint_path, argv[0])
+            self.base_facts = checkpoints.facts_in(self.checkpoint)
         before = {argv[0]: deepcopy(self.base)}  # the parser writes into lists that it is given
         given = parser.parse_object(before, defaults=False) if self.base else None
         self.config = parser.parse_args(argv, namespace=given)
@@ -151,6 +153,7 @@ class ZooCLI(LightningCLI):
         """Build data, task and trainer; whatever they refuse ends in one line."""
         try:
             super().instantiate_classes()
+            self.model.add_facts(self.base_facts)
         except (ValueError, TypeError, ImportError) as error:
             raise UserError(user_message(error)) from error
         if self.subcommand == "fit":

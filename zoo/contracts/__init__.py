@@ -12,8 +12,9 @@ treats the zoo's own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from zoo import registry
 from zoo.contracts.base import ContractError as ContractError
@@ -21,7 +22,7 @@ from zoo.contracts.base import Form as Form
 from zoo.contracts.base import Role as Role
 from zoo.contracts.base import expect as expect
 from zoo.errors import UserError
-from zoo.facts import KNOWN, Fact
+from zoo.facts import KNOWN, Fact, Facts
 
 
 def form(name: str) -> Form:
@@ -47,6 +48,43 @@ def facts() -> dict[str, Fact]:
     """Every fact that data may say of themselves, the zoo's and plugins', by name."""
     found = (_load(point) for point in registry.contract_points())
     return {**KNOWN, **{one.name: one for one in found if isinstance(one, Fact)}}
+
+
+def check_facts(facts: Any, where: str = "model.facts") -> None:
+    """Check names, types, ranges and that facts agree with each other, in time that grows with their length only.
+
+    Of plugins' facts only those are imported that occur.
+
+    Args:
+        facts: what is checked.
+        where: what a message calls them.
+
+    Raises:
+        UserError: a fact is unknown, or its value is not right.
+    """
+    if not isinstance(facts, Mapping):
+        raise UserError(f"{where} must be a mapping of facts to values, not {_short(facts)}")
+    for name, value in facts.items():
+        known = KNOWN.get(name) or _fact_of_a_plugin(name)
+        if known is None:
+            names = [*KNOWN, *(point.name for point in registry.contract_points())]
+            close = registry.did_you_mean(str(name), names) or f": there are {', '.join(KNOWN)}"
+            raise UserError(f"{where}.{name}: there is no such fact{close}")
+        if not known.check(value, cast(Facts, facts)):
+            raise UserError(f"{where}.{name} must be {known.wanted}, not {_short(value)}")
+
+
+def _fact_of_a_plugin(name: str) -> Fact | None:
+    found = (_load(point) for point in registry.contract_points() if point.name == name)
+    return next((one for one in found if isinstance(one, Fact)), None)
+
+
+def _short(value: Any) -> str:
+    """The value in a message: of a long list its length and how it begins."""
+    if isinstance(value, list | tuple) and len(value) > 8:
+        return f"{len(value)} values, {str(list(value[:2]))[:40].rstrip(']')}, …]"
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
 
 
 def _find(name: str, kind: type, what: str) -> Any:

@@ -268,6 +268,8 @@ def _by_name(built: Namespace, spec: Namespace) -> Subject:
 
 def _build(task: Task, data: Data | None, checkpoint: dict[str, Any] | None) -> None:
     """The task's networks: with the checkpoint's weights, or fresh ones as the data wants them."""
+    if checkpoint is not None:
+        task.add_facts(checkpoints.facts_in(checkpoint))
     if data is not None and any(fact not in task.facts for fact in task.needs):
         data.prepare_data()
         data.setup("validate")

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zoo.architectures.base import Architecture, should_load_pretrained
+from zoo.contracts import check_facts
 from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.factories import build, class_of, plain, pretrained_classes, spec, takes
@@ -84,6 +85,7 @@ class Task(LightningModule, ABC):
         self.parameter_groups = [plain_group(group) for group in parameter_groups or ()]
         if "parameter_groups" in self.hparams and "_class_path" not in self.hparams:
             self.hparams["parameter_groups"] = self.parameter_groups or None
+        check_facts(facts or {})
         self.hparams["facts"] = dict(facts or {})
         self._weights = weights
 
@@ -97,6 +99,15 @@ class Task(LightningModule, ABC):
     def facts(self) -> Facts:
         """What is known of the data."""
         return self.hparams["facts"]
+
+    def add_facts(self, facts: Facts) -> None:
+        """Take facts that a checkpoint holds; where the task was given others itself, those count.
+
+        Raises:
+            UserError: one of them is not known or not right.
+        """
+        check_facts(facts)
+        self.hparams["facts"] = {**facts, **self.facts}
 
     def make(self, name: str, needs: tuple[str, ...] = (), **changes: Any) -> Any:
         """Build the factory of this name with the facts that it accepts."""
@@ -121,6 +132,7 @@ class Task(LightningModule, ABC):
     def _merge_facts(self) -> None:
         data = self._trainer.datamodule if self._trainer is not None else None  # type: ignore[attr-defined]
         said = dict(getattr(data, "facts", None) or {})
+        check_facts(said, f"{type(data).__name__}.facts")
         known = dict(self.facts)
         predicting = self._trainer is not None and self._trainer.predicting
         if (form := getattr(data, "batch", self.batch)) != self.batch and not predicting:

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from zoo.data.base import Data, Split
 from zoo.data.loading import InMemory
-from zoo.facts import Facts
+from zoo.facts import KNOWN, Facts
 from zoo.testing.checks import Failed, Skipped, accepted, as_plain, check, expect, one_line, same_bits
 
 BATCH = 3  # samples: an epoch of a small example has several batches, and most often a last one that is not full
@@ -290,8 +290,8 @@ def facts_are_complete(case: DataCase) -> None:
     """Its facts are plain, of the right types and ranges, agree with each other, and are all that its tasks need."""
     facts = case.data.facts
     as_plain(dict(facts), "facts")
-    unknown = sorted(set(facts) - set(Facts.__annotations__))
-    expect(not unknown, f"facts: {unknown} is no fact; known are {', '.join(Facts.__annotations__)}")
+    unknown = sorted(set(facts) - set(KNOWN))
+    expect(not unknown, f"facts: {unknown} is no fact; known are {', '.join(KNOWN)}")
     missing = [name for name in FACTS.get(case.role, ()) if name not in facts]
     expect(not missing, f"facts: {missing} is missing, which {case.role} needs")
     for name, value in facts.items():

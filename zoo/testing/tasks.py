@@ -22,7 +22,7 @@ from zoo.architectures.base import Architecture
 from zoo.data.base import Data, Split
 from zoo.data.loading import TensorSource
 from zoo.errors import UserError
-from zoo.facts import Facts
+from zoo.facts import KNOWN, Facts
 from zoo.tasks.base import Task
 from zoo.testing.architectures import encoders
 from zoo.testing.checks import (
@@ -249,8 +249,8 @@ def is_built(case: TaskCase) -> None:
 @check("tasks", needs_building=False)
 def says_what_it_needs(case: TaskCase) -> None:
     """Its needs are facts, and ``facts`` is an argument with a default: no recipe has to repeat them."""
-    unknown = [name for name in case.cls.needs if name not in Facts.__annotations__]
-    expect(not unknown, f"needs {unknown[:1]}, which is no fact; known are {', '.join(Facts.__annotations__)}")
+    unknown = [name for name in case.cls.needs if name not in KNOWN]
+    expect(not unknown, f"needs {unknown[:1]}, which is no fact; known are {', '.join(KNOWN)}")
     known = inspect.signature(case.cls).parameters
     expect("facts" in known and known["facts"].default is None, "expected an argument facts with the default None")
     expect(case.cls.monitor_mode in ("min", "max"), f"monitor_mode {case.cls.monitor_mode!r}: expected min or max")

@@ -121,17 +121,24 @@ def _explain(error: BaseException) -> str:
 
 
 def task_spec(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
-    """``class_path`` and ``init_args`` of the task in a checkpoint.
+    """``class_path`` and ``init_args`` of the task in a checkpoint, without its facts, which no parser is to see.
 
     Raises:
         UserError: the file was not written by a task of the zoo.
     """
     found = checkpoint.get("hyper_parameters")
     values = dict(found) if isinstance(found, dict) else {}
-    values.pop("_instantiator", None)
+    for key in ("_instantiator", "facts"):
+        values.pop(key, None)
     if not isinstance(class_path := values.pop("_class_path", None), str):
         raise UserError(f"{path} does not say which task wrote it: it can't be loaded by itself")
     return {"class_path": class_path, "init_args": values}
+
+
+def facts_in(checkpoint: dict[str, Any]) -> Any:
+    """The facts of the data that the checkpoint's task was trained on, as they stand in the file; empty where none."""
+    found = checkpoint.get("hyper_parameters")
+    return (found.get("facts") if isinstance(found, dict) else None) or {}
 
 
 def run_record(checkpoint: dict[str, Any]) -> dict[str, Any]:

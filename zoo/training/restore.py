@@ -12,7 +12,7 @@ from zoo.errors import UserError
 from zoo.parsing import from_spec
 from zoo.parsing_errors import user_message
 from zoo.tasks.base import Task
-from zoo.training.checkpoints import read, resolve, task_spec
+from zoo.training.checkpoints import facts_in, read, resolve, task_spec
 
 
 def load(path: str | Path, map_location: Any = "cpu") -> Task:
@@ -42,6 +42,10 @@ def build_task(checkpoint: dict[str, Any], path: Path) -> Task:
         task = from_spec(Task, task_spec(checkpoint, path))
     except (ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{path} can't be rebuilt: {user_message(error)}") from error
+    try:
+        task.add_facts(facts_in(checkpoint))
+    except UserError as error:
+        raise UserError(f"{path} can't be rebuilt: {error}") from error
     with skip_pretrained():
         task.configure_model()
     return task
