@@ -66,6 +66,35 @@ def test_name_claimed_twice_gives_both_full_paths_which_work(fake_plugin):
     assert registry.stable("other.net.Net") == "other.net.Net"
 
 
+def test_plugin_that_claims_one_of_the_zoos_names_needs_its_full_path(fake_plugin):
+    fake_plugin("acme-zoo", **net("acme", "AlexNet"))
+    own, others = sorted(registry.find("AlexNet"), key=lambda e: e.package != "lightning-zoo")
+    assert (own.stable_path, own.label) == ("zoo.architectures.AlexNet", "AlexNet")
+    assert (others.stable_path, others.label) == ("acme.net.AlexNet",) * 2
+    assert registry.clash("AlexNet") is None
+    assert zoo.architectures.AlexNet.__module__ == "zoo.architectures.alexnet"
+    assert registry.mentioned("AlexNet") == registry.mentioned("zoo.architectures.AlexNet") == (own,)
+    assert registry.mentioned("acme.net.AlexNet") == (others,)
+    assert registry.stable("zoo.architectures.alexnet.AlexNet") == "zoo.architectures.AlexNet"
+    assert registry.stable("acme.net.AlexNet") == "acme.net.AlexNet"
+
+
+def test_third_claim_changes_nothing_for_the_zoos_own(fake_plugin):
+    fake_plugin("acme-zoo", **net("acme", "AlexNet"))
+    fake_plugin("other-zoo", **net("other", "AlexNet"))
+    assert zoo.architectures.AlexNet.__module__ == "zoo.architectures.alexnet"
+    assert [e.label for e in registry.find("AlexNet")] == ["acme.net.AlexNet", "other.net.AlexNet", "AlexNet"]
+
+
+def test_broken_plugin_with_one_of_the_zoos_names_does_not_break_the_zoos(fake_plugin):
+    plugin = net("acme", "AlexNet")
+    fake_plugin("acme-zoo", files={"acme/net.py": "raise RuntimeError('no licence')"}, entries=plugin["entries"])
+    registry.import_named("acme.net.AlexNet")
+    registry.import_named("AlexNet")
+    assert "no licence" in (registry.failure("acme.net.AlexNet") or "")
+    assert registry.failure("AlexNet") is None
+
+
 def test_one_name_in_two_kinds_is_no_clash(fake_plugin):
     files = {"acme/net.py": NET, "acme/task.py": NET}
     fake_plugin(files=files, entries={"architectures": {"Net": "acme.net:Net"}, "tasks": {"Net": "acme.task:Net"}})
@@ -186,6 +215,19 @@ def test_recipe_of_two_packages_must_be_qualified(fake_plugin):
     with pytest.raises(UserError, match="several packages have a recipe tiny: say acme-zoo:tiny or other-zoo:tiny"):
         registry.find_recipe("tiny")
     assert registry.find_recipe("other-zoo:tiny") == site / "other/recipes/tiny.yaml"
+
+
+def test_the_zoos_own_recipe_keeps_its_name(fake_plugin, repo):
+    site = fake_plugin("acme-zoo", **recipe_plugin("acme-zoo", "acme", "alexnet"))
+    assert registry.find_recipe("alexnet") == repo / "recipes" / "alexnet.yaml"
+    assert registry.find_recipe("lightning-zoo:alexnet") == repo / "recipes" / "alexnet.yaml"
+    assert registry.find_recipe("acme-zoo:alexnet") == site / "acme/recipes/alexnet.yaml"
+    assert [r.label for r in registry.named_recipes("alexnet")] == ["alexnet", "acme-zoo:alexnet"]
+
+
+def test_plugin_that_takes_the_zoos_own_name_for_its_recipes_is_not_the_zoo(fake_plugin, repo):
+    fake_plugin("acme-zoo", **recipe_plugin("lightning-zoo", "acme", "alexnet"))
+    assert registry.find_recipe("alexnet") == repo / "recipes" / "alexnet.yaml"
 
 
 def test_two_packages_that_call_themselves_alike_are_told_apart_by_file(fake_plugin):

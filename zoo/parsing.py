@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import yaml
@@ -104,15 +104,28 @@ def _size(node: Any, known: dict[int, int]) -> int:
 IN_FULL = {"ReduceLROnPlateau": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
 
 
+def _own_in_full(name: str) -> str:
+    """The stable path of the zoo's own class where a plugin claims its name, too; else the text itself.
+
+    Once the plugin's class is imported, the name alone would be ambiguous to jsonargparse.
+    """
+    meant = [e for e in registry.find(name) if e.has_name and len(registry.find(name, e.kind)) > 1]
+    return meant[0].stable_path if meant else name
+
+
 def _in_full(node: Any) -> Any:
-    """The tree with such names in full, where a class may stand."""
+    """The tree with such names in full, where a class may stand; in a list, only of what has a ``class_path``."""
     if isinstance(node, str):
         return IN_FULL.get(node, node)
-    if isinstance(node, dict):
-        return {
-            k: _in_full(v) if isinstance(v, dict) or k in ("class_path", "scheduler") else v for k, v in node.items()
-        }
-    return node
+    if isinstance(node, list):
+        return [_in_full(value) if isinstance(value, dict) else value for value in node]
+    if not isinstance(node, dict):
+        return node
+    return {k: _name_in_full(k, v) if isinstance(v, str) else _in_full(v) for k, v in node.items()}
+
+
+def _name_in_full(key: str, value: str) -> str:
+    return _own_in_full(IN_FULL.get(value, value) if key in ("class_path", "scheduler") else value)
 
 
 def load_recipe(text: str) -> Any:
@@ -134,9 +147,19 @@ def load_recipe(text: str) -> Any:
 set_loader("zoo", load_recipe, exceptions=(yaml.YAMLError,))
 
 
+PLAIN = ("--config", "-c", "--ckpt_path", "--out")  # whose value is never a class
+
+
+def _words_in_full(words: Sequence[str]) -> list[str]:
+    return [
+        word if before in PLAIN or word.startswith(tuple(f"{option}=" for option in PLAIN)) else _word_in_full(word)
+        for before, word in zip(["", *words], words, strict=False)
+    ]
+
+
 def _word_in_full(word: str) -> str:
     option, equals, value = word.rpartition("=")
-    return f"{option}{equals}{IN_FULL.get(value, value)}"
+    return f"{option}{equals}{_own_in_full(IN_FULL.get(value, value))}"
 
 
 class ZooParser(LightningArgumentParser):
@@ -149,7 +172,7 @@ class ZooParser(LightningArgumentParser):
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Parse, after importing what the arguments name."""
-        words = [_word_in_full(word) for word in (sys.argv[1:] if args is None else args)]
+        words = _words_in_full(sys.argv[1:] if args is None else args)
         for word in words:
             import_and_allow(word.split("=", 1)[-1])
         return super().parse_args(words, *rest, **kwargs)

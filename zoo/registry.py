@@ -19,15 +19,12 @@ from typing import Any, NamedTuple
 from zoo.errors import UserError
 
 KINDS = ("architectures", "tasks", "data", "parts")
+GROUPS = (*KINDS, "recipes", "commands")  # of entry points, without the ``zoo.`` in front
+OURS = "lightning-zoo"  # whose entries keep their names, whatever a plugin claims
 
 
 class Entry(NamedTuple):
-    """One class that a distribution registers.
-
-    Args:
-        kind: its group without the ``zoo.`` in front.
-        point: the entry point itself.
-    """
+    """One class that a distribution registers in the group ``zoo.<kind>``; of the kind ``commands``, a function."""
 
     kind: str
     point: EntryPoint
@@ -48,9 +45,19 @@ class Entry(NamedTuple):
         return self.point.value.partition("[")[0].strip().replace(":", ".")
 
     @property
+    def has_name(self) -> bool:
+        """Whether its name means it: not where the zoo has one of this name, nor where two plugins claim it."""
+        return holder(self.name, self.kind) == self
+
+    @property
+    def label(self) -> str:
+        """What a recipe calls it: its name, or its full path where the name does not mean it."""
+        return self.name if self.has_name else self.full_path
+
+    @property
     def stable_path(self) -> str:
-        """Where the registry gives it: ``zoo.architectures.Class``. The full path where the name is claimed twice."""
-        return f"zoo.{self.kind}.{self.name}" if len(find(self.name, self.kind)) == 1 else self.full_path
+        """Where the registry gives it: ``zoo.architectures.Class``. The full path where the name does not mean it."""
+        return f"zoo.{self.kind}.{self.name}" if self.has_name else self.full_path
 
     @property
     def package(self) -> str:
@@ -62,19 +69,27 @@ class Entry(NamedTuple):
         """The installed distribution, as ``name version``."""
         return distribution_of(self.point)
 
-    def load(self) -> type:
-        """Import the class.
+    def imported(self) -> Any:
+        """Whatever lies where the entry points to.
 
         Raises:
-            UserError: it cannot be imported, is no class, or is called otherwise than its entry.
+            UserError: it cannot be imported.
         """
         try:
-            found = self.point.load()
+            return self.point.load()
         except (Exception, SystemExit) as error:  # whatever a plugin raises, it must be named
             raise UserError(
                 f"{self.name} is registered by {self.distribution} as {self.point.value}, "
                 f"which can't be imported: {type(error).__name__}: {error}"
             ) from error
+
+    def load(self) -> type:
+        """Import the class.
+
+        Raises:
+            UserError: it cannot be imported, is not a class, or is called otherwise than its entry.
+        """
+        found = self.imported()
         if not isinstance(found, type) or found.__name__ != self.name:
             raise UserError(
                 f"{self.distribution} registers {self.name} as {self.point.value}, which is {found!r}: "
@@ -130,9 +145,21 @@ def entries() -> tuple[Entry, ...]:
     return tuple(sorted(found, key=lambda e: (KINDS.index(e.kind), e.name.lower(), e.full_path)))
 
 
+@cache
+def commands() -> tuple[Entry, ...]:
+    """The verbs that plugins add to the command line, by name."""
+    found = {Entry("commands", point) for point in _scan().points if point.group == "zoo.commands"}
+    return tuple(sorted(found, key=lambda e: (e.name, e.full_path)))
+
+
+def unknown_groups() -> tuple[EntryPoint, ...]:
+    """Entry points of groups that the zoo does not read (``zoo.networks``)."""
+    return tuple(point for point in _scan().points if point.group.removeprefix("zoo.") not in GROUPS)
+
+
 def clear() -> None:
     """Forget what is installed, so that the next question reads it anew (after an installation in this process)."""
-    for function in (_identity, _scan, entries, _by_name, recipes, locate):
+    for function in (_identity, _scan, entries, commands, _by_name, recipes, locate):
         function.cache_clear()
     _failures.clear()
     _imported.clear()
@@ -151,11 +178,18 @@ def find(name: str, kind: str | None = None) -> tuple[Entry, ...]:
     return tuple(e for e in _by_name().get(name, ()) if kind in (None, e.kind))
 
 
+def holder(name: str, kind: str) -> Entry | None:
+    """The entry of a kind that this name means: the only one, else the zoo's own; None where two plugins claim it."""
+    found = find(name, kind)
+    ours = [entry for entry in found if entry.package == OURS]
+    return found[0] if len(found) == 1 else ours[0] if len(ours) == 1 else None
+
+
 def clash(name: str, kind: str | None = None) -> str | None:
-    """Who claims this name, where several classes of one kind do; the end of an error, else None."""
+    """Who claims this name, where it means no class since several plugins do; the end of an error, else None."""
     for candidate in KINDS if kind is None else (kind,):
         found = find(name, candidate)
-        if len(found) > 1:
+        if len(found) > 1 and holder(name, candidate) is None:
             return f"{name} is claimed by {' and '.join(e.full_path for e in found)}; use one of these paths"
     return None
 
@@ -196,13 +230,16 @@ def import_named(text: str) -> None:
         try:
             entry.load()
         except UserError as error:
-            _failures[text] = _failures[entry.name] = str(error)
+            _failures[text] = _failures[entry.label] = str(error)
 
 
 def mentioned(text: str) -> tuple[Entry, ...]:
-    """The entries that this text names, be it by name, by full path or by stable path."""
-    name = text.rpartition(".")[2]
-    return tuple(e for e in find(name) if text in (name, e.full_path, e.stable_path))
+    """The entries that this text names, be it by name, by full path or by stable path.
+
+    Of a name that the zoo and a plugin claim, the zoo's.
+    """
+    found = find(text.rpartition(".")[2])
+    return tuple(e for e in found if text in (e.full_path, e.stable_path) or (text == e.name and e.has_name))
 
 
 def failure(name: str) -> str | None:
@@ -222,11 +259,10 @@ def attribute_access(kind: str) -> tuple[Callable[[str], Any], Callable[[], list
     """``__getattr__`` and ``__dir__`` for the package ``zoo.<kind>``: every registered class of it, plugins' too."""
 
     def get(name: str) -> Any:
-        found = find(name, kind)
-        if len(found) == 1:
-            return found[0].load()
-        if found:
-            raise AttributeError(clash(name, kind))
+        if (found := holder(name, kind)) is not None:
+            return found.load()
+        if (claimed := clash(name, kind)) is not None:
+            raise AttributeError(claimed)
         raise AttributeError(f"zoo.{kind} has nothing called {name}{did_you_mean(name)}")
 
     return get, lambda: sorted({e.name for e in entries() if e.kind == kind})
@@ -272,11 +308,20 @@ def distribution_of(point: EntryPoint) -> str:
 
 
 class Recipe(NamedTuple):
-    """A YAML file that a distribution brings: its name is its path without ``.yaml``."""
+    """A YAML file that a distribution brings: its name is its path without ``.yaml``.
+
+    ``package`` is the name of the entry point, by custom the distribution's; ``ours`` is what the zoo itself brings.
+    """
 
     name: str
     package: str
     path: Path
+    ours: bool = False
+
+    @property
+    def label(self) -> str:
+        """The shortest name that means this recipe."""
+        return self.name if meant_recipe(named_recipes(self.name)) == self else self.qualified
 
     @property
     def qualified(self) -> str:
@@ -304,12 +349,17 @@ def yaml_files(folder: Path) -> list[Path]:
 def recipes() -> tuple[Recipe, ...]:
     """Every installed recipe, the zoo's first, then by package and name."""
     found = {
-        Recipe(str(path)[len(str(folder)) + 1 : -len(".yaml")].replace(os.sep, "/"), point.name, path)
+        Recipe(
+            str(path)[len(str(folder)) + 1 : -len(".yaml")].replace(os.sep, "/"),
+            point.name,
+            path,
+            Entry("recipes", point).package == OURS,
+        )
         for point in recipe_packages()
         for folder in recipe_folders(point)
         for path in yaml_files(folder)
     }
-    return tuple(sorted(found, key=lambda r: (r.package != "lightning-zoo", r.package, r.name, r.path)))
+    return tuple(sorted(found, key=lambda r: (not r.ours, r.package, r.name, r.path)))
 
 
 def named_recipes(text: str) -> list[Recipe]:
@@ -318,17 +368,23 @@ def named_recipes(text: str) -> list[Recipe]:
     return [r for r in recipes() if r.name == name.removesuffix(".yaml") and package in ("", r.package)]
 
 
+def meant_recipe(found: list[Recipe]) -> Recipe | None:
+    """Of recipes of one name, the one that the name means: the only one, else the zoo's own."""
+    ours = [recipe for recipe in found if recipe.ours]
+    return found[0] if len(found) == 1 else ours[0] if len(ours) == 1 else None
+
+
 def find_recipe(text: str) -> Path:
-    """The file of a recipe that is given as an existing file, a name, or ``package:name``.
+    """The file of a recipe: an existing file, a name (the zoo's own first), or ``package:name``.
 
     Raises:
-        UserError: there is none, or two packages bring one of that name.
+        UserError: there is none, or two plugins bring one of that name.
     """
     if Path(text).is_file():
         return Path(text)
     found = named_recipes(text)
-    if len(found) == 1:
-        return found[0].path
+    if (meant := meant_recipe(found)) is not None:
+        return meant.path
     if found:
         packages = {r.package for r in found}
         choices = [r.qualified if len(packages) == len(found) else str(r.path) for r in found]
