@@ -6,15 +6,20 @@ Only files whose text changed are written, so that a second build is quick.
 import json
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo import registry
-from zoo.cli import catalogue, measure
+from zoo import registry, results, source
+from zoo.cli import listing, showing, verbs
 from zoo.registry import Entry, Recipe
-from zoo.studies import book, depth_page, ingredients_page
+
+# The plugin whose rows the pages on depth and ingredients show; it need not be installed for the site to be built.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "plugins" / "zoo-studies" / "src"))
+
+from zoo_studies import book, depth_page, ingredients_page
 
 TITLES = {
     "architectures": ("Architectures", "Networks: layers, initialisation, and where features come out."),
@@ -29,18 +34,19 @@ TITLES = {
 SECTION = re.compile(r"^([A-Z][a-z]+):\n((?:[ \t]+.*(?:\n|\Z)|\n)+)", re.MULTILINE)
 
 
-def write_all(target: Path, results: Path) -> None:
+def write_all(target: Path, folder: Path) -> None:
     """Write all generated pages.
 
     Args:
         target: folder of the pages; what else is in it is removed.
-        results: folder of the rows that ``zoo measure`` and the benchmarks wrote.
+        folder: of the rows that ``zoo measure`` and the benchmarks wrote.
     """
-    rows = measure.rows(results)
-    made = {"_measured.md": measured_table(rows), "_benchmarks.md": benchmark_tables(results / "benchmarks")}
+    rows = results.rows(folder)
+    made = {"_measured.md": measured_table(rows), "_benchmarks.md": benchmark_tables(folder / "benchmarks")}
     made |= {f"_measured_{name}.md": comparison(rows, name) for name in ("fast_style", "adain")}
-    made["_memory_saved.md"] = benchmark_rows(results / "benchmarks" / "families.json", "memory saved")
-    _write(target, all_pages(rows) | made | study_tables(results / "studies"))
+    made["_commands.md"] = command_table()
+    made["_memory_saved.md"] = benchmark_rows(folder / "benchmarks" / "families.json", "memory saved")
+    _write(target, all_pages(rows) | made | study_tables(folder / "studies"))
 
 
 def all_pages(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -71,12 +77,12 @@ def _write(target: Path, pages: Mapping[str, str]) -> None:
 
 def page_of(entry: Entry) -> str:
     """Where a class's page lies below the catalogue."""
-    return f"{entry.kind}/{_slug(entry.name if not registry.clash(entry.name, entry.kind) else entry.full_path)}.md"
+    return f"{entry.kind}/{_slug(entry.label)}.md"
 
 
 def page_of_recipe(recipe: Recipe) -> str:
     """Where a recipe's page lies below the catalogue."""
-    return f"recipes/{_slug(measure.name_of(recipe))}.md"
+    return f"recipes/{_slug(recipe.label)}.md"
 
 
 def _slug(name: str) -> str:
@@ -96,7 +102,7 @@ def _toctree(names: Iterable[str]) -> list[str]:
 def _kind_pages(kind: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     entries = [e for e in registry.entries() if e.kind == kind]
     pages = {page_of(entry): class_page(entry, rows) for entry in entries}
-    links = [(f"[{e.name}]({page_of(e)})", catalogue.summary(e), e.package) for e in entries]
+    links = [(f"[{e.name}]({page_of(e)})", source.summary(e), e.package) for e in entries]
     pages[f"{kind}.md"] = _index_page(kind, links, [page_of(e) for e in entries])
     return pages
 
@@ -104,7 +110,7 @@ def _kind_pages(kind: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _recipe_pages(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     recipes = registry.recipes()
     pages = {page_of_recipe(recipe): recipe_page(recipe, rows) for recipe in recipes}
-    links = [(f"[{measure.name_of(r)}]({page_of_recipe(r)})", comment(r)[:1], r.package) for r in recipes]
+    links = [(f"[{r.label}]({page_of_recipe(r)})", comment(r)[:1], r.package) for r in recipes]
     shown = [(link, text[0] if text else "", package) for link, text, package in links]
     pages["recipes.md"] = _index_page("recipes", shown, [page_of_recipe(r) for r in recipes])
     return pages
@@ -119,8 +125,8 @@ def _index_page(kind: str, links: Sequence[tuple[str, str, str]], pages: Sequenc
 
 def class_page(entry: Entry, rows: Sequence[Mapping[str, Any]]) -> str:
     """A class: where it is from, what it says, its arguments, the recipes that use it and what they reached."""
-    view = catalogue.view_of_class(entry.load())
-    used = [r for r in registry.recipes() if catalogue.names(r, entry)]
+    view = showing.view_of_class(entry.load())
+    used = [r for r in registry.recipes() if showing.names(r, entry)]
     facts = {
         "package": entry.distribution,
         "in a recipe": f"`{entry.name}`",
@@ -134,7 +140,7 @@ def class_page(entry: Entry, rows: Sequence[Mapping[str, Any]]) -> str:
         lines += ["## Arguments", "", *_argument_table(entry, view), ""]
     if used:
         lines += ["## Recipes that use it", ""]
-        lines += [f"- [{measure.name_of(r)}](../{page_of_recipe(r)})" for r in used] + [""]
+        lines += [f"- [{r.label}](../{page_of_recipe(r)})" for r in used] + [""]
     return "\n".join([*lines, *_measured_section(used, rows)])
 
 
@@ -153,9 +159,9 @@ def _argument_table(entry: Entry, view: Any) -> list[str]:
 
 def recipe_page(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> str:
     """A recipe: what it says of itself, the command, the file, the classes in it and what it reached."""
-    name, overlay = measure.name_of(recipe), recipe.name.startswith("trainer/")
+    name, overlay = recipe.label, recipe.name.startswith("trainer/")
     command = f"zoo fit --config {'RECIPE --config ' if overlay else ''}{name}"
-    used = [e for e in registry.entries() if catalogue.names(recipe, e)]
+    used = [e for e in registry.entries() if showing.names(recipe, e)]
     lines = [f"# {name}", "", " ".join(map(escaped, comment(recipe))), ""]
     lines += ["```sh", command.replace("RECIPE", "alexnet"), "```", ""]
     if used:
@@ -165,11 +171,11 @@ def recipe_page(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def comment(recipe: Recipe) -> list[str]:
-    return catalogue.leading_comment(recipe.path)
+    return listing.leading_comment(recipe.path)
 
 
 def _measured_section(recipes: Sequence[Recipe], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = {measure.name_of(r) for r in recipes}
+    names = {r.label for r in recipes}
     found = [row for row in rows if row["recipe"] in names]
     return ["## Measured", "", measured_table(found)] if found else []
 
@@ -183,10 +189,10 @@ def measured_table(rows: Sequence[Mapping[str, Any]]) -> str:
         return "Nothing has been measured yet.\n"
     lines = []
     for row in rows:
-        times, seeds = measure.clock(row["duration"]["mean"]), ", ".join(map(str, row["seeds"])) or "none"
-        where, what = measure.machine(row), f"{row['commit'] or row['versions']['zoo']}, {row['date']}"
-        for figure, value in measure.main_figures(row).items():
-            lines.append((code(row["command"]), code(figure), measure.shown(value), seeds, times, where, what))
+        times, seeds = results.clock(row["duration"]["mean"]), ", ".join(map(str, row["seeds"])) or "none"
+        where, what = results.machine(row), f"{row['commit'] or row['versions']['zoo']}, {row['date']}"
+        for figure, value in results.main_figures(row).items():
+            lines.append((code(row["command"]), code(figure), results.shown(value), seeds, times, where, what))
     title = ("command", "figure", "mean ± standard deviation", "seeds", "time a run", "on", "code")
     return "\n".join([*table(title, lines), "", _versions(rows), ""])
 
@@ -194,12 +200,12 @@ def measured_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def comparison(rows: Sequence[Mapping[str, Any]], recipe: str) -> str:
     """A line a row of a recipe, a column a figure, each beside its figure at the start where there is one."""
     found = [row for row in rows if row["recipe"] == recipe]
-    names = list(dict.fromkeys(n for row in found for n in measure.main_figures(row) if not n.endswith("_start")))
+    names = list(dict.fromkeys(n for row in found for n in results.main_figures(row) if not n.endswith("_start")))
     lines = []
     for row in found:
         figures = row["figures"]
         cells = [" from ".join(_mean(figures[k]) for k in (n, f"{n}_start") if k in figures) for n in names]
-        time = f"{measure.clock(row['duration']['mean'])} on {measure.machine(row)}"
+        time = f"{results.clock(row['duration']['mean'])} on {results.machine(row)}"
         lines.append((code(row["command"]), *cells, time))
     title = ("command", *(code(name) for name in names), "time of the command")
     return "\n".join([*table(title, lines), "", _versions(found), ""]) if found else "Nothing has been measured yet.\n"
@@ -246,6 +252,14 @@ def study_tables(folder: Path) -> dict[str, str]:
     }
 
 
+def command_table() -> str:
+    """A line for each of the zoo's own verbs, as ``zoo --help`` has them."""
+    lightning = "zoo-validate-zoo-test-zoo-predict"  # these share a section
+    anchors = {name: lightning if f"zoo-{name}" in lightning else f"zoo-{name}" for name in verbs.OWN}
+    rows = [(f"[`zoo {v.name}`](#{anchors[v.name]})", v.summary, code(v.example)) for v in verbs.OWN.values()]
+    return "\n".join(table(("command", "what it does", "for example"), rows)) + "\n"
+
+
 def _number(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -261,7 +275,7 @@ def _number(value: Any) -> str:
 def _conditions(found: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     return (
-        f"{measure.machine(found)}; {versions}; {found['commit'] or ''} {found['date']}. Again: `{found['command']}`."
+        f"{results.machine(found)}; {versions}; {found['commit'] or ''} {found['date']}. Again: `{found['command']}`."
     )
 
 

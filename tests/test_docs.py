@@ -6,15 +6,16 @@ import json
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from running import folder_of, zoo
 
-from zoo import registry
-from zoo.__main__ import COMMANDS, main
-from zoo.cli import measure
+from zoo import registry, results
+from zoo.__main__ import main
+from zoo.cli import measure, verbs
 from zoo.testing.runner import entries_of
 
 ROOT = Path(__file__).parent.parent
@@ -46,8 +47,11 @@ TRAINING = unique("fit", "validate", "test", "predict")
 
 
 def test_there_are_commands_of_every_kind():
-    assert {words[0] for _, words in commands()} - set(COMMANDS) <= {"--help", "--version"}
-    assert {words[0] for _, words in commands()} >= set(COMMANDS)
+    plugins = [tomllib.loads(file.read_text())["project"] for file in ROOT.glob("plugins/*/pyproject.toml")]
+    added = {verb for project in plugins for verb in project["entry-points"].get("zoo.commands", ())}
+    assert "study" in added
+    assert {words[0] for _, words in commands()} - set(verbs.OWN) - added <= {"--help", "--version"}
+    assert {words[0] for _, words in commands()} >= {*verbs.OWN, *added}
     assert len(TRAINING) > 20
 
 
@@ -99,7 +103,7 @@ def test_flags_and_names_of_other_commands_exist(words, capsys):
     if command == "check":
         assert entries_of(names)
     if command == "measure":
-        assert [registry.find_recipe(name) for name in measure._parser().parse_args(rest).recipes] or "--table" in rest
+        assert [registry.find_recipe(name) for name in measure.parser().parse_args(rest).recipes] or "--table" in rest
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -153,8 +157,8 @@ def test_results_are_shown_from_their_rows(tmp_path):
         "recipe": "alexnet",
         "command": "zoo fit --config alexnet",
         "seeds": [0, 1],
-        "figures": {"test/top1": measure.summary([0.98, 0.99]), "test/top1/7": measure.summary([0.5, 0.5])},
-        "duration": measure.summary([100.0, 140.0]),
+        "figures": {"test/top1": results.summary([0.98, 0.99]), "test/top1/7": results.summary([0.5, 0.5])},
+        "duration": results.summary([100.0, 140.0]),
         "hardware": {"cpu": "Intel(R) Xeon(R) CPU @ 2.20GHz", "cores": 2, "memory_gib": 8, "gpu": None},
         "versions": {"python": "3.11"},
         "commit": "abc",
@@ -182,16 +186,25 @@ def test_tables_that_pages_include_are_made(tmp_path):
     assert "| DenseNet-121, memory saved |" in (tmp_path / "_memory_saved.md").read_text(encoding="utf-8")
 
 
+def test_the_table_of_commands_is_the_commands():
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    for line in generate().command_table().splitlines()[2:]:
+        name = re.match(r"\| \[`zoo ([\w-]+)`\]\(#(.*?)\) \|", line)
+        assert name[1] in verbs.OWN
+        assert name[2] in anchors(ROOT / "docs" / "commands.md"), line
+    assert "catalogue/_commands.md" in text
+
+
 def test_rows_of_one_recipe_are_compared():
     common = {
-        "duration": measure.summary([100.0]),
+        "duration": results.summary([100.0]),
         "hardware": {"cpu": "Intel(R) Xeon(R) CPU", "cores": 2, "memory_gib": 8, "gpu": None},
         "versions": {"python": "3.11"},
     }
-    figures = {name: measure.summary([value]) for name, value in (("a/x", 0.2), ("a/x_start", 0.8), ("a/y", 3.0))}
+    figures = {name: results.summary([value]) for name, value in (("a/x", 0.2), ("a/x_start", 0.8), ("a/y", 3.0))}
     rows = [
         {"recipe": "mine", "command": "zoo fit --config mine", "figures": figures, **common},
-        {"recipe": "mine", "command": "zoo test", "figures": {"a/x": measure.summary([0.5])}, **common},
+        {"recipe": "mine", "command": "zoo test", "figures": {"a/x": results.summary([0.5])}, **common},
         {"recipe": "other", "command": "zoo fit --config other", "figures": figures, **common},
     ]
     page = generate().comparison(rows, "mine")

@@ -17,7 +17,7 @@ from zoo.tasks.base import Task
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = sorted(p.parent for p in (ROOT / "plugins").glob("*/pyproject.toml"))
 BASES: dict[str, type] = {"architectures": Architecture, "tasks": Task, "data": Data, "parts": object}
-# One of each plugin's recipes, and the flags that make a run of a few steps out of it.
+# One of the recipes of each plugin that has some, and the flags that make a run of a few steps out of it.
 SHORT = {"zoo-squeezenet": ("faces", "--trainer.max_steps=2")}
 
 each_plugin = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -38,9 +38,11 @@ def installed(folder: Path, fake_plugin: Callable[..., Path], monkeypatch: pytes
     return table
 
 
-def test_there_is_a_plugin_and_each_has_a_recipe_to_run() -> None:
+def test_there_is_a_plugin_and_each_has_a_recipe_or_a_command_to_run() -> None:
     assert FOLDERS
-    assert {folder.name for folder in FOLDERS} == set(SHORT)
+    brought = {folder.name: project(folder)["project"]["entry-points"] for folder in FOLDERS}
+    assert {name for name, points in brought.items() if "zoo.recipes" in points} == set(SHORT)
+    assert all("zoo.recipes" in points or "zoo.commands" in points for points in brought.values())
 
 
 @each_plugin
@@ -63,18 +65,28 @@ def test_entry_points_resolve(folder: Path, installed: dict[str, Any]) -> None:
                 assert list(Path(importlib.import_module(target).__path__[0]).rglob("*.yaml"))
                 assert target in project(folder)["tool"]["setuptools"]["package-data"]
                 continue
+            if kind == "commands":
+                (entry,) = [found for found in registry.commands() if found.name == name]
+                assert callable(entry.imported())
+                continue
             (entry,) = registry.find(name, kind)
             assert issubclass(entry.load(), BASES[kind])
             assert Path(importlib.import_module(entry.module).__file__ or "").is_relative_to(folder / "src")
 
 
 @each_plugin
-def test_is_listed_and_its_recipe_runs_by_name(
+def test_is_listed_and_its_recipe_or_command_runs_by_name(
     folder: Path, installed: dict[str, Any], zoo_process: Callable[..., Any]
 ) -> None:
-    listed = zoo_process("list").stdout
-    names = [name for group, points in installed["entry-points"].items() if group != "zoo.recipes" for name in points]
-    assert all(name in listed for name in names)
+    listed, helped = zoo_process("list").stdout, zoo_process("--help").stdout
+    for group, points in installed["entry-points"].items():
+        if group == "zoo.commands":
+            assert all(f"\n  {name} " in helped and f"[{folder.name}]" in helped for name in points)
+            assert all(zoo_process(name, "--help").returncode == 0 for name in points)
+        elif group != "zoo.recipes":
+            assert all(name in listed for name in points)
+    if folder.name not in SHORT:
+        return
     recipe, *flags = SHORT[folder.name]
     assert recipe in listed
     done = zoo_process("fit", "--config", recipe, "--trainer.logger=false", "--trainer.accelerator=cpu", *flags)

@@ -9,9 +9,11 @@ import ast
 import re
 import warnings
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from zoo.registry import Entry, locate
+
+Definition = TypeVar("Definition", ast.ClassDef, ast.FunctionDef)
 
 
 class SourceError(Exception):
@@ -38,6 +40,16 @@ def summary(entry: Entry) -> str:
     if doc is None:
         doc = ast.get_docstring(definition(entry.module, name)[1], clean=False)  # cleaning imports ``inspect``
     return (doc or "").strip().partition("\n")[0]
+
+
+def function_summary(module: str, name: str) -> str:
+    """The first line of a function's docstring; empty where it has none.
+
+    Raises:
+        SourceError: the module can't be found, or the function in it.
+    """
+    node = _defined(module, name, ast.FunctionDef, "function")[1]
+    return (ast.get_docstring(node, clean=False) or "").strip().partition("\n")[0]
 
 
 # A class's head and its docstring, where both are written plainly; compiled once for all names.
@@ -72,16 +84,20 @@ def definition(module: str, name: str) -> tuple[str, ast.ClassDef]:
     Raises:
         SourceError: the module can't be found or parsed, or has no such class.
     """
+    return _defined(module, name, ast.ClassDef, "class")
+
+
+def _defined(module: str, name: str, kind: type[Definition], word: str) -> tuple[str, Definition]:
     for _ in range(10):  # a package that re-exports from a package that re-exports
         tree = module_tree(module)
         for node in tree.body:
-            if isinstance(node, ast.ClassDef) and node.name == name:
+            if isinstance(node, kind) and node.name == name:
                 return module, node
         origin = _imported_from(tree, module, name)
         if origin is None:
             break
         module, name = origin
-    raise SourceError(f"{module} has no class {name}")
+    raise SourceError(f"{module} has no {word} {name}")
 
 
 def module_tree(module: str) -> ast.Module:

@@ -6,7 +6,6 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -25,10 +24,8 @@ from zoo.architectures.initialisation import (
     weight_layers,
 )
 from zoo.errors import UserError
-from zoo.studies import signal_by_init
 
 Direction = Literal["forward", "backward"]
-PAGE = Path(__file__).parents[1] / "docs" / "ideas" / "initialisation.md"
 # Each function as torch has it, which its table here does not use.
 FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "linear": lambda z: z,
@@ -39,6 +36,15 @@ FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "gelu": F.gelu,
     "silu": F.silu,
+}
+MODULES: dict[str, type[nn.Module]] = {
+    "linear": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
 }
 KINKED = ("linear", "relu", "leaky_relu")
 
@@ -172,7 +178,7 @@ def stack(activation: Activation, depth: int, widths: Sequence[int] = (512,)) ->
     layers: list[nn.Module] = []
     for i in range(depth):
         sizes = widths[i % len(widths)], widths[(i + 1) % len(widths)]
-        layers += [signal_by_init.FUNCTIONS[activation](), nn.utils.skip_init(nn.Linear, *sizes)]
+        layers += [MODULES[activation](), nn.utils.skip_init(nn.Linear, *sizes)]
     return nn.Sequential(*layers[1:]).requires_grad_(False)
 
 
@@ -339,7 +345,3 @@ def test_mistakes_end_in_a_line() -> None:
         initialise(nn.Linear(2, 2), "kaiming")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"activation is one of linear, relu, .*, not 'elu'"):
         initialise(nn.Linear(2, 2), "forward", "elu")  # type: ignore[arg-type]
-
-
-def test_page_has_the_table_of_today() -> None:
-    assert signal_by_init.factor_table() in PAGE.read_text(encoding="utf-8")

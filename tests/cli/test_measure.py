@@ -1,16 +1,16 @@
 import json
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from zoo import results
 from zoo.cli import measure
 from zoo.errors import UserError
 
-TOYS = Path(__file__).parent / "toys"
+TOYS = Path(__file__).parent.parent / "toys"
 RECIPE = """\
 model: {class_path: ToyClassification}
 data: {class_path: ToyTensors}
@@ -67,19 +67,12 @@ def test_what_was_trained_is_tested_on_other_data(tmp_path):
     assert "was written by ToyClassification, not by the recipe texture" in other.stderr
 
 
-def test_the_machine_is_told():
-    row = {"hardware": {"cpu": "Intel(R) Xeon(R) Processor", "cores": 1, "gpu": None}}
-    assert measure.machine(row) == "Intel Xeon, 1 core"
-    row["hardware"]["cores"] = 2
-    assert measure.machine(row) == "Intel Xeon, 2 cores"
-
-
 def test_a_failed_run_is_told_and_the_next_is_made(tmp_path, monkeypatch, capsys):
     row = {
         "recipe": "b",
         "figures": {},
         "seeds": [0],
-        "duration": measure.summary([1.0]),
+        "duration": results.summary([1.0]),
         "commit": "c",
         "versions": {},
     }
@@ -93,16 +86,7 @@ def test_a_failed_run_is_told_and_the_next_is_made(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(measure.registry, "find_recipe", Path)
     assert measure.main(["a", "b", "--results", str(tmp_path)]) == 1
     assert "a ended with status 1" in capsys.readouterr().err
-    assert [r["name"] for r in measure.rows(tmp_path)] == ["b"]
-
-
-def test_summary_is_mean_and_sample_deviation():
-    values = [0.98, 0.985, 0.99]
-    found = measure.summary(values)
-    assert found["mean"] == pytest.approx(sum(values) / 3)
-    assert found["spread"] == pytest.approx(statistics.stdev(values))
-    assert measure.shown(found) == "0.9850 ± 0.0050"
-    assert measure.shown(measure.summary([0.5])) == "0.5000"
+    assert [r["name"] for r in results.rows(tmp_path)] == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -138,41 +122,3 @@ def test_wrong_words_are_one_line(words, said, monkeypatch):
 def test_all_leaves_overlays_out():
     names = [r.name for r in measure.measurable()]
     assert not [name for name in names if name.startswith("trainer/")]
-
-
-def test_commit_marks_changed_code(tmp_path, monkeypatch):
-    def git(*words):
-        subprocess.run(
-            ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words],
-            check=True,
-            capture_output=True,
-        )
-
-    (tmp_path / "zoo").mkdir()
-    (tmp_path / "zoo" / "__init__.py").write_text("")
-    (tmp_path / "pyproject.toml").write_text("")
-    (tmp_path / "recipes").mkdir()
-    monkeypatch.setattr(measure, "__file__", str(tmp_path / "zoo" / "measure.py"))
-    assert measure.commit() is None
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "one")
-    clean = measure.commit()
-    assert clean
-    assert not clean.endswith("-dirty")
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "row.json").write_text("{}")
-    assert measure.commit() == clean
-    (tmp_path / "zoo" / "__init__.py").write_text("changed = 1\n")
-    assert measure.commit() == f"{clean}-dirty"
-
-
-def test_a_damaged_row_is_named(tmp_path):
-    (tmp_path / "x.json").write_text('{"recipe": 1')
-    with pytest.raises(UserError, match=r"x\.json"):
-        measure.rows(tmp_path)
-
-
-def test_figures_of_single_classes_are_left_out_and_accuracy_comes_first():
-    row = {"figures": {"test/f1": 1, "test/top1": 2, "test/top1/cat": 3}}
-    assert list(measure.main_figures(row)) == ["test/top1", "test/f1"]

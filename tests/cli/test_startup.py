@@ -14,7 +14,19 @@ GROWTH = 1.2  # of that, with 50 plugins installed
 
 
 @pytest.mark.parametrize(
-    "words", [*LIGHT, ["completion", "bash"], ["completion", "--complete", "2", "zoo", "show"]], ids=" ".join
+    "words",
+    [
+        *LIGHT,
+        ["completion", "bash"],
+        ["completion", "--complete", "2", "zoo", "show"],
+        ["completion", "--complete", "2", "zoo", "export", "--"],
+        ["completion", "--complete", "2", "zoo", "measure", "--"],
+        ["completion", "--complete", "2", "zoo", "check", "--"],
+        ["completion", "--complete", "2", "zoo", "schema", "--"],
+        ["completion", "--complete", "2", "zoo", "new-plugin", "--"],
+        ["completion", "--complete", "3", "zoo", "inspect", "signal", "--"],
+    ],
+    ids=" ".join,
 )
 def test_light_commands_do_not_import_torch(words):
     program = (

@@ -3,14 +3,18 @@
 jsonargparse completes through argcomplete and shtab, but both need the whole parser, so each TAB (or the writing of
 the script, which then knows no plugin installed later) imports torch and Lightning: five seconds. This reads entry
 points and sources instead, in about 0.05 s, and so knows the names of every plugin. Deep options come from the
-``__init__`` of Lightning's Trainer and of the classes named on the line, as their sources have them.
+``__init__`` of Lightning's Trainer and of the classes named on the line, as their sources have them;
+those of the small verbs from the parser that each verb's module has, which needs no torch to be made.
 """
 
 from __future__ import annotations
 
-import re
+import argparse
+from importlib import import_module
 
 from zoo import registry
+from zoo.cli import verbs
+from zoo.cli.verbs import Verb
 from zoo.errors import UserError
 from zoo.source import Parameter, SourceError, parameters
 
@@ -65,14 +69,9 @@ Print a script that completes commands, options, classes and recipes:
   fish  zoo completion fish > ~/.config/fish/completions/zoo.fish
 """
 
-TRAINING = ("fit", "validate", "test", "predict")
 OPTIONS = ("--config", "--model", "--data", "--ckpt_path", "--out", "--trainer.", "--seed_everything", "--print_config")
 FIT_OPTIONS = ("--no-test", "--checkpoint_every_n_steps")
-SMALL_OPTIONS = {
-    "doctor": ("--quick",),
-    "export": ("--ckpt_path", "--format", "--out"),
-    "measure": ("--all", "--seeds", "--name", "--results", "--table"),
-}
+OWNERS = {"--model": "tasks", "--data": "data", "--architecture": "architectures"}  # options that take a class
 SEVERAL = ("check", "measure")  # these take any number of names
 TRAINER = ("lightning.pytorch.trainer.trainer", "Trainer")
 
@@ -111,7 +110,7 @@ def candidates(words: list[str], position: int) -> list[str]:
     option, sign, value = word.partition("=")
     if sign:  # --config=alexnet in one word (zsh and fish); bash replaces only what stands behind the sign
         lead = "" if "=" in words[: position + 1] else f"{option}="
-        return [f"{lead}{found}" for found in _starting(_values(option, before), value)]
+        return [f"{lead}{found}" for found in _starting(_behind(option, before), value)]
     offered = _starting(_offers(before, word), word)
     if ":" in word and ":" in words[: position + 1]:
         start = word.rindex(":") + 1
@@ -141,16 +140,77 @@ def _starting(names: list[str], word: str) -> list[str]:
 
 
 def _offers(before: list[str], word: str) -> list[str]:
-    from zoo.__main__ import COMMANDS
-
     if len(before) == 1:
-        return [*COMMANDS, "--help", "--version"]
-    command, last = before[1], before[-1]
+        return [*verbs.names(), "--help", "--version"]
+    verb = verbs.find(before[1])
+    if verb is None:
+        return []
     if word.startswith("-"):
-        return _options(before, word) if command in TRAINING else [*SMALL_OPTIONS.get(command, ()), "--help"]
-    if command in TRAINING:
-        return _values(last, before)
-    return _arguments(command) if len(before) == 2 or command in SEVERAL else []
+        return _options(before, word) if verb.trains else _options_of(verb, before, word)
+    last = before[-1]
+    if verb.trains or (last.startswith("-") and _takes_value(verb, before)):
+        return _behind(last, before)
+    return _words_of(verb, before)
+
+
+def _options_of(verb: Verb, before: list[str], word: str) -> list[str]:
+    """The options of the verb's own parser, and those of the classes that the line names."""
+    parser, _ = _innermost(_parser_of(verb), before[2:])
+    own = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+    return [*own, *_reached(before, word)]
+
+
+def _words_of(verb: Verb, before: list[str]) -> list[str]:
+    """What the verb takes that is not an option."""
+    parser, behind = _innermost(_parser_of(verb), before[2:])
+    if behind and verb.name not in SEVERAL:
+        return []
+    return _arguments(verb.name) or [name for a in parser._actions if not a.option_strings for name in _choices(a)]
+
+
+def _option(verb: Verb, option: str, before: list[str]) -> argparse.Action | None:
+    parser, _ = _innermost(_parser_of(verb), before[2:])
+    return next((action for action in parser._actions if option in action.option_strings), None)
+
+
+def _takes_value(verb: Verb, before: list[str]) -> bool:
+    found = _option(verb, before[-1], before)
+    return found is not None and found.nargs != 0
+
+
+def _behind(option: str, before: list[str]) -> list[str]:
+    """What can stand behind an option of the line's verb."""
+    verb = verbs.find(before[1]) if len(before) > 1 else None
+    action = _option(verb, option, before) if verb and not verb.trains else None
+    return (_choices(action) if action else []) or _values(option, before)
+
+
+def _parser_of(verb: Verb) -> argparse.ArgumentParser:
+    """Where its module has none, or can't be imported, there is --help alone."""
+    try:
+        return import_module(verb.module).parser()
+    except (Exception, SystemExit):
+        return argparse.ArgumentParser()
+
+
+def _innermost(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.ArgumentParser, list[str]]:
+    """The subcommand's parser where one is named, and the words behind its name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) and words and words[0] in action.choices:
+            return _innermost(action.choices[words[0]], words[1:])
+    return parser, words
+
+
+def _choices(action: argparse.Action) -> list[str]:
+    return [str(choice) for choice in action.choices or ()]
+
+
+def _reached(before: list[str], word: str) -> list[str]:
+    """The options of the classes that the line names, once the word reaches into one."""
+    owner, dot, _ = word.rpartition(".")
+    if dot:
+        return [f"{owner}.{parameter.name}" for parameter in _parameters(owner, before)]
+    return [f"{name}." for name in OWNERS if _given(name, before)]
 
 
 def _arguments(command: str) -> list[str]:
@@ -158,7 +218,7 @@ def _arguments(command: str) -> list[str]:
         return [*registry.KINDS, "recipes"]
     if command == "completion":
         return list(SCRIPTS)
-    classes = list(dict.fromkeys(entry.name for entry in registry.entries()))
+    classes = list(dict.fromkeys(entry.label for entry in registry.entries()))
     packages = list(dict.fromkeys(entry.package for entry in registry.entries()))
     return {"show": [*classes, *_recipes()], "check": [*classes, *packages], "measure": _recipes()}.get(command, [])
 
@@ -167,39 +227,34 @@ def _values(option: str, before: list[str]) -> list[str]:
     """What can stand behind an option."""
     if option in ("--config", "-c"):
         return _recipes()
-    if option in ("--model", "--data"):
-        return _classes("tasks" if option == "--model" else "data")
+    if option in OWNERS:
+        return _classes(OWNERS[option])
     owner, _, name = option.rpartition(".")
     annotation = next((p.annotation for p in _parameters(owner, before) if p.name == name), "")
     return _classes("architectures") if "ArchitectureFactory" in annotation or name == "architecture" else []
 
 
 def _recipes() -> list[str]:
-    return list(
-        dict.fromkeys(r.name if len(registry.named_recipes(r.name)) == 1 else r.qualified for r in registry.recipes())
-    )
+    return list(dict.fromkeys(recipe.label for recipe in registry.recipes()))
 
 
 def _classes(kind: str) -> list[str]:
-    return list(dict.fromkeys(entry.name for entry in registry.entries() if entry.kind == kind))
+    return list(dict.fromkeys(entry.label for entry in registry.entries() if entry.kind == kind))
 
 
 def _options(before: list[str], word: str) -> list[str]:
     """The options of ``fit`` and its kin; those of a class once the word reaches into it."""
-    owner, dot, _ = word.rpartition(".")
-    if not dot:
-        given = [f"{name}." for name in ("--model", "--data") if _given(name, before)]
-        return [*OPTIONS, *given, *(FIT_OPTIONS if before[1] == "fit" else ()), "--help"]
-    return [f"{owner}.{parameter.name}" for parameter in _parameters(owner, before)]
+    own = () if "." in word else (*OPTIONS, *(FIT_OPTIONS if before[1] == "fit" else ()), "--help")
+    return [*own, *_reached(before, word)]
 
 
 def _parameters(owner: str, before: list[str]) -> list[Parameter]:
     if owner == "--trainer":
         return _of_class(*TRAINER)
-    if not re.match(r"--(model|data)\b", owner):
+    if owner.partition(".")[0] not in OWNERS:
         return []
-    name = _given(owner, before).rpartition(".")[2]
-    return [parameter for entry in registry.find(name) for parameter in _of_class(entry.module, name)]
+    found = registry.mentioned(_given(owner, before))
+    return [parameter for entry in found for parameter in _of_class(entry.module, entry.name)]
 
 
 def _of_class(module: str, name: str) -> list[Parameter]:

@@ -5,27 +5,24 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections import defaultdict
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, requires, version
 from pathlib import Path
 
 from zoo import __version__, registry
+from zoo.cli import verbs
+from zoo.cli.listing import claims
+from zoo.cli.parser import Parser
 from zoo.errors import UserError
 from zoo.registry import Entry
 from zoo.source import mentions
 
 LIBRARIES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "jsonargparse", "wandb")
+ALIASES = {"networks": "architectures", "models": "architectures", "optimizers": "parts", "callbacks": "parts"}
 WIDTH = 14  # of the column of names
-
-HELP = """\
-usage: zoo doctor [--quick]
-
-Versions, devices, plugins, recipes, W&B and data on this machine. What is
-broken is marked with `!`, and makes the exit status 1. --quick imports nothing:
-it tells no devices, and plugins are only looked up.
-"""
 
 
 class Report:
@@ -51,32 +48,34 @@ class Report:
 def main(argv: list[str]) -> int:
     """Print the report.
 
-    Args:
-        argv: ``--quick`` or nothing.
-
     Returns:
         1 if something is broken, else 0.
 
     Raises:
-        UserError: another word is given.
+        UserError: another word than ``--quick`` is given.
     """
-    if any(word in ("-h", "--help") for word in argv):
-        print(HELP, end="")
-        return 0
-    for word in argv:
-        if word != "--quick":
-            raise UserError(f"zoo doctor does not know {word}; it takes --quick or nothing")
-    quick, report = "--quick" in argv, Report()
+    quick, report = parser().parse_args(argv).quick, Report()
     _machine(report)
     _versions(report)
     if not quick:
         _devices(report)
     _plugins(report, quick)
+    _commands(report, quick)
     _recipes(report)
     _wandb(report)
     _data(report)
     print(f"\n{report.broken or 'nothing'} broken" + (" (looked up, not imported)" if quick else ""))
     return 1 if report.broken else 0
+
+
+def parser() -> Parser:
+    """The command's options."""
+    about = """\
+Versions, devices, plugins, recipes, W&B and data on this machine. What is
+broken is marked with `!`, and makes the exit status 1."""
+    made = Parser("doctor", about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--quick", action="store_true", help="import nothing: plugins are looked up, devices left out")
+    return made
 
 
 def _machine(report: Report) -> None:
@@ -183,8 +182,39 @@ def _plugins(report: Report, quick: bool) -> None:
     for distribution, count in counts.items():
         report.say(distribution, f"{count} registered")
     for name in dict.fromkeys(entry.name for entry in registry.entries()):
-        if (claim := registry.clash(name)) is not None:
+        for claim in claims(name):
             report.say(name, claim.partition(" ")[2])
+    for point in registry.unknown_groups():
+        dist = Entry(point.group, point).distribution
+        report.fail(point.name, f"registered by {dist} in {point.group}, which the zoo does not read; {_groups(point)}")
+
+
+def _groups(point: EntryPoint) -> str:
+    """Which group may be meant."""
+    name = point.group.removeprefix("zoo.")
+    close = [ALIASES[name]] if name in ALIASES else registry.suggest(name, registry.GROUPS)
+    return f"did you mean zoo.{close[0]}?" if close else f"it reads zoo.{', zoo.'.join(registry.GROUPS)}"
+
+
+def _commands(report: Report, quick: bool) -> None:
+    """The verbs that plugins add; nothing where there are none."""
+    if registry.commands():
+        report.section("commands")
+    for entry in registry.commands():
+        name = verbs.called(entry)
+        if problem := _lookup_problem(entry) or ("" if quick else _command_problem(entry)):
+            report.fail(name, problem)
+            continue
+        taken = f"; {entry.name} is {'the zoo' if entry.name in verbs.OWN else 'another plugin'}'s, too"
+        report.say(name, f"zoo {name}, of {entry.distribution}{taken if name != entry.name else ''}")
+
+
+def _command_problem(entry: Entry) -> str | None:
+    try:
+        found = entry.imported()
+    except UserError as error:
+        return str(error).removeprefix(f"{entry.name} is ")
+    return None if callable(found) else f"registered by {entry.distribution} as {entry.point.value}, not a function"
 
 
 def _lookup_problem(entry: Entry) -> str | None:
@@ -221,18 +251,25 @@ def _recipes(report: Report) -> None:
     for point in registry.recipe_packages():
         folders = registry.recipe_folders(point)
         count = sum(len(registry.yaml_files(folder)) for folder in folders)
-        if folders:
-            report.say(point.name, f"{count} in {', '.join(map(str, folders))}")
-        else:
+        if not folders:
             report.fail(point.name, f"there is no package {point.value}")
+        elif not count:
+            report.fail(point.name, f"no .yaml file in {point.value}; are they among the distribution's package data?")
+        else:
+            report.say(point.name, f"{count} in {', '.join(map(str, folders))}")
     owners = defaultdict(list)
     for recipe in registry.recipes():
         owners[recipe.name].append(recipe)
-    for name, claims in owners.items():
-        if len({recipe.package for recipe in claims}) < len(claims):
-            report.fail(name, f"brought twice under one package name: {' and '.join(str(r.path) for r in claims)}")
-        elif len(claims) > 1:
-            report.say(name, f"claimed twice; say {' or '.join(r.qualified for r in claims)}")
+    for name, claimed in owners.items():
+        if len({recipe.package for recipe in claimed}) < len(claimed):
+            report.fail(name, f"brought twice under one package name: {' and '.join(str(r.path) for r in claimed)}")
+        elif len(claimed) > 1:
+            report.say(name, _said_of_recipes(claimed))
+
+
+def _said_of_recipes(claimed: list[registry.Recipe]) -> str:
+    names = " or ".join(r.qualified for r in claimed if r.label != r.name)
+    return f"is the zoo's own; plugins have others: say {names}" if claimed[0].ours else f"claimed twice; say {names}"
 
 
 # W&B and data

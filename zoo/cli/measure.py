@@ -1,32 +1,26 @@
 """``zoo measure``: train a recipe with several seeds, and keep its figures as a row of data.
 
-The tables of the documentation are made from these rows, so that no figure in them is typed by hand. A row says what
-was measured, with what, on what and when; it holds no path, host or user name.
+How rows are written and read is said in ``zoo.results``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from zoo import registry
 from zoo.cli.parser import Parser
 from zoo.errors import UserError
+from zoo.results import clock, commit, file_name, hardware, main_figures, rows, shown, summary, versions, write_row
 from zoo.training import run_folder
 
-PACKAGES = ("torch", "torchvision", "lightning", "timm")
-CODE = ("zoo", "recipes", "pyproject.toml")  # what a figure depends on; the rows themselves don't count
 RESULTS = Path("docs/results")
 SEEDS = (0, 1, 2)
 
@@ -51,7 +45,7 @@ def main(argv: list[str]) -> int:
         1 where a run failed; the other recipes are measured all the same.
     """
     own, flags = _split(argv)
-    options = _parser().parse_args(own)
+    options = parser().parse_args(own)
     if options.table:
         print_table(rows(Path(options.results)))
         return 0
@@ -85,24 +79,25 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:at], argv[at + 1 :]
 
 
-def _parser() -> Parser:
-    parser = Parser("measure", "Train recipes with several seeds, and write a row of results for each.")
-    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="names or files of recipes")
-    parser.add_argument("--all", action="store_true", help="every installed recipe that is no overlay")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="a run each (0 1 2)")
-    parser.add_argument("--ckpt_path", metavar="RUN", help="test this run, file or `last`, and train nothing")
-    parser.add_argument("--name", help="of the row; left out, the recipe's")
-    parser.add_argument("--results", default=str(RESULTS), metavar="FOLDER", help=f"of the rows ({RESULTS})")
-    parser.add_argument("--table", action="store_true", help="run nothing, print the rows that are there")
-    return parser
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser("measure", "Train recipes with several seeds, and write a row of results for each.")
+    made.epilog, made.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    made.add_argument("recipes", nargs="*", metavar="RECIPE", help="names or files of recipes")
+    made.add_argument("--all", action="store_true", help="every installed recipe that is no overlay")
+    made.add_argument("--seeds", nargs="+", type=int, metavar="N", help="a run each (0 1 2)")
+    made.add_argument("--ckpt_path", metavar="RUN", help="test this run, file or `last`, and train nothing")
+    made.add_argument("--name", help="of the row; left out, the recipe's")
+    made.add_argument("--results", default=str(RESULTS), metavar="FOLDER", help=f"of the rows ({RESULTS})")
+    made.add_argument("--table", action="store_true", help="run nothing, print the rows that are there")
+    return made
 
 
 def _recipe_names(given: Sequence[str], everything: bool) -> list[str]:
     if bool(given) == everything:
         raise UserError("zoo measure takes names of recipes, or --all")
     if everything:
-        return [name_of(r) for r in measurable()]
+        return [r.label for r in measurable()]
     for name in given:
         registry.find_recipe(name)
     return list(given)
@@ -135,7 +130,7 @@ def measure(
         UserError: a run failed or gave no figure.
     """
     label = _label(recipe)
-    folder = run_folder.new_folder(Path("runs") / f"measure-{_file_name(label)}")
+    folder = run_folder.new_folder(Path("runs") / f"measure-{file_name(label)}")
     if ckpt_path:
         ckpt_path = _trained(ckpt_path, recipe)
         seeds, runs_ = [], {"test": ["test", "--ckpt_path", ckpt_path, *flags]}
@@ -179,13 +174,8 @@ def _trained(ckpt_path: str, recipe: str) -> str:
 def _label(recipe: str) -> str:
     """The name of an installed recipe, else the file's, so that no folder gets into a row."""
     path = registry.find_recipe(recipe)
-    installed = {r.path.resolve(): name_of(r) for r in registry.recipes()}
+    installed = {r.path.resolve(): r.label for r in registry.recipes()}
     return installed.get(path.resolve(), path.stem)
-
-
-def name_of(recipe: registry.Recipe) -> str:
-    """A recipe's name, with its package where several bring one of this name."""
-    return recipe.name if len(registry.named_recipes(recipe.name)) == 1 else recipe.qualified
 
 
 def _run_once(recipe: str, words: Sequence[str], folder: Path) -> tuple[dict[str, float], float]:
@@ -206,129 +196,6 @@ def _command(words: Sequence[str], flags: Sequence[str]) -> str:
     """Without where things lie, which is private."""
     shown = [re.sub(r"(?<![\w.*])[/~][^\s,\]}'\"]*", "PATH", word) for word in (*words, *flags)]
     return " ".join(["zoo", *shown])
-
-
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation (of a sample; None for one value) and the values themselves."""
-    return {
-        "mean": statistics.fmean(values),
-        "spread": statistics.stdev(values) if len(values) > 1 else None,
-        "values": list(values),
-    }
-
-
-# What it was measured with
-
-
-def hardware() -> dict[str, Any]:
-    """CPU's model, cores that this process may use, memory in GiB, and the GPU's name or None."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _cpu(), "cores": cores, "memory_gib": _memory(), "gpu": gpu}
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def _memory() -> int | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-    except (ValueError, AttributeError, OSError):  # not told on this system
-        return None
-
-
-def versions() -> dict[str, str]:
-    """Python's, the zoo's, and those of the libraries that a figure depends on."""
-    found = {"python": platform.python_version(), "zoo": _version("lightning-zoo")}
-    return {**found, **{name: _version(name) for name in PACKAGES}}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def commit() -> str | None:
-    """The checkout's commit, with ``-dirty`` where code or recipes differ from it; None for an installed package."""
-    root = Path(__file__).resolve().parent.parent
-    if _git(root, "ls-files", "--error-unmatch", "zoo/__init__.py") is None:
-        return None
-    name = _git(root, "describe", "--always", "--abbrev=12")
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
-    return f"{name}-dirty" if changed else name
-
-
-def _git(root: Path, *words: str) -> str | None:
-    try:
-        found = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None
-
-
-# Rows
-
-
-def write_row(folder: Path, name: str, row: Mapping[str, Any]) -> Path:
-    """Write a row in the place of what was measured before under this name."""
-    target = folder / f"{_file_name(name)}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-    return target
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.")
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a folder, by name.
-
-    Raises:
-        UserError: a file is no row.
-    """
-    found = []
-    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
-        try:
-            row = json.loads(path.read_text(encoding="utf-8"))
-            found.append({**row, "name": path.stem, "recipe": row["recipe"], "figures": row["figures"]})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no row of results: {error}") from error
-    return found
-
-
-def main_figures(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The figures of the whole test, without those of single classes, the one that is looked at first in front."""
-    whole = {k: v for k, v in row["figures"].items() if k.count("/") == 1}
-    return dict(sorted(whole.items(), key=lambda item: (item[0] != "test/top1", item[0])))
-
-
-def shown(figure: Mapping[str, Any], digits: int = 4) -> str:
-    """``0.9850 ± 0.0012``, or the mean alone where there is one seed."""
-    spread = figure["spread"]
-    mean = f"{figure['mean']:.{digits}f}"
-    return mean if spread is None else f"{mean} ± {spread:.{digits}f}"
-
-
-def machine(row: Mapping[str, Any]) -> str:
-    """What a row was measured on, in a few words."""
-    what = row["hardware"]
-    cpu = re.sub(r"\((?:R|TM)\)| CPU| Processor|@.*", "", what["cpu"]).strip()
-    return what["gpu"] or f"{cpu}, {what['cores']} core{'s' * (what['cores'] != 1)}"
-
-
-def clock(seconds: float) -> str:
-    """``2:05`` for 125 seconds; hours in front where there are any."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def print_table(found: Iterable[Mapping[str, Any]]) -> None:

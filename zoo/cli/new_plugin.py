@@ -96,16 +96,21 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: as ``new_plugin``.
     """
-    parser = Parser("new-plugin", "Write a plugin's package: a network, a data set, a recipe, and tests that pass.")
-    parser.add_argument("name", metavar="NAME", help="of the package, such as zoo-flowers")
-    parser.add_argument("--out", metavar="DIR", default=".", help="folder in which NAME is made; default: this one")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     folder = new_plugin(options.name, Path(options.out))
     print(f"wrote {folder}, a plugin that works; {folder / 'README.md'} says what to change")
     print("next")
     for line in (f"pip install -e '{_here(folder)}[test]'", f"pytest {folder}", f"zoo fit --config {options.name}"):
         print(f"  {line}")
     return 0
+
+
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser("new-plugin", "Write a plugin's package: a network, a data set, a recipe, and tests that pass.")
+    made.add_argument("name", metavar="NAME", help="of the package, such as zoo-flowers")
+    made.add_argument("--out", metavar="DIR", default=".", help="folder in which NAME is made; default: this one")
+    return made
 
 
 def _here(folder: Path) -> str:

@@ -34,9 +34,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: the file can't be written.
     """
-    parser = Parser("schema", "Write a JSON Schema of recipes, with all installed plugins, for editors.")
-    parser.add_argument("--out", metavar="FILE", help="left out, it is printed")
-    out = parser.parse_args(argv).out
+    out = parser().parse_args(argv).out
     text = json.dumps(recipe_schema(), indent=1) + "\n"
     if out is None:
         print(text, end="")
@@ -48,6 +46,13 @@ def main(argv: Sequence[str]) -> int:
     print(f"wrote {out}; first line of a recipe for the YAML extension of VS Code and others:")
     print(f"# yaml-language-server: $schema={out}")
     return 0
+
+
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser("schema", "Write a JSON Schema of recipes, with all installed plugins, for editors.")
+    made.add_argument("--out", metavar="FILE", help="left out, it is printed")
+    return made
 
 
 def recipe_schema() -> Schema:
@@ -94,7 +99,7 @@ def _import_all() -> None:
 
     for entry in registry.entries():
         import_and_allow(entry.full_path)
-        if (reason := registry.failure(entry.name)) is not None:
+        if (reason := registry.failure(entry.full_path)) is not None:
             print(f"zoo: left out: {reason}", file=sys.stderr)
 
 
@@ -247,9 +252,10 @@ def _class_path(choice: Schema) -> str | None:
 def _names(path: str, others: Sequence[str]) -> list[str]:
     """What the class may be called: its short name, if it is the only one here, its stable path, and its own."""
     short = path.rpartition(".")[2]
-    alone = sum(other.rpartition(".")[2] == short for other in others if not other.startswith("timm.")) == 1
-    named = alone and not path.startswith("timm.")  # timm is imported for its optimisers only if one is named in full
     entries = [e for e in registry.find(short) if path in (e.full_path, e.stable_path)]
+    alone = sum(other.rpartition(".")[2] == short for other in others if not other.startswith("timm.")) == 1
+    meant = any(e.has_name for e in entries) or alone
+    named = meant and not path.startswith("timm.")  # timm is imported for its optimisers only if one is named in full
     return list(
         dict.fromkeys([*([short] if named else []), path, *(p for e in entries for p in (e.stable_path, e.full_path))])
     )

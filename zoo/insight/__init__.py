@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from zoo.errors import UserError
@@ -49,6 +50,13 @@ def main(argv: Sequence[str]) -> int:
     from zoo.insight.command import inspect
 
     return inspect(argv[0], ABOUT[argv[0]], argv[1:])
+
+
+def parser() -> ArgumentParser:
+    """The names of all options, for shell completion."""
+    from zoo.insight import options
+
+    return options.parser(ABOUT)
 
 
 def _row(name: str) -> str:

@@ -14,12 +14,10 @@ from zoo.cli.lightning import quiet
 from zoo.insight.activations import activations
 from zoo.insight.attribution import attribution
 from zoo.insight.filters import filters
+from zoo.insight.options import add_own_options
 from zoo.insight.signal_report import signal
 from zoo.insight.subject import Report, Subject, parse, parser_for
-from zoo.parsing import ZooParser
 from zoo.training import run_folder
-
-TAKES_IMAGE = ("activations", "attribution")
 
 
 def inspect(what: str, about: str, argv: Sequence[str]) -> int:
@@ -33,7 +31,7 @@ def inspect(what: str, about: str, argv: Sequence[str]) -> int:
     """
     quiet()
     parser = parser_for(what, about)
-    _add_options(parser, what)
+    add_own_options(parser, what, PositiveInt)
     options, subject_of = parse(parser, argv)
     subject = subject_of()
     report = _RUN[what](subject, options)
@@ -45,22 +43,6 @@ def inspect(what: str, about: str, argv: Sequence[str]) -> int:
         rows += _log(report, what, folder, f"inspect-{subject.label}")
     print("\n".join([*report.lines, *(f"{name:<12} {place}" for name, place in rows)]), flush=True)
     return 0
-
-
-def _add_options(parser: ZooParser, what: str) -> None:
-    if what in TAKES_IMAGE:
-        text = "Picture; default: the data's first test image, else a photograph of a cat"
-        parser.add_argument("--image", type=str | None, default=None, help=text)
-        text = "All of the picture, not its central part; for networks that take any size"
-        parser.add_argument("--whole", action="store_true", help=text)
-    if what in ("activations", "signal"):
-        parser.add_argument("--layers", nargs="+", default=None, metavar="NAME", help="Names of layers")
-    if what == "signal":
-        text = "Images of the test part for accuracies, 512, with many blocks fewer; variances are of 128 of them"
-        parser.add_argument("--images", type=PositiveInt | None, default=None, help=text)
-    if what == "attribution":
-        parser.add_argument("--class", type=str | None, default=None, help="Name or number; default: the most probable")
-        parser.add_argument("--layer", type=str | None, default=None, help="For Grad-CAM; default: the last stage")
 
 
 _RUN: dict[str, Callable[[Subject, Namespace], Report]] = {

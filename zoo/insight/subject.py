@@ -28,6 +28,7 @@ from zoo.data.loading import InMemory, Rows
 from zoo.errors import UserError
 from zoo.facts import Facts, class_names
 from zoo.functional.views import crops
+from zoo.insight.options import add_common_options
 from zoo.parsing import ZooParser, refuse_functions
 from zoo.parsing_errors import user_message
 from zoo.registry import did_you_mean
@@ -195,15 +196,12 @@ def parser_for(what: str, about: str) -> ZooParser:
     """The options that every subcommand of ``zoo inspect`` has."""
     parser = ZooParser(prog=f"zoo inspect {what}", description=about)
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="Recipe's file or name: a fresh network")
-    parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint, run folder, or: last")
+    add_common_options(parser)
     parser.add_subclass_arguments(Architecture, "architecture", required=False, fail_untyped=False)
     parser.add_subclass_arguments(Task, "model", required=False, fail_untyped=False)
     parser.add_subclass_arguments(Data, "data", required=False, fail_untyped=False)
     parser.add_argument("--trainer", type=dict[str, Any] | None, default=None, help=SUPPRESS)  # recipes have it
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed of a fresh network's weights")
-    parser.add_argument("--network", type=str | None, default=None, help="Which one, of a task with several networks")
-    parser.add_argument("--out", type=str | None, default=None, help="Folder; default: runs/inspect-<recipe>/<time>/")
-    parser.add_argument("--wandb", action="store_true", help="Log numbers and pictures to W&B, too")
     return parser
 
 

@@ -15,4 +15,3 @@ from zoo.testing.checks import Skipped as Skipped
 from zoo.testing.runner import Outcome as Outcome
 from zoo.testing.runner import check_entry as check_entry
 from zoo.testing.runner import conformance as conformance
-from zoo.testing.runner import main as main

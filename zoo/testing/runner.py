@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import logging
 import os
 import random
 import re
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -61,7 +59,7 @@ class Item:
     check: Check
 
     def __str__(self) -> str:
-        return f"{_label(self.entry)}-{self.role}-{self.check.name}" if self.role else f"{_label(self.entry)}-loads"
+        return f"{self.entry.label}-{self.role}-{self.check.name}" if self.role else f"{self.entry.label}-loads"
 
     def run(self) -> None:
         """Make the check, quietly and without a trace in the random generators.
@@ -72,10 +70,6 @@ class Item:
         with _quiet():
             torch.manual_seed(0)
             self.check.run(self.case)
-
-
-def _label(entry: Entry) -> str:
-    return entry.name if len(registry.find(entry.name, entry.kind)) == 1 else entry.full_path
 
 
 @contextlib.contextmanager
@@ -150,7 +144,7 @@ class Outcome:
 
     def __str__(self) -> str:
         role = f" ({self.item.role})" if self.item.role else ""
-        return f"{self.status.upper()} {_label(self.item.entry)}{role} {self.item.check.name}: {self.reason}"
+        return f"{self.status.upper()} {self.item.entry.label}{role} {self.item.check.name}: {self.reason}"
 
 
 def outcome(item: Item, wanting: set[str]) -> Outcome:
@@ -180,41 +174,6 @@ def check_items(items: Sequence[Item]) -> list[Outcome]:
 def check_entry(entry: Entry) -> list[Outcome]:
     """Every check of one entry, in order."""
     return check_items(items_of(entry))
-
-
-def main(argv: Sequence[str]) -> int:
-    """``zoo check NAME…``: every check of the named entries or distributions, of all that is installed without a name.
-
-    Returns:
-        0 where none failed, else 1.
-
-    Raises:
-        UserError: nothing has that name.
-    """
-    about = "Check that entries do what their kind must do; all that is installed where no name is given."
-    parser = argparse.ArgumentParser("zoo check", description=about, allow_abbrev=False)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a registered class, its path, or a distribution")
-    outcomes: list[Outcome] = []
-    for entry in entries_of(parser.parse_args(argv).names):
-        start = time.perf_counter()
-        found = check_entry(entry)
-        for line in (str(o) for o in found if o.status != "passed"):
-            print(line, flush=True)
-        passed = sum(o.status == "passed" for o in found)
-        print(
-            f"{_label(entry)}: {passed} of {len(found)} checks passed in {time.perf_counter() - start:.1f} s",
-            flush=True,
-        )
-        outcomes += found
-    print(summary(outcomes))
-    return int(any(o.status == "failed" for o in outcomes))
-
-
-def summary(outcomes: Sequence[Outcome]) -> str:
-    """``N checks, N passed, 0 skipped``, and the failed where there are any."""
-    count = {status: sum(o.status == status for o in outcomes) for status in ("passed", "skipped", "failed")}
-    failed = f", {count['failed']} failed" if count["failed"] else ""
-    return f"{len(outcomes)} checks, {count['passed']} passed, {count['skipped']} skipped{failed}"
 
 
 def conformance(*names: str) -> Callable[[Item], None]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.studies.book import Row, conditions
-from zoo.studies.pages import COLORS, chosen, figure, mean_and_spread, save, table
-from zoo.studies.training import epochs_to
+from zoo_studies.book import Row, conditions
+from zoo_studies.pages import COLORS, chosen, figure, mean_and_spread, save, table
+from zoo_studies.training import epochs_to
 
 WHOLE = "all of them"
 LEVEL = 0.35  # training error; figure 1 of the paper has 0.25, on five times as many images an epoch

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli import measure
+from zoo import results
 from zoo.drawing import new_figure
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def mean_and_spread(values: Sequence[float | None], digits: int, factor: float = 1.0) -> str:
     """``98.2 ± 0.3``: mean and standard deviation; ``–`` where there is no number, and no spread for one."""
     known = [value * factor for value in values if value is not None]
-    return measure.shown(measure.summary(known), digits) if known and len(known) == len(values) else "–"
+    return results.shown(results.summary(known), digits) if known and len(known) == len(values) else "–"
 
 
 def chosen(runs: Iterable[Mapping[str, Any]], figure: str, **key: Any) -> list[Any]:

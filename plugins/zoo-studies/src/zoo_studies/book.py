@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.cli import measure
+from zoo import results
 from zoo.errors import UserError
 
 Row = dict[str, Any]
@@ -44,9 +44,9 @@ class ResultsFile:
     def _note_conditions(self) -> int:
         """Number of what this process measures with; several where a study went on elsewhere or later."""
         now = {
-            "hardware": measure.hardware(),
-            "versions": measure.versions(),
-            "commit": measure.commit(),
+            "hardware": results.hardware(),
+            "versions": results.versions(),
+            "commit": results.commit(),
             "date": time.strftime("%Y-%m-%d"),
         }
         if now not in self.content["conditions"]:
@@ -75,7 +75,7 @@ class ResultsFile:
         self.runs.append(row)
         self.write()
         said = shown(figures)
-        print(f"{label(key)}  {measure.clock(seconds)}" + (f"\n  {said}" if said else ""), flush=True)
+        print(f"{label(key)}  {results.clock(seconds)}" + (f"\n  {said}" if said else ""), flush=True)
         return row
 
     def write(self) -> None:
@@ -135,6 +135,6 @@ def conditions(content: Row) -> str:
         if runs := sum(run["condition"] == n for run in content["runs"]):
             versions = ", ".join(f"{k} {v}" for k, v in condition["versions"].items())
             code = f"{condition['commit'] or ''} {condition['date']}".strip()
-            found.append(f"{runs} runs on {measure.machine(condition)}; {versions}; {code}")
-    spent = measure.clock(sum(run["seconds"] for run in content["runs"]))
+            found.append(f"{runs} runs on {results.machine(condition)}; {versions}; {code}")
+    spent = results.clock(sum(run["seconds"] for run in content["runs"]))
     return f"{'. '.join(found)}. Time of all runs: {spent}. Again: `{content['command']}`."

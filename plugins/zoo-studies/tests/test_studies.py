@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+import zoo_studies
 from torch.optim import SGD
+from zoo_studies import book, depth, depth_page, ingredients, ingredients_page, main, training
+from zoo_studies.book import ResultsFile
+from zoo_studies.pages import mean_and_spread
 
-from zoo import registry, studies
-from zoo.__main__ import main
+from zoo import registry
 from zoo.architectures.preact_resnet import DEEPEST_OF_PAIRS, PreActResNet
 from zoo.architectures.resnet import ResNet, cifar_blocks
 from zoo.data.cifar import CIFAR10
@@ -22,9 +25,6 @@ from zoo.data.digits import Digits
 from zoo.data.transforms import FlipEach
 from zoo.errors import UserError
 from zoo.insight.signal import evenly
-from zoo.studies import book, depth, depth_page, ingredients, ingredients_page, training
-from zoo.studies.book import ResultsFile
-from zoo.studies.pages import mean_and_spread
 from zoo.tasks.classification import Classification
 
 TINY = depth.Settings(
@@ -32,11 +32,11 @@ TINY = depth.Settings(
 )
 
 
-def said(capsys, *words: str) -> str:
-    assert main(["study", *words]) == 2
-    text = capsys.readouterr().err.strip()
-    assert "\n" not in text
-    return text
+def said(*words: str) -> str:
+    with pytest.raises(UserError) as found:
+        main(list(words))
+    assert "\n" not in str(found.value)
+    return str(found.value)
 
 
 # Figures of made-up rows
@@ -234,7 +234,7 @@ def test_depth_study_goes_on_where_it_was_and_writes_its_page(tmp_path, monkeypa
     monkeypatch.setattr(depth, "QUICK", TINY)
     few = dict(list(depth.FAMILIES.items())[2:4])
     monkeypatch.setattr(depth, "FAMILIES", few)
-    assert main(["study", "depth", "--quick", "--out", str(tmp_path)]) == 0
+    assert main(["depth", "--quick", "--out", str(tmp_path)]) == 0
     rows = book.read(tmp_path / "depth.json")["runs"]
     assert [(r["network"], "signal" in r, r.get("seed")) for r in rows] == [
         *((name, True, None) for name in few),
@@ -249,10 +249,10 @@ def test_depth_study_goes_on_where_it_was_and_writes_its_page(tmp_path, monkeypa
     }
     assert all(f"| {name} |" in (tmp_path / "depth.md").read_text() for name in few)
     monkeypatch.setattr(depth, "train_one", lambda *_: pytest.fail("a finished run was trained again"))
-    assert main(["study", "depth", "--quick", "--out", str(tmp_path)]) == 0
+    assert main(["depth", "--quick", "--out", str(tmp_path)]) == 0
     assert book.read(tmp_path / "depth.json")["runs"] == rows
     monkeypatch.setattr(depth, "QUICK", replace(TINY, epochs=2))
-    assert "other settings" in said(capsys, "depth", "--quick", "--out", str(tmp_path))
+    assert "other settings" in said("depth", "--quick", "--out", str(tmp_path))
 
 
 def test_signals_of_residual_networks_are_those_of_their_sums():
@@ -299,11 +299,11 @@ def test_the_plan_has_every_family_at_every_depth_and_only_skips_beyond():
 
 
 def test_the_papers_depths_are_trained_by_their_recipes(tmp_path, monkeypatch, capsys):
-    assert "cifar-10-batches-py has no data_batch_1" in said(capsys, "depth", "--full", "--root", str(tmp_path))
+    assert "cifar-10-batches-py has no data_batch_1" in said("depth", "--full", "--root", str(tmp_path))
     CIFAR10.write_example(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "needs a GPU" in said(capsys, "depth", "--full", "--root", str(tmp_path))
-    assert "goes with --full" in said(capsys, "depth", "--root", str(tmp_path))
+    assert "needs a GPU" in said("depth", "--full", "--root", str(tmp_path))
+    assert "goes with --full" in said("depth", "--root", str(tmp_path))
     calls = []
 
     def measured(recipe: str, seeds: list[int], flags: list[str]) -> dict:
@@ -313,7 +313,7 @@ def test_the_papers_depths_are_trained_by_their_recipes(tmp_path, monkeypatch, c
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(depth.measure, "measure", measured)
-    assert main(["study", "depth", "--full", "--root", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert main(["depth", "--full", "--root", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert ("cifar10/resnet110", [0], ["--model.architecture.depth", "1202", "--data.root", str(tmp_path)]) in calls
     assert len(calls) == len(depth.PAPERS)
     assert "| residual | 90.0 |" in (tmp_path / "out" / "depth-full.md").read_text()
@@ -332,12 +332,12 @@ def test_the_papers_recipes_build_networks_of_these_depths():
 
 
 def test_ingredient_study_on_the_real_formats(tmp_path, monkeypatch, capsys):
-    assert "no cifar-10-batches-py/data_batch_1" in said(capsys, "ingredients", "--root", str(tmp_path))
+    assert "no cifar-10-batches-py/data_batch_1" in said("ingredients", "--root", str(tmp_path))
     CIFAR10.write_example(tmp_path)
     monkeypatch.setitem(ingredients.SIZES, "CIFAR10", 40)
     monkeypatch.setitem(ingredients.QUICK, "images", 20)
     monkeypatch.setattr(ingredients, "PARTS", {"dropout": {"dropout": 0.0}, "crops and reflections": {}})
-    words = ["study", "ingredients", "--quick", "--root", str(tmp_path), "--out", str(tmp_path / "out")]
+    words = ["ingredients", "--quick", "--root", str(tmp_path), "--out", str(tmp_path / "out")]
     assert main(words) == 0
     content = book.read(tmp_path / "out" / "ingredients.json")
     assert len(content["runs"]) == 5
@@ -377,12 +377,12 @@ def test_the_study_uses_the_digits_without_a_root_and_everything_in_full():
 
 
 def test_studies_are_listed_and_misspelt_ones_refused_in_a_line(capsys):
-    assert main(["study"]) == 0
+    assert main([]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {name} " in text for name in studies.STUDIES)
+    assert all(f"  {name} " in text for name in zoo_studies.STUDIES)
     assert max(map(len, text.splitlines())) <= 80
-    assert "depth" in said(capsys, "dept")
-    assert "unrecognized arguments: --fast" in said(capsys, "depth", "--fast")
+    assert "depth" in said("dept")
+    assert "unrecognized arguments: --fast" in said("depth", "--fast")
 
 
 def test_what_is_said_of_a_run_fits_80_columns(tmp_path, capsys):
@@ -395,16 +395,16 @@ def test_what_is_said_of_a_run_fits_80_columns(tmp_path, capsys):
 
 
 def test_initialisation_study_writes_into_its_folder(tmp_path, monkeypatch):
-    from zoo.studies import signal_by_init
+    from zoo_studies import signal_by_init
 
     seen = []
     monkeypatch.setattr(signal_by_init, "run", seen.append)
-    assert main(["study", "initialisation", "--out", str(tmp_path / "new")]) == 0
+    assert main(["initialisation", "--out", str(tmp_path / "new")]) == 0
     assert seen == [tmp_path / "new"]
 
 
 def test_the_docs_have_the_tables_of_the_rows(tmp_path):
-    spec = importlib.util.spec_from_file_location("generate", Path(__file__).parent.parent / "docs" / "generate.py")
+    spec = importlib.util.spec_from_file_location("generate", Path(__file__).parents[3] / "docs" / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
     kept = ResultsFile(tmp_path / "ingredients.json", "zoo study ingredients", "About.", asdict(ingredients.Settings()))

@@ -10,6 +10,7 @@ each at its own best learning rate, which is chosen with the first seed.
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,17 +22,16 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torchvision.transforms.v2 import CenterCrop
 
 from zoo.architectures.alexnet import AlexNet
-from zoo.cli.parser import Parser
 from zoo.data.cifar import CIFAR10
 from zoo.data.images import ImageClassification
 from zoo.data.mnist import MNIST5k
 from zoo.data.transforms import CropEach, FlipEach, PCAColor
 from zoo.errors import UserError
-from zoo.studies import ingredients_page
-from zoo.studies.book import ResultsFile
-from zoo.studies.ingredients_page import LEVEL, WHOLE
-from zoo.studies.training import figures_of_test, figures_of_training, train, watching
 from zoo.tasks.classification import Classification
+from zoo_studies import ingredients_page
+from zoo_studies.book import ResultsFile
+from zoo_studies.ingredients_page import LEVEL, WHOLE
+from zoo_studies.training import figures_of_test, figures_of_training, train, watching
 
 ABOUT = "What each part of AlexNet does for its error."
 PARTS: dict[str, dict[str, Any]] = {
@@ -78,22 +78,15 @@ QUICK: dict[str, Any] = {
 SIZES = {"CIFAR10": 50_000, "MNIST5k": 4_000}
 
 
-def main(argv: list[str]) -> int:
+def main(options: Namespace) -> int:
     """Run the study, or what is left of it, and write its rows, plot and page.
 
     Args:
-        argv: the words behind ``zoo study ingredients``.
+        options: of ``zoo study ingredients``.
 
     Raises:
         UserError: the data is not there, or the folder holds a study with other settings.
     """
-    parser = Parser("study ingredients", "Leave AlexNet's ingredients out, one at a time; race ReLU against tanh.")
-    parser.add_argument("--root", metavar="FOLDER", help="that has cifar-10-batches-py; left out, digits are used")
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--full", action="store_true", help="all training images, not a fixed 10,000: takes hours")
-    kind.add_argument("--quick", action="store_true", help="a few images: a minute, to see that it runs")
-    parser.add_argument("--out", default="runs/study-ingredients", metavar="FOLDER", help="of rows, plot and page")
-    options = parser.parse_args(argv)
     settings = settings_of(options.root, options.full, options.quick)
     out = Path(options.out)
     command = (

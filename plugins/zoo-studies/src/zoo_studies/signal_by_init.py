@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zoo.architectures.initialisation import Activation, Init, activation_factors, initialise
 from zoo.drawing import new_figure
-from zoo.studies.book import ResultsFile
+from zoo_studies.book import ResultsFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,8 @@ def run(out: Path) -> None:
     """
     about = "Variance of the input and of every fourth layer's output, and of the gradient with respect to it, by seed."
     book = ResultsFile(out / "initialisation.json", "zoo study initialisation", about, SETTINGS)
-    found = {(t, way): book.once({"activation": t, "way": way}, partial(measure, t, way)) for t, way in _plan()}
+    # "function", since "activation" is the name of a figure
+    found = {(t, way): book.once({"function": t, "way": way}, partial(measure, t, way)) for t, way in _plan()}
     (out / "factors.md").write_text(factor_table(), encoding="utf-8")
     draw_variances(found).savefig(out / "init-variance.png")
     draw_unstable(found).savefig(out / "init-unstable.png")

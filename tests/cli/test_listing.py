@@ -178,6 +178,22 @@ def test_recipe_names_that_two_packages_claim_are_listed_qualified(acme, said):
     assert "  other-zoo:sea/net " in text
 
 
+def test_names_that_are_the_zoos_are_listed_by_full_path_and_marked(fake_plugin, said):
+    files = {"acme/net.py": 'class AlexNet:\n    """Mine."""\n', "acme/recipes/alexnet.yaml": "# My recipe\n"}
+    entries = {"architectures": {"AlexNet": "acme.net:AlexNet"}, "recipes": {"acme-zoo": "acme.recipes"}}
+    fake_plugin(files=files, entries=entries)
+    [line] = [line for line in said("list", "architectures", "mine").splitlines() if "Mine." in line]
+    assert line.split("  ") == ["", "acme.net.AlexNet", "Mine.", "[acme-zoo, name claimed twice]"]
+    [line] = [line for line in said("list", "recipes", "my").splitlines() if "My recipe" in line]
+    assert line.split("  ") == ["", "acme-zoo:alexnet", "My recipe", "[acme-zoo, name claimed twice]"]
+    own = said("list", "architectures", "alexnet").splitlines()[1:]
+    assert any(line.startswith("  AlexNet ") and "[" not in line for line in own)
+    text = said("show", "AlexNet")
+    assert text.startswith("AlexNet is the zoo's own; that of acme-zoo needs its full path, acme.net.AlexNet\n")
+    assert "Krizhevsky" in text
+    assert "Mine." in text
+
+
 # Show
 
 

@@ -1,34 +1,21 @@
-"""``zoo list`` and ``zoo show``: what is installed, and one entry of it in full.
+"""``zoo show``: one class or recipe in full.
 
-Listing reads sources and imports none of them. Showing imports what it shows; what can't be imported is shown as its
-source has it, with the reason.
+What is shown is imported; what can't be imported is shown as its source has it, with the reason.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo import registry
+from zoo.cli.listing import claims, known_names, leading_comment, read_text, refuse_options, wants_help
 from zoo.errors import UserError
-from zoo.registry import KINDS, Entry, Recipe
-from zoo.source import Parameter, SourceError, definition, module_tree, parameters, summary
+from zoo.registry import Entry, Recipe
+from zoo.source import Parameter, SourceError, definition, module_tree, parameters
 
-SECTIONS = (*KINDS, "recipes")
-OURS = "lightning-zoo"
-
-LIST_HELP = """\
-usage: zoo list [architectures|tasks|data|parts|recipes] [WORD…]
-
-Everything that is installed, with the first line of what it says of itself.
-WORDs leave only what has all of them in its name, that line or its package;
-case does not matter. A name in [brackets] is the plugin's that brings it.
-"""
-
-SHOW_HELP = """\
+HELP = """\
 usage: zoo show NAME
 
 A class (AlexNet, zoo.data.MNIST5k) with its package, paper, arguments and the
@@ -36,102 +23,7 @@ recipes that use it; or a recipe (alexnet, package:name) with its file.
 """
 
 
-class _Row(NamedTuple):
-    name: str
-    text: str
-    package: str
-
-    def has(self, words: list[str]) -> bool:
-        everything = " ".join(self).lower()
-        return all(word.lower() in everything for word in words)
-
-
-# List
-
-
-def list_(argv: list[str]) -> int:
-    """Print what is installed.
-
-    Args:
-        argv: at most one section, then words to filter by.
-
-    Raises:
-        UserError: nothing has these words, or an option is given.
-    """
-    if _wants_help(argv):
-        print(LIST_HELP, end="")
-        return 0
-    sections, words = (argv[:1], argv[1:]) if argv and argv[0] in SECTIONS else (list(SECTIONS), argv)
-    _refuse_options("list", words)
-    found = {section: [row for row in _rows(section) if row.has(words)] for section in sections}
-    if words and not any(found.values()):
-        raise UserError(
-            f"nothing installed has {' and '.join(words)} in its name, summary or package"
-            f"{registry.did_you_mean(words[0], _names())} (`zoo list` shows all)"
-        )
-    shown = {section: rows for section, rows in found.items() if rows or not words}
-    print("\n\n".join(_table(section, rows) for section, rows in shown.items()))
-    return 0
-
-
-def _rows(section: str) -> list[_Row]:
-    if section == "recipes":
-        return [_Row(_recipe_name(r), (leading_comment(r.path) or [""])[0], r.package) for r in registry.recipes()]
-    return [_Row(e.name, _summary(e), e.package) for e in registry.entries() if e.kind == section]
-
-
-def _recipe_name(recipe: Recipe) -> str:
-    return recipe.name if len(registry.named_recipes(recipe.name)) == 1 else recipe.qualified
-
-
-def _summary(entry: Entry) -> str:
-    try:
-        return summary(entry)
-    except SourceError as error:
-        return f"({error})"
-
-
-def leading_comment(path: Path) -> list[str]:
-    """The lines of a file's leading comment, without their signs."""
-    lines = []
-    for line in _text(path).splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("#").strip())
-    return lines
-
-
-def _text(path: Path) -> str:
-    """The file's text; the reason as a comment where it can't be read, so that one file ends no listing."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError as error:
-        return f"# (can't be read: {error.strerror})\n"
-
-
-def _table(section: str, rows: list[_Row]) -> str:
-    width = shutil.get_terminal_size((80, 24)).columns
-    column = min(max((len(row.name) for row in rows), default=0), 32)
-    return "\n".join([f"{section} ({len(rows)})", *(_line(row, column, width) for row in rows)])
-
-
-def _line(row: _Row, column: int, width: int) -> str:
-    package = "" if row.package == OURS else f"  [{row.package}]"
-    room = width - 4 - max(column, len(row.name)) - len(package)
-    text = row.text if len(row.text) <= room else _cut(row.text, room)
-    return f"  {row.name:<{column}}  {text}{package}".rstrip()
-
-
-def _cut(text: str, room: int) -> str:
-    """The words that fit, and a sign that there were more."""
-    return text[: max(room - 1, 0)].rpartition(" ")[0].rstrip(" ,;:.") + " …"
-
-
-# Show
-
-
-def show(argv: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Print one class or recipe in full; every one of them where the name is claimed twice.
 
     Args:
@@ -140,20 +32,20 @@ def show(argv: list[str]) -> int:
     Raises:
         UserError: nothing has this name.
     """
-    if _wants_help(argv):
-        print(SHOW_HELP, end="")
+    if wants_help(argv):
+        print(HELP, end="")
         return 0
-    _refuse_options("show", argv)
+    refuse_options("show", argv)
     if len(argv) != 1:
         raise UserError("zoo show takes one name (`zoo list` shows them all)")
     entries, recipes = _entries_of(argv[0]), registry.named_recipes(argv[0])
     if not entries and not recipes:
         raise UserError(
-            f"nothing called {argv[0]} is installed{registry.did_you_mean(argv[0], _names())} (`zoo list` shows all)"
+            f"nothing called {argv[0]} is installed{registry.did_you_mean(argv[0], known_names())}"
+            " (`zoo list` shows all)"
         )
     pages = [*map(_class_page, entries), *map(_recipe_page, recipes)]
-    if (claim := registry.clash(argv[0])) is not None:
-        pages.insert(0, claim)
+    pages = [*claims(argv[0]), *pages]
     print(("\n\n" + "-" * 80 + "\n\n").join(pages))
     return 0
 
@@ -161,10 +53,6 @@ def show(argv: list[str]) -> int:
 def _entries_of(text: str) -> list[Entry]:
     name = text.rpartition(".")[2]
     return [e for e in registry.find(name) if text in (e.name, e.full_path, e.stable_path, f"zoo.{e.kind}.{e.name}")]
-
-
-def _names() -> list[str]:
-    return [*(e.name for e in registry.entries()), *(r.name for r in registry.recipes())]
 
 
 class _View(NamedTuple):
@@ -181,7 +69,7 @@ def _class_page(entry: Entry) -> str:
         view, problem = view_of_class(entry.load()), ""
     except UserError as error:
         view, problem = _view_of_source(entry), str(error)
-    uses = [_recipe_name(r) for r in registry.recipes() if names(r, entry)]
+    uses = [r.label for r in registry.recipes() if names(r, entry)]
     facts = {
         "kind": {"architectures": "architecture", "tasks": "task", "parts": "part"}.get(entry.kind, entry.kind),
         "package": entry.distribution,
@@ -349,13 +237,13 @@ def _argument_list(entry: Entry, view: _View) -> str:
 
 def names(recipe: Recipe, entry: Entry) -> bool:
     """Whether a recipe has the class as a value."""
-    paths = "|".join(re.escape(path) for path in {entry.name, entry.stable_path, entry.full_path})
-    text = re.sub(r"(?:^|(?<=\s))#.*", "", _text(recipe.path))
+    paths = "|".join(re.escape(path) for path in {entry.label, entry.stable_path, entry.full_path})
+    text = re.sub(r"(?:^|(?<=\s))#.*", "", read_text(recipe.path))
     return re.search(rf"(?:[:,-]\s+|\[\s*)[\"']?(?:{paths})[\"']?\s*(?:$|[,}}\]])", text, re.MULTILINE) is not None
 
 
 def _recipe_page(recipe: Recipe) -> str:
-    text = _text(recipe.path)
+    text = read_text(recipe.path)
     comment = leading_comment(recipe.path)
     body = "\n".join(text.splitlines()[len(comment) :]).strip()
     whole = re.search(r"^model:", text, re.MULTILINE) is not None
@@ -363,20 +251,7 @@ def _recipe_page(recipe: Recipe) -> str:
         "kind": "recipe" if whole else "overlay, to lay on top of a recipe",
         "package": recipe.package,
         "path": str(recipe.path),
-        "run it": f"zoo fit {'' if whole else '--config RECIPE '}--config {_recipe_name(recipe)}",
+        "run it": f"zoo fit {'' if whole else '--config RECIPE '}--config {recipe.label}",
     }
     parts = (f"{recipe.name}\n" + _aligned(facts), _fitted("\n".join(comment)), body)
     return "\n\n".join(part for part in parts if part)
-
-
-# Common
-
-
-def _wants_help(argv: list[str]) -> bool:
-    return any(word in ("-h", "--help") for word in argv)
-
-
-def _refuse_options(command: str, words: list[str]) -> None:
-    for word in words:
-        if word.startswith("-"):
-            raise UserError(f"zoo {command} has no option {word} (`zoo {command} --help`)")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.studies.book import Row, conditions
-from zoo.studies.pages import COLORS, chosen, figure, mean_and_spread, save, table
+from zoo_studies.book import Row, conditions
+from zoo_studies.pages import COLORS, chosen, figure, mean_and_spread, save, table
 
 SIGNAL_TITLE = """\
 What is left of the variance before any training: of the activations from the first layer to the last, of the gradients

@@ -8,6 +8,7 @@ depths on CIFAR-10 by their recipes.
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -22,20 +23,19 @@ from zoo.architectures.base import Architecture
 from zoo.architectures.plain import PlainNet
 from zoo.architectures.preact_resnet import PreActResNet
 from zoo.architectures.resnet import ResNet
-from zoo.cli import measure
-from zoo.cli.parser import Parser
+from zoo.cli.measure import measure
 from zoo.data.cifar import CIFAR10
 from zoo.data.mnist import MNIST5k
 from zoo.errors import UserError
 from zoo.factories import build
 from zoo.insight.signal import evenly, measure_signal, residual_blocks
-from zoo.studies import depth_page
-from zoo.studies.book import ResultsFile
-from zoo.studies.training import figures_of_test, train
 from zoo.tasks.classification import Classification
 from zoo.tasks.normalize import Normalize
 from zoo.training.acceleration import ChannelsLast
 from zoo.training.schedulers import WarmupCosine
+from zoo_studies import depth_page
+from zoo_studies.book import ResultsFile
+from zoo_studies.training import figures_of_test, train
 
 ABOUT = "Plain, residual and identity-skip networks by depth."
 POINTS = 60  # of a plotted signal
@@ -102,22 +102,15 @@ PAPER_SEEDS = (0,)
 QUICK = Settings(depths=(8, 14), seeds=(0,), signal_depths=(8, 110), deep=(), epochs=1, images=400, image_size=8)
 
 
-def main(argv: list[str]) -> int:
+def main(options: Namespace) -> int:
     """Run the study, or what is left of it, and write its rows, plots and page.
 
     Args:
-        argv: the words behind ``zoo study depth``.
+        options: of ``zoo study depth``.
 
     Raises:
         UserError: the folder holds a study with other settings.
     """
-    parser = Parser("study depth", "Plain, residual and identity-skip networks by depth: accuracy, loss, signal.")
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--quick", action="store_true", help="two depths, a few images: a minute, to see that it runs")
-    kind.add_argument("--full", action="store_true", help="the papers' depths on CIFAR-10: days on a GPU")
-    parser.add_argument("--root", metavar="FOLDER", help="of --full: that has cifar-10-batches-py")
-    parser.add_argument("--out", default="runs/study-depth", metavar="FOLDER", help="of rows, plots and page")
-    options = parser.parse_args(argv)
     out = Path(options.out)
     if options.full:
         return _run_papers(out, options.root)
@@ -158,7 +151,7 @@ def refuse_papers(root: str | None) -> None:
 def train_by_recipe(recipe: str, depth: int, seed: int, root: str | None) -> dict[str, float]:
     """Train and test by ``zoo fit`` with this recipe, at this depth."""
     flags = ["--model.architecture.depth", str(depth), *(["--data.root", root] if root else [])]
-    return {"accuracy": measure.measure(recipe, [seed], flags)["figures"]["test/top1"]["mean"]}
+    return {"accuracy": measure(recipe, [seed], flags)["figures"]["test/top1"]["mean"]}
 
 
 def run(book: ResultsFile, settings: Settings) -> None:
