@@ -125,6 +125,8 @@ def _in_full(node: Any) -> Any:
 
 
 def _name_in_full(key: str, value: str) -> str:
+    if key == "class_path" and (claimed := registry.clash(value)) is not None:
+        raise UserError(claimed)  # else it would mean the one that happens to be imported
     return _own_in_full(IN_FULL.get(value, value) if key in ("class_path", "scheduler") else value)
 
 
@@ -181,6 +183,7 @@ class ZooParser(LightningArgumentParser):
         """Parse plain data, after importing what it names."""
         for text in _strings(cfg_obj if isinstance(cfg_obj, dict) else cfg_obj.as_dict()):
             import_and_allow(text)
+        cfg_obj = _in_full(cfg_obj)
         return super().parse_object(cfg_obj, *rest, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -12,7 +12,7 @@ import pytest
 from zoo.__main__ import main
 from zoo.cli.new_plugin import TEMPLATE, new_plugin
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def install(folder: Path, fake_plugin: Callable[..., Path]) -> dict[str, str]:
