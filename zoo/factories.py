@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol, get_args, get_type_hints
@@ -147,6 +147,12 @@ def factory_base(annotation: Any) -> type | None:
         TransformFactory: Transform,
     }
     return next((bases[kind] for kind in _kinds(annotation) if kind in bases), None)
+
+
+@cache
+def factory_arguments(cls: Any) -> tuple[str, ...]:
+    """Names of the arguments of a class's constructor that are factories by their annotation."""
+    return tuple(name for name, hint in _hints(cls.__init__).items() if factory_base(hint) is not None)
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

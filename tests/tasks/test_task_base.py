@@ -10,18 +10,19 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from zoo.architectures.base import Architecture
 from zoo.data.base import Data
 from zoo.data.loading import TensorSource
 from zoo.errors import UserError
+from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
 from zoo.facts import Facts
 from zoo.tasks.base import Task
 from zoo.tasks.normalize import Normalize
 from zoo.training.callbacks import Plateau
-from zoo.training.parameter_groups import frozen_norms, split_parameters
+from zoo.training.parameter_groups import ParameterGroup, frozen_norms, split_parameters
 from zoo.training.schedulers import WarmupCosine
 
 warnings.filterwarnings("ignore")
@@ -45,21 +46,13 @@ class Toy(Task):
 
     def __init__(
         self,
-        architecture: Any = Net,
-        optimizer: Any = DESCENT,
-        scheduler: Any = None,
-        groups: Any = (),
+        architecture: ArchitectureFactory = Net,
+        optimizer: OptimizerFactory = DESCENT,
+        scheduler: SchedulerFactory | None = None,
+        parameter_groups: list[ParameterGroup] | None = None,
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
-        self.keep(
-            facts,
-            None,
-            groups,
-            architecture=(architecture, Architecture),
-            optimizer=(optimizer, Optimizer),
-            scheduler=(scheduler, LRScheduler),
-        )
         self.builds = 0
         self.rates: list[float] = []
 
@@ -245,7 +238,7 @@ def test_groups_that_do_not_fit() -> None:
 
 
 def test_groups_reach_the_optimizer() -> None:
-    task = Toy(groups=[{"pattern": "^head", "lr": 0.25}], facts={"num_classes": 3})
+    task = Toy(parameter_groups=[{"pattern": "^head", "lr": 0.25}], facts={"num_classes": 3})
     task.configure_model()
     optimizer = task.configure_optimizers()["optimizer"]
     assert [g["lr"] for g in optimizer.param_groups] == [0.25, 0.5]
@@ -331,7 +324,7 @@ class Normed(Net):
 
 def test_a_group_has_its_own_optimizer() -> None:
     group = {"pattern": "^head", "optimizer": partial(Adam, lr=0.25), "weight_decay": 0.1}
-    task = Toy(groups=[group, {"pattern": "bias$", "lr": 0.1}], facts={"num_classes": 3})
+    task = Toy(parameter_groups=[group, {"pattern": "bias$", "lr": 0.1}], facts={"num_classes": 3})
     task.configure_model()
     optimizer = task.configure_optimizers()["optimizer"]
     assert [type(one) for one in optimizer.optimizers] == [SGD, Adam]
@@ -342,14 +335,14 @@ def test_a_group_has_its_own_optimizer() -> None:
 
 
 def test_one_optimizer_stays_alone() -> None:
-    task = Toy(groups=[{"pattern": "", "optimizer": Adam}], facts={"num_classes": 3})
+    task = Toy(parameter_groups=[{"pattern": "", "optimizer": Adam}], facts={"num_classes": 3})
     task.configure_model()
     assert type(task.configure_optimizers()["optimizer"]) is Adam
 
 
 def test_both_optimizers_step_once_a_batch() -> None:
     groups = [{"pattern": "^head", "optimizer": partial(Adam, lr=0.25)}]
-    task = Toy(groups=groups, scheduler=partial(WarmupCosine, warmup_steps=1))
+    task = Toy(parameter_groups=groups, scheduler=partial(WarmupCosine, warmup_steps=1))
     before: dict[str, Tensor] = {}
 
     class Watch(Callback):
@@ -370,7 +363,7 @@ def test_what_the_network_fixes_is_in_no_group() -> None:
 
 
 def test_frozen_statistics_stay() -> None:
-    task = Toy(Normed, groups=[{"pattern": "^body", "frozen": True}])
+    task = Toy(Normed, parameter_groups=[{"pattern": "^body", "frozen": True}])
     fitted(task, limit_val_batches=1)
     net = task.architecture
     for norm in (net.body[1], net.body[2][1]):
@@ -384,7 +377,7 @@ def test_frozen_statistics_stay() -> None:
 
 
 def test_what_a_task_keeps_in_evaluation_stays_so() -> None:
-    task = Toy(Normed, groups=[{"pattern": r"body\.1", "frozen": True}], facts={"num_classes": 3})
+    task = Toy(Normed, parameter_groups=[{"pattern": r"body\.1", "frozen": True}], facts={"num_classes": 3})
     task.configure_model()
     task.train()
     task.architecture.neck.eval()  # as a task does with a network that it only looks through
@@ -411,4 +404,4 @@ def test_which_statistics_are_frozen(pattern: str, expected: list[str]) -> None:
 
 def test_wrong_optimizer_of_a_group() -> None:
     with pytest.raises(UserError, match="Linear can't be used here: it is not a subclass of torch"):
-        Toy(groups=[{"pattern": "head", "optimizer": nn.Linear}])
+        Toy(parameter_groups=[{"pattern": "head", "optimizer": nn.Linear}])

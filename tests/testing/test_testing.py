@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 from torch.utils.data import get_worker_info
 from torchmetrics import MeanMetric
 
@@ -110,7 +110,6 @@ class SoundTask(Task):
         self, architecture: ArchitectureFactory, optimizer: OptimizerFactory = Adam, facts: Facts | None = None
     ) -> None:
         super().__init__()
-        self.keep(facts, architecture=(architecture, Architecture), optimizer=(optimizer, Optimizer))
 
     def build(self) -> None:
         self.architecture = self.make("architecture", needs=("num_classes",))
@@ -185,8 +184,13 @@ class SoundDenoiser(_Convolution):
     roles = ("denoiser",)
     example = {"num_classes": 3}
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return super().forward(x_t) * (1 + t.view(-1, 1, 1, 1) / 1000)
+    def __init__(self, num_classes: int = 3, in_channels: int = 3) -> None:
+        super().__init__(in_channels, in_channels)
+        self.kinds = nn.Embedding(num_classes + 1, in_channels)
+
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        kinds = self.kinds.weight[-1:] if labels is None else self.kinds(labels)
+        return super().forward(x_t) * (1 + t.view(-1, 1, 1, 1)) + kinds[:, :, None, None]
 
 
 class SoundCaptioner(Architecture):
@@ -451,6 +455,15 @@ class SegmentsIntoTooMany(Architecture):
         return self.convolution(images)
 
 
+class DefaultsToAFunction(SoundNet):
+    __doc__ = SoundNet.__doc__
+
+    def __init__(
+        self, num_classes: int = 5, in_channels: int = 3, width: int = 4, act: Callable[[Tensor], Tensor] = torch.relu
+    ) -> None:
+        super().__init__(num_classes, in_channels, width=width)
+
+
 class CannotBeBuilt(SoundNet):
     __doc__ = SoundNet.__doc__
 
@@ -459,6 +472,7 @@ class CannotBeBuilt(SoundNet):
 
 
 NETS: dict[type, str] = {
+    DefaultsToAFunction: "defaults_are_plain",
     MixesSamples: "samples_are_independent",
     NormalisesByTheBatchInEvaluation: "samples_are_independent",
     HasADeadParameter: "gradient_reaches_every_parameter",
@@ -693,6 +707,16 @@ class SharesAFile(ImageFolder):
             self._splits["val"] = source, torch.cat((self._splits["val"][1], kept[:1]))
 
 
+class ReadsClassesWhenItIsMade(ImageFolder):
+    """From folders that are not there when a checkpoint is used elsewhere."""
+
+    example = {**ImageFolder.example, "mirror": False}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.class_names = sorted(path.name for path in self.root.iterdir())
+
+
 class SavesAPosition(SoundData):
     """On another number of processes it is wrong."""
 
@@ -708,6 +732,7 @@ class HasNothingToTrainOn(SoundData):
 
 
 SETS: dict[type, str] = {
+    ReadsClassesWhenItIsMade: "predicts_without_its_training_files",
     OverlapsByOne: "splits_do_not_overlap",
     SplitsByChance: "splits_are_the_same_twice",
     CountsLabelsFromOne: "batches_have_their_form",
@@ -836,11 +861,9 @@ class LearnsInValidation(SoundTask):
 class TakesAnyClass(SoundTask):
     """Not only architectures."""
 
-    def __init__(
-        self, architecture: ArchitectureFactory, optimizer: OptimizerFactory = Adam, facts: Facts | None = None
-    ) -> None:
+    def __init__(self, architecture: Any, optimizer: OptimizerFactory = Adam, facts: Facts | None = None) -> None:
         Task.__init__(self)
-        self.keep(facts, architecture=(architecture, nn.Module), optimizer=(optimizer, Optimizer))
+        self.factories["architecture"] = architecture
 
 
 class NeedsMoreThanItSays(SoundTask):
@@ -874,12 +897,11 @@ class BranchesOnImages(SoundTask):
 class BelievesTheDataAlone(SoundTask):
     """What it was made for is forgotten."""
 
-    def _merge_facts(self) -> None:
+    def configure_model(self) -> None:
         data = self._trainer.datamodule if self._trainer is not None else None
-        if data is None:
-            super()._merge_facts()
-        else:
+        if data is not None and not self._built:
             self.hparams["facts"] = dict(data.facts)
+        super().configure_model()
 
 
 class GivesProbabilitiesOfTwo(SoundTask):
@@ -890,12 +912,26 @@ class GivesProbabilitiesOfTwo(SoundTask):
         return logits if self._trainer is not None else logits[:, :2]
 
 
+class MisspellsAHook(SoundTask):
+    """Which nobody calls."""
+
+    def on_validation_epoch_ends(self) -> None:
+        pass
+
+
+class ShowsNothing(SoundTask):
+    """Though it can draw."""
+
+    def pictures(self) -> dict[str, list[Image.Image]]:
+        return {}
+
+
 TASKS: dict[type, str] = {
     LosesItsState: "checkpoint_is_enough",
     TrainsByAHiddenCounter: "resume_is_exact",
     TakesAModule: "arguments_are_plain",
     Climbs: "a_few_steps_lower_the_loss",
-    Recedes: "each_scale_comes_nearer",
+    Recedes: "each_epoch_comes_nearer",
     MonitorsWhatItDoesNotLog: "monitor_is_logged",
     AveragesAverages: "figures_do_not_depend_on_batches",
     GivesTensorsAsJson: "predictions_are_plain",
@@ -908,13 +944,15 @@ TASKS: dict[type, str] = {
     ModeIsUnknown: "says_what_it_needs",
     BranchesOnImages: "export_agrees",
     BelievesTheDataAlone: "other_facts_end_in_one_line",
-    GivesProbabilitiesOfTwo: "logits_of_a_call",
+    MisspellsAHook: "hooks_are_spelt_right",
+    ShowsNothing: "an_evaluation_has_pictures",
+    GivesProbabilitiesOfTwo: "a_call_gives_what_its_role_promises",
 }
 
 
-class Detects(SoundNet):
+class Imagines(SoundNet):
     __doc__ = SoundNet.__doc__
-    roles = ("detector",)
+    roles = ("clasifier",)
 
 
 SOUND = (
@@ -937,7 +975,7 @@ KINDS: dict[type, str] = {Architecture: "architectures", Data: "data", Task: "ta
 def _installed(fake_plugin: Callable[..., Path]) -> None:
     """Every class of this file, registered as a distribution would."""
     entries: dict[str, dict[str, str]] = {}
-    for cls in (*SOUND, Detects, *FAULTS):
+    for cls in (*SOUND, Imagines, *FAULTS):
         kind = next(kind for base, kind in KINDS.items() if issubclass(cls, base))
         entries.setdefault(kind, {})[cls.__name__] = f"{__name__}:{cls.__name__}"
     fake_plugin("planted-faults", entries=entries)
@@ -1014,7 +1052,7 @@ def test_command_names_what_failed_and_what_was_skipped(capsys: pytest.CaptureFi
 
 def test_command_takes_a_distribution_and_refuses_what_is_not_there() -> None:
     names = {entry.name for entry in runner.entries_of(["Planted.Faults"])}
-    assert names == {cls.__name__ for cls in (*SOUND, Detects, *FAULTS)}
+    assert names == {cls.__name__ for cls in (*SOUND, Imagines, *FAULTS)}
     with pytest.raises(UserError, match="nothing installed is called SoundNett; did you mean SoundNet"):
         testing.main(["SoundNett"])
 
@@ -1029,11 +1067,12 @@ def test_a_plugin_tests_everything_by_one_line() -> None:
         test_everything(items["DrawsTooFew-classification-draws_pictures"])
 
 
-def test_roles_without_a_call_are_skipped_with_a_reason() -> None:
-    outcomes = [o for o in testing.check_entry(registry.find("Detects")[0]) if o.item.role == "detector"]
-    assert outcomes[0].item.check.name == "is_built"
-    assert (outcomes[0].status, outcomes[0].reason) == ("skipped", "the kit makes no calls in the role detector yet")
-    assert {o.status for o in outcomes[1:]} == {"passed"}  # what only looks at the class
+def test_an_unknown_role_is_told_with_what_is_close() -> None:
+    outcomes = [o for o in testing.check_entry(registry.find("Imagines")[0]) if o.item.role == "clasifier"]
+    assert [o.reason for o in outcomes if o.status == "failed"] == [
+        "there is no role called clasifier; did you mean classifier?"
+    ]
+    assert {o.status for o in outcomes} == {"passed", "failed", "skipped"}
 
 
 def test_checks_leave_the_random_generators_alone() -> None:

@@ -58,6 +58,7 @@ class Architecture(LightningModule, ABC):
         mean, std: the normalisation that its weights were trained with, by channel of images in [0, 1]; None where
             the data's own is right. These three are the backbone's (``find_backbone``) where neither the class nor
             its constructor states others.
+        latent_shape: of a sample's noise, where it is a generator.
         example: arguments of a small instance, for tests.
         licence: of weights that it can load, where it can.
     """
@@ -65,6 +66,7 @@ class Architecture(LightningModule, ABC):
     roles: ClassVar[tuple[str, ...]] = ("classifier",)
     example: ClassVar[dict[str, Any]] = {}
     licence: ClassVar[str | None] = None
+    latent_shape: tuple[int, ...] = ()
     fixed_channels: int | None = cast(Any, _OfBackbone())
     mean: tuple[float, ...] | None = cast(Any, _OfBackbone())
     std: tuple[float, ...] | None = cast(Any, _OfBackbone())

@@ -43,6 +43,12 @@ def role(name: str) -> Role:
     return _find(name, Role, "role")
 
 
+def is_role(name: str) -> bool:
+    """Whether there is a role of this name; a plugin is imported only if it registers the name."""
+    found = _own().get(name) or next((_load(p) for p in registry.contract_points() if p.name == name), None)
+    return isinstance(found, Role)
+
+
 @cache
 def facts() -> dict[str, Fact]:
     """Every fact that data may say of themselves, the zoo's and plugins', by name."""

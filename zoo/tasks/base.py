@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from zoo import contracts
 from zoo.architectures.base import Architecture, should_load_pretrained
 from zoo.contracts import check_facts
 from zoo.data.base import Data
 from zoo.errors import UserError
-from zoo.factories import build, class_of, plain, pretrained_classes, spec, takes
+from zoo.factories import KeepsArguments, build, class_of, factory_arguments, pretrained_classes, spec, takes
 from zoo.facts import Facts
+from zoo.tasks.checks import check_first_output, check_role, merged_facts
 from zoo.tasks.first_images import show_images
 from zoo.tasks.normalize import Normalize
+from zoo.tasks.shown import Shown, keep_shown
 from zoo.training.checkpoints import RUN_KEY
 from zoo.training.parameter_groups import (
     ParameterGroup,
@@ -32,18 +35,25 @@ from zoo.training.parameter_groups import (
 )
 
 
-class Task(LightningModule, ABC):
+class Task(KeepsArguments, LightningModule, ABC):
     """Base of every task.
 
-    A task takes factories and plain numbers, keeps them by ``self.keep(...)``, builds its networks in ``build`` once
-    the data's facts are known, and optimises by one or more groups of parameters.
+    A task takes factories and plain numbers, which are kept as hyper-parameters; builds its networks in ``build`` once
+    the data's facts are known; and optimises by one or more groups of parameters. Three of its arguments have a meaning
+    here, where its constructor has them: ``facts`` (what is known of the data), ``weights`` (a checkpoint whose tensors
+    are loaded where name and shape agree), and ``parameter_groups`` (parameters treated apart).
 
     Attributes:
         needs: facts without which it can't be built.
         monitor: the metric that chooses the best checkpoint, and ``monitor_mode`` whether more is better.
         batch: the form of a batch, one word of the contracts (``classification``, ``detection``, …).
-        network: the role of its ``architecture``, where the form of a batch does not tell it.
+        network: the role of its ``architecture``, where that is not what the form of batch says.
+        predict_view: what it wants of a picture to predict: the central part at the size of its images (``center``),
+            all of it at that size (``whole``), or the picture as it is, in a list (``native``).
+        may_change: arguments that a resumed run may change; any other's change would be ignored, or end in another
+            state than without the stop.
         example: arguments of a small instance, for tests.
+        factories: its networks, optimisers and schedulers yet to be built, by argument.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -51,43 +61,23 @@ class Task(LightningModule, ABC):
     monitor_mode: str = "min"
     batch: ClassVar[str] = "classification"
     network: ClassVar[str] = ""
+    predict_view: ClassVar[Literal["center", "whole", "native"]] = "center"
+    may_change: ClassVar[tuple[str, ...]] = ("weights",)  # which are in the checkpoint
     example: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
         super().__init__()
         self._built = False
-        self.factories: dict[str, Any] = {}
-        self.parameter_groups: list[ParameterGroup] = []
         self._frozen_norms: list[nn.Module] = []
-
-    def keep(
-        self,
-        facts: Facts | None = None,
-        weights: str | None = None,
-        parameter_groups: Sequence[ParameterGroup] | None = None,
-        **factories: tuple[Any, type],
-    ) -> None:
-        """Remember the arguments: every factory checked at the door, everything as hyper-parameters.
-
-        Args:
-            facts: what a checkpoint or recipe says of the data; the data module adds what is missing.
-            weights: a checkpoint whose tensors are loaded where name and shape agree.
-            parameter_groups: the task's argument of this name, where it has one.
-            factories: each a pair of the factory (or None) and the class that it must be a subclass of.
-        """
-        frame = inspect.currentframe()
-        assert frame is not None
-        self.save_hyperparameters(frame=frame.f_back, logger=False)
-        self.factories = {k: None if f is None else plain(f, base) for k, (f, base) in factories.items()}
-        for name, factory in self.factories.items():
-            if factory is not None and "_class_path" not in self.hparams:
-                self.hparams[name] = factory
-        self.parameter_groups = [plain_group(group) for group in parameter_groups or ()]
-        if "parameter_groups" in self.hparams and "_class_path" not in self.hparams:
+        self._made: dict[str, dict[str, Any]] = {}
+        self._predicted: list[Shown] = []
+        self.factories: dict[str, Any] = {name: self.hparams.get(name) for name in factory_arguments(type(self))}
+        self.parameter_groups = [plain_group(group) for group in self.hparams.get("parameter_groups") or ()]
+        if "parameter_groups" in self.hparams:
             self.hparams["parameter_groups"] = self.parameter_groups or None
-        check_facts(facts or {})
-        self.hparams["facts"] = dict(facts or {})
-        self._weights = weights
+        self.hparams["facts"] = dict(self.hparams.get("facts") or {})
+        check_facts(self.facts)
+        self._weights = self.hparams.get("weights")
 
     # Building
 
@@ -110,16 +100,37 @@ class Task(LightningModule, ABC):
         self.hparams["facts"] = {**facts, **self.facts}
 
     def make(self, name: str, needs: tuple[str, ...] = (), **changes: Any) -> Any:
-        """Build the factory of this name with the facts that it accepts."""
+        """Build the factory of this name with the facts that it accepts.
+
+        Args:
+            name: the argument that the factory was given as.
+            needs: facts that its class must accept.
+            changes: facts that are other for this network than for the data.
+
+        Raises:
+            UserError: it has another role than the one that it is to play here.
+        """
         known: dict[str, Any] = {**self.facts, **changes}
         known.setdefault("vocabulary_size", len(known.get("vocabulary") or ()))
+        check_role(self, name)
+        self._made[name] = known
         return build(self.factories[name], needs, **known)
+
+    def role_of(self, name: str) -> str:
+        """The role of the network that a factory argument builds; empty where any will do."""
+        if name == "architecture":
+            return self.network or contracts.form(self.batch).role
+        return name if contracts.is_role(name) else ""
 
     def configure_model(self) -> None:
         """Merge the facts, build once, and load ``weights``; the trainer, weight averaging and ``load`` call it."""
         if self._built:
             return
-        self._merge_facts()
+        self.hparams["facts"] = self._with_pretrained_classes(merged_facts(self))
+        if missing := [name for name in self.needs if name not in self.facts]:
+            raise UserError(
+                f"{type(self).__name__} needs {missing[0]}, which the data does not say: give model.facts.{missing[0]}"
+            )
         self.build()
         self._built = True
         if self._weights:
@@ -129,31 +140,8 @@ class Task(LightningModule, ABC):
             self._weights = None
             self.hparams["weights"] = None  # they are in the task now; its checkpoints stand alone
 
-    def _merge_facts(self) -> None:
-        data = self._trainer.datamodule if self._trainer is not None else None  # type: ignore[attr-defined]
-        said = dict(getattr(data, "facts", None) or {})
-        check_facts(said, f"{type(data).__name__}.facts")
-        known = dict(self.facts)
-        predicting = self._trainer is not None and self._trainer.predicting
-        if (form := getattr(data, "batch", self.batch)) != self.batch and not predicting:
-            raise UserError(f"{type(self).__name__} wants data for {self.batch}, {type(data).__name__} is for {form}")
-        if known and predicting:
-            said = {}  # a person's own pictures: the data's classes have no say
-        for name in self.needs:
-            if name in said and name in known and said[name] != known[name]:
-                raise UserError(
-                    f"{type(self).__name__} was made for {name} {_short(known[name])}, "
-                    f"the data has {_short(said[name])}"
-                )
-        merged = self._with_pretrained_classes({**said, **known})
-        if missing := [name for name in self.needs if name not in merged]:
-            raise UserError(
-                f"{type(self).__name__} needs {missing[0]}, which the data does not say: give model.facts.{missing[0]}"
-            )
-        self.hparams["facts"] = merged
-
     def _with_pretrained_classes(self, known: dict[str, Any]) -> dict[str, Any]:
-        """The facts with the classes of a network's own weights, where nothing else says what its outputs are."""
+        """The facts with the classes of pretrained weights, where nothing else says what the outputs are."""
         if "num_classes" not in self.needs or known.get("class_names") or not should_load_pretrained():
             return known
         names = self.pretrained_classes
@@ -163,15 +151,16 @@ class Task(LightningModule, ABC):
 
     @property
     def pretrained_classes(self) -> list[str]:
-        """The classes that the first of its networks with ready weights tells apart; empty where none has any."""
+        """The classes of the first of its networks that has pretrained weights for some; empty where none has."""
         factories = [f for f in self.factories.values() if f is not None and issubclass(class_of(f), Architecture)]
         return next(filter(None, map(pretrained_classes, factories)), [])
 
     def on_fit_start(self) -> None:
-        """Show training images to those parts of the networks that want to see some."""
-        normalize = getattr(self, "normalize", None)
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        show_images(self, data, normalize if isinstance(normalize, Normalize) else nn.Identity(), self.device)
+        """Check each network's first output, and show training images to those parts that want to see some."""
+        for name, known in self._made.items():
+            check_first_output(self, name, known)
+        normalize = next((m for m in self.children() if isinstance(m, Normalize)), nn.Identity())
+        show_images(self, self.trainer.datamodule, normalize, self.device)  # type: ignore[attr-defined]
 
     # Optimising
 
@@ -260,12 +249,45 @@ class Task(LightningModule, ABC):
     # What a task gives back
 
     def draw(self, images: Any, results: Any, truth: Any = None) -> list[Image.Image]:
-        """Pictures of images (floats in [0, 1]) with their results, for W&B, ``zoo predict`` and the gallery alike."""
+        """Pictures of images with their results, for W&B, ``zoo predict`` and the gallery alike.
+
+        Args:
+            images: floats in [0, 1], as they are in a batch.
+            results: as ``predict_step`` gives them.
+            truth: what is right, as it is in a batch; None where that is not known.
+        """
         raise NotImplementedError(f"{type(self).__name__} draws nothing")
 
     def as_json(self, results: Any) -> list[dict[str, Any]]:
         """The results of ``predict_step``, one plain dictionary an image."""
         raise NotImplementedError(f"{type(self).__name__} predicts nothing")
+
+    def show(self, batch: Any, batch_idx: int) -> None:
+        """Look at an evaluated batch for what ``pictures`` is to show; called after each while pictures are wanted.
+
+        Keeps predictions of the first images, where the task can predict and draw and has no ``pictures`` of its own.
+        """
+        if type(self).pictures is Task.pictures:
+            keep_shown(self, self._predicted, batch, batch_idx)
+
+    def pictures(self) -> dict[str, list[Image.Image]]:
+        """Pictures of the last evaluation by name; as it stands, its first images drawn with their predictions."""
+        from zoo import drawing
+
+        drawn = [picture for one in self._predicted for picture in self.draw(one.images, one.results, one.truth)]
+        return {"predictions": [drawing.grid(drawn)]} if drawn else {}
+
+    def finished(self) -> list[Image.Image]:
+        """The pictures that are the product of a fit, written at its end; none for a task whose product is weights."""
+        return []
+
+    def write_files(self, folder: Path, results: Any) -> None:
+        """Write further files of a batch of predictions beside ``predictions.json``; as it stands, none.
+
+        Args:
+            folder: where ``predictions.json`` goes.
+            results: as ``predict_step`` gives them.
+        """
 
     @property
     def logs_now(self) -> bool:
@@ -273,8 +295,3 @@ class Task(LightningModule, ABC):
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         done = self.trainer.fit_loop.total_batch_idx + 1
         return done % max(1, every) == 0 or self.trainer.is_last_batch
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else text[:57] + "..."

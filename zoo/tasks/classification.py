@@ -17,8 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import AdamW
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -94,6 +93,7 @@ class Classification(Task):
     needs = ("num_classes", "in_channels", "image_size")
     monitor = "val/top1"
     monitor_mode = "max"
+    may_change = ("views",)  # of test and prediction alone
     example: ClassVar[dict[str, Any]] = {"label_smoothing": 0.1}
     class_weight: Tensor | None
 
@@ -110,14 +110,6 @@ class Classification(Task):
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
-        self.keep(
-            facts,
-            weights,
-            parameter_groups,
-            architecture=(architecture, Architecture),
-            optimizer=(optimizer, Optimizer),
-            scheduler=(scheduler, LRScheduler),
-        )
         if not 0 <= label_smoothing <= 1:
             raise UserError(f"model.label_smoothing must be from 0 to 1, not {label_smoothing}")
         self.label_smoothing, self.class_weights = label_smoothing, class_weights

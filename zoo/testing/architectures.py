@@ -5,32 +5,23 @@ from __future__ import annotations
 import inspect
 import io
 from copy import deepcopy
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 
-from zoo import registry
+from zoo import contracts, registry
 from zoo.architectures.base import Architecture
+from zoo.contracts import Role
+from zoo.errors import UserError
 from zoo.factories import build, takes
-from zoo.testing.checks import Failed, Skipped, as_plain, check, expect, expect_same, one_line, same_bits, tensors
+from zoo.testing.checks import Failed, as_plain, check, expect, expect_same, one_line, same_bits, tensors
+from zoo.testing.inputs import copied, doubles, first_samples, joined
 
 SIZE, CLASSES, WORDS = 32, 5, 7
-# Roles whose call the kit can make; an entry with another role gets one skip that says so.
-CALLS = (
-    "classifier",
-    "backbone",
-    "segmenter",
-    "transform",
-    "stylizer",
-    "discriminator",
-    "denoiser",
-    "captioner",
-    "pattern",
-)
-LABELLED = ("classifier", "segmenter")
+LABELLED = ("classifier", "segmenter", "detector")
 ENCODER = "VGG"  # what an architecture stands on, where its example leaves that open
 
 
@@ -73,31 +64,49 @@ class ArchitectureCase:
         torch.manual_seed(seed)
         return build(self.factory(**changes)).eval()
 
-    def inputs(self, batch: int = 4, seed: int = 0, **changes: Any) -> tuple[Tensor, ...]:
-        """Arguments of a call in this role, each with the batch in front."""
-        known = {**self.facts, **changes}
-        random = torch.Generator().manual_seed(seed)
-        if self.role == "pattern":
-            return (2 * torch.rand(batch, 6, 2, generator=random) - 1,)
-        if self.role == "stylizer":
-            larger = [n + 16 for n in known["image_size"]]
-            sizes = (known["image_size"], larger)
-            return tuple(torch.rand(batch, 3, *size, generator=random) for size in sizes)
-        images = torch.randn(batch, known["in_channels"], *known["image_size"], generator=random)
-        if self.role == "denoiser":
-            return images, torch.randint(0, 1000, (batch,), generator=random)
-        if self.role == "captioner":
-            return images, torch.randint(0, known["vocabulary_size"], (batch, 6), generator=random)
-        return (images,)
+    @property
+    def contract(self) -> Role:
+        """What the role means."""
+        return contracts.role(self.role)
 
-    def call(self, network: Architecture, inputs: tuple[Tensor, ...], seed: int = 0) -> list[Tensor]:
+    def sizes(self, **changes: Any) -> dict[str, Any]:
+        """Those facts that the class takes, and the images' shape."""
+        known = {**self.facts, **changes}
+        return {k: v for k, v in known.items() if takes(self.cls, k) or k in ("in_channels", "image_size")}
+
+    def ways(self, batch: int = 4, seed: int = 0, **changes: Any) -> list[tuple[Any, ...]]:
+        """The arguments of every way to call a network in this role, each with the batch in front."""
+        generator = torch.Generator().manual_seed(seed)
+        return self.contract.inputs(self._reference, self.sizes(**changes), batch, generator)
+
+    def inputs(self, batch: int = 4, seed: int = 0, **changes: Any) -> tuple[Any, ...]:
+        """Arguments of a call, in the way that is the first."""
+        return self.ways(batch, seed, **changes)[0]
+
+    @cached_property
+    def _reference(self) -> Architecture:
+        return self.make()
+
+    def raw(self, network: Architecture, inputs: tuple[Any, ...], seed: int = 0) -> Any:
+        """What the network gives, as it comes."""
+        torch.manual_seed(seed)
+        return self.contract.call(network, inputs)
+
+    def call(self, network: Architecture, inputs: tuple[Any, ...], seed: int = 0) -> list[Tensor]:
         """Every tensor that the network gives; of a backbone the feature maps too."""
         torch.manual_seed(seed)
         maps = network.features(inputs[0]) if self.role == "backbone" else {}
-        return tensors((network(*inputs), maps))
+        return tensors((self.contract.call(network, inputs), maps))
+
+    def of_sample(self, network: Architecture, inputs: tuple[Any, ...], index: int = 0) -> list[Tensor]:
+        """What the network gives of one sample of a batch."""
+        with torch.no_grad():
+            if self.contract.of_sample is None:
+                return [t[index : index + 1].clone() for t in self.call(network, inputs)]
+            return [t.clone() for t in tensors(self.contract.of_sample(self.raw(network, inputs), index))]
 
     @torch.no_grad()
-    def outputs(self, network: Architecture, inputs: tuple[Tensor, ...], seed: int = 0) -> list[Tensor]:
+    def outputs(self, network: Architecture, inputs: tuple[Any, ...], seed: int = 0) -> list[Tensor]:
         """As ``call``, without gradients and free of what is written in place later."""
         return [t.clone() for t in self.call(network, inputs, seed)]
 
@@ -110,7 +119,7 @@ class ArchitectureCase:
             norm.momentum = 1.0  # type: ignore[assignment]  # else deep signals overflow in evaluation
         with torch.no_grad():
             network.train()
-            network(*self.inputs(8, seed=seed + 1, **changes))
+            self.raw(network, self.inputs(8, seed=seed + 1, **changes))
         for norm, momentum in norms.items():
             norm.momentum = momentum
         return network.eval()
@@ -139,11 +148,13 @@ def randomise(network: nn.Module, seed: int = 0) -> None:
 
 @check("architectures")
 def is_built(case: ArchitectureCase) -> None:
-    """Its role is one of the contract's words; ``example`` and the facts build it, and it can be called."""
-    if case.role in ("detector", "generator"):
-        raise Skipped(f"the kit makes no calls in the role {case.role} yet")
-    expect(case.role in CALLS, f"role {case.role!r}: expected one of {', '.join(CALLS)}")
-    expect(case.outputs(case.make(), case.inputs(2)), "a call gave no tensor")
+    """Its role is one of the contracts'; ``example`` and the facts build it, and it can be called in every way."""
+    try:
+        contracts.role(case.role)
+    except UserError as error:
+        raise Failed(str(error)) from error
+    for way in case.ways(2):
+        expect(case.outputs(case.make(), way), "a call gave no tensor")
 
 
 @check("architectures", needs_building=False)
@@ -155,15 +166,16 @@ def says_what_it_is(case: ArchitectureCase) -> None:
         expect(getattr(case.cls, name) is inherited, f"{name} is a task's: an architecture has forward only")
 
 
-@check("architectures", LABELLED, needs_building=False)
+@check("architectures")
 def takes_the_facts(case: ArchitectureCase) -> None:
-    """The number of classes can be given; that of channels, too, unless it is fixed and says so."""
-    expect(takes(case.cls, "num_classes"), "expected an argument num_classes")
-    if case.cls.fixed_channels is None:
+    """The facts that its role needs can be given; a network with classes also takes channels, or says their number."""
+    for name in case.contract.needs:
+        expect(takes(case.cls, name), f"expected an argument {name}")
+    if case.role in LABELLED and case.cls.fixed_channels is None:
         expect(takes(case.cls, "in_channels"), "expected an argument in_channels, or fixed_channels to say its number")
 
 
-@check("architectures", CALLS)
+@check("architectures")
 def rebuilt_from_arguments(case: ArchitectureCase) -> None:
     """Its arguments are plain data, from which a recipe's parser builds the same network."""
     from zoo.parsing import from_spec
@@ -181,7 +193,7 @@ def _first_other(a: dict[str, Any], b: dict[str, Any]) -> str:
     return others[0] if others else ""
 
 
-@check("architectures", CALLS)
+@check("architectures")
 def same_seed_same_weights(case: ArchitectureCase) -> None:
     """Its initial weights are a function of the seed alone, and are finite."""
     first, second = case.make(seed=3).state_dict(), case.make(seed=3).state_dict()
@@ -190,14 +202,14 @@ def same_seed_same_weights(case: ArchitectureCase) -> None:
     expect(not bad, f"expected finite initial weights, {bad[:1]} is not")
 
 
-@check("architectures", CALLS)
+@check("architectures")
 def deterministic_in_evaluation(case: ArchitectureCase) -> None:
     """In evaluation mode the same input gives the same output, whatever the random generators say."""
     network, inputs = case.trained(), case.inputs()
     expect_same(case.outputs(network, inputs, seed=1), case.outputs(network, inputs, seed=2), "two calls", 1e-6)
 
 
-@check("architectures", CALLS, after=("deterministic_in_evaluation",))
+@check("architectures", after=("deterministic_in_evaluation",))
 def saved_and_loaded(case: ArchitectureCase) -> None:
     """Its ``state_dict`` is read as data, and is all that another instance needs to give the same output."""
     network, file, inputs = case.trained(), io.BytesIO(), case.inputs()
@@ -219,33 +231,30 @@ def logits_have_their_shape(case: ArchitectureCase) -> None:
         known = {"num_classes": classes, "in_channels": channels}
         (found, *_) = case.outputs(case.make(**known), case.inputs(2, **known))
         expect(tuple(found.shape) == (2, classes), f"logits {tuple(found.shape)}, expected (2, {classes})")
-        expect(found.is_floating_point() and torch.isfinite(found).all(), "expected finite floating-point logits")
 
 
-@check("architectures", ("segmenter", "transform", "stylizer", "denoiser", "captioner", "pattern"))
+@check("architectures", after=("takes_the_facts", "logits_have_their_shape"))
 def output_has_its_shape(case: ArchitectureCase) -> None:
-    """Segmenter (B, num_classes, h, w), captioner (B, T, words), pattern (…, 3), others like their first input."""
-    inputs = case.inputs(2)
-    (found, *_) = case.outputs(case.make(), inputs)
-    if case.role == "segmenter":
-        wanted = (2, case.facts["num_classes"], *found.shape[2:])
-        expect(found.dim() == 4, f"logits {tuple(found.shape)}, expected (2, {wanted[1]}, h, w)")
-    elif case.role == "captioner":
-        wanted = (*inputs[1].shape, case.facts["vocabulary_size"])
-    elif case.role == "pattern":
-        wanted = (*inputs[0].shape[:-1], 3)
-        expect(found.min() >= 0 and found.max() <= 1, "expected colours in [0, 1]")
-    else:
-        wanted = tuple(inputs[0].shape)
-    expect(tuple(found.shape) == wanted, f"output {tuple(found.shape)}, expected {wanted}")
+    """What it gives in evaluation mode is what its role promises, in every way to call it, and is finite."""
+    network = case.make()
+    for way in case.ways(2):
+        with torch.no_grad():
+            found = case.raw(network, way)
+        try:
+            case.contract.check(found, way, case.sizes())
+        except contracts.ContractError as error:
+            raise Failed(str(error)) from error
+        finite = all(bool(torch.isfinite(t).all()) for t in tensors(found) if t.is_floating_point())
+        expect(finite, "expected finite values")
 
 
-@check("architectures", CALLS)
+@check("architectures")
 def gradient_reaches_every_parameter(case: ArchitectureCase) -> None:
     """Every parameter has a say in the output, in training or in evaluation mode."""
     network = case.trained()
     dead = {name for name, p in network.named_parameters() if p.requires_grad}
-    for seed, training in ((0, False), (1, True), (2, False)):
+    modes = ((0, False), (1, True), (2, False)) if case.contract.smooth else ((0, True), (1, True), (2, True))
+    for seed, training in modes:
         network.train(training).zero_grad()
         found = [t for t in case.call(network, case.inputs(seed=seed)) if t.requires_grad]
         expect(found, "its output has no gradient")
@@ -254,43 +263,37 @@ def gradient_reaches_every_parameter(case: ArchitectureCase) -> None:
     expect(not dead, f"no gradient reaches {', '.join(sorted(dead)[:3])}{' …' if len(dead) > 3 else ''}")
 
 
-@check("architectures", CALLS)
+@check("architectures")
 def follows_its_dtype(case: ArchitectureCase) -> None:
     """As a network of doubles it takes and gives doubles."""
-    for found in case.outputs(case.make().double(), _doubles(case.inputs(2))):
+    for found in case.outputs(case.make().double(), doubles(case.inputs(2))):
         expect(found.dtype in (torch.float64, torch.int64), f"a network of float64 gave {found.dtype}")
 
 
-def _doubles(values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(t.double() if t.is_floating_point() else t for t in values)
-
-
 # In doubles what differs is the network's doing, not the order of a sum that a deep network has blown up.
-@check("architectures", CALLS, after=("deterministic_in_evaluation", "follows_its_dtype"))
+@check("architectures", after=("deterministic_in_evaluation", "follows_its_dtype"))
 def samples_are_independent(case: ArchitectureCase) -> None:
     """In evaluation mode a sample's output does not depend on the others in its batch, nor on their number."""
-    network, inputs = case.trained().double(), _doubles(case.inputs(4))
-    before = case.outputs(network, inputs)
-    other = [torch.cat((a[:1], b[1:])) for a, b in zip(inputs, _doubles(case.inputs(4, seed=5)), strict=True)]
-    after = case.outputs(network, tuple(other))
-    expect_same([t[:1] for t in after], [t[:1] for t in before], "the first output after the other samples changed")
-    alone = case.outputs(network, tuple(t[:1] for t in inputs))
-    expect_same(alone, [t[:1] for t in before], "the first sample alone and in a batch")
+    network, inputs = case.trained().double(), doubles(case.inputs(4))
+    before = case.of_sample(network, inputs)
+    other = joined(first_samples(inputs, 1), doubles(case.inputs(4, seed=5)))
+    expect_same(case.of_sample(network, other), before, "the first output after the other samples changed")
+    expect_same(case.of_sample(network, first_samples(inputs, 1)), before, "the first sample alone and in a batch")
 
 
-@check("architectures", CALLS)
+@check("architectures")
 def evaluation_changes_nothing(case: ArchitectureCase) -> None:
     """A call in evaluation mode leaves parameters, buffers and mode as they were, and its input, too."""
     network, inputs = case.trained(), case.inputs()
-    before, given = deepcopy(network.state_dict()), [t.clone() for t in inputs]
+    before, given = deepcopy(network.state_dict()), copied(inputs)
     case.outputs(network, inputs)
     changed = [k for k, v in network.state_dict().items() if not torch.equal(v, before[k])]
     expect(not changed, f"a call in evaluation mode changed {changed[:1]}")
-    expect(same_bits(list(inputs), given), "a call wrote into its own input")
+    expect(same_bits(inputs, given), "a call wrote into its own input")
     expect(not any(m.training for m in network.modules()), "a call in evaluation mode switched to training mode")
 
 
-@check("architectures", CALLS, after=("deterministic_in_evaluation",))
+@check("architectures", ("*", "-detector"), after=("deterministic_in_evaluation",))
 def modes_differ_only_where_they_should(case: ArchitectureCase) -> None:
     """With dropout, stochastic depth and batch statistics at rest, training mode gives evaluation's output."""
     network, inputs = case.trained(), case.inputs()
@@ -309,7 +312,7 @@ def put_to_rest(network: nn.Module) -> None:
             module.eval()
 
 
-@check("architectures", CALLS, after=("deterministic_in_evaluation",))
+@check("architectures", after=("deterministic_in_evaluation",))
 def copies_are_whole(case: ArchitectureCase) -> None:
     """A deep copy computes the same, shares no memory, and drags no trainer or data along."""
     network, inputs, memo = case.trained(), case.inputs(2), {}  # type: ignore[var-annotated]
@@ -324,67 +327,17 @@ def copies_are_whole(case: ArchitectureCase) -> None:
 
 @check(
     "architectures",
-    tuple(r for r in CALLS if r != "backbone"),
+    ("*", "-backbone", "-detector"),  # whose arguments are lists
     after=("deterministic_in_evaluation", "follows_its_dtype"),
 )
 def export_agrees(case: ArchitectureCase) -> None:
     """``torch.export`` gives a program that computes the same, for other inputs and another batch, too."""
-    network, inputs = case.trained().double(), _doubles(case.inputs(2))
-    others = _doubles(case.inputs(3, seed=7))
+    network, inputs = case.trained().double(), doubles(case.inputs(2))
+    others = doubles(case.inputs(3, seed=7))
     batches = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
     with torch.no_grad():
         found = tensors(torch.export.export(network, inputs, dynamic_shapes=batches).module()(*others))
     expect_same(found, case.outputs(network, others), "the exported program and the network")
-
-
-@check("architectures", ("backbone",))
-def stages_are_as_told(case: ArchitectureCase) -> None:
-    """Each stage's layer gives as many channels as told; a larger image, as many more cells as its reduction tells."""
-    network = case.make()
-    coarsest = max(stage.reduction for stage in network.stages)
-    larger = [n + 2 * coarsest for n in case.facts["image_size"]]
-    small = network.features(case.inputs(2)[0])
-    big = case.make(image_size=larger).features(case.inputs(2, image_size=larger)[0])
-    for layer, channels, reduction in network.stages:
-        expect(small[layer].dim() == 4, f"stage {layer} gives {tuple(small[layer].shape)}, expected (B, C, h, w)")
-        expect(small[layer].shape[1] == channels, f"stage {layer}: {small[layer].shape[1]} channels, {channels} told")
-        grown = big[layer].shape[3] - small[layer].shape[3]
-        right = 2 * coarsest == grown * reduction
-        expect(
-            right,
-            f"stage {layer}: {2 * coarsest} pixels more gave {grown} more cells, {reduction} told",
-        )
-    told = [stage.reduction for stage in network.stages]
-    expect(told == sorted(told), f"expected the finest stage first, reductions are {told}")
-
-
-@check("architectures", ("backbone",), after=("deterministic_in_evaluation",))
-def features_leave_no_trace(case: ArchitectureCase) -> None:
-    """After feature maps were taken, hooks, in-place flags and mode are as before, and any layer's map is untouched."""
-    network, inputs = case.trained().train(), case.inputs(2)
-    before = _marks(network)
-    network.features(inputs[0])
-    expect(_marks(network) == before, "taking feature maps left a hook, an in-place flag or the mode changed")
-    _with_every_layer(case, network.eval(), inputs)
-
-
-def _marks(network: nn.Module) -> list[Any]:
-    return [
-        (len(m._forward_hooks), len(m._forward_pre_hooks), getattr(m, "inplace", None), m.training)
-        for m in network.modules()
-    ]
-
-
-def _with_every_layer(case: ArchitectureCase, network: Architecture, inputs: tuple[Tensor, ...]) -> None:
-    layers = [stage.layer for stage in network.stages]
-    maps = network.features(inputs[0], layers=layers[::-1])
-    expect(list(maps) == layers[::-1], f"maps of {layers[::-1]} came as {list(maps)}")
-    taken = [t.clone() for t in maps.values()]
-    with torch.no_grad():
-        network(*inputs)
-    expect(same_bits(taken, list(maps.values())), "a later call wrote into the feature maps that were taken")
-    with one_line("features of a layer that is not there"):
-        network.features(inputs[0], layers=["no_such_layer"])
 
 
 @check("architectures", ("classifier",))

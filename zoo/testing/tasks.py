@@ -4,240 +4,26 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
 from copy import deepcopy
-from functools import cached_property, partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from zoo import registry
-from zoo.architectures.base import Architecture
-from zoo.data.base import Data, Split
-from zoo.data.loading import TensorSource
+from zoo import contracts
 from zoo.errors import UserError
-from zoo.facts import KNOWN, Facts
 from zoo.tasks.base import Task
-from zoo.testing.architectures import encoders
-from zoo.testing.checks import (
-    Failed,
-    Skipped,
-    accepted,
-    as_plain,
-    check,
-    expect,
-    expect_same,
-    one_line,
-    same_bits,
-    tensors,
-)
-from zoo.testing.data import PIXELS, DataCase, quiet_trainer
+from zoo.testing.checks import Failed, accepted, as_plain, check, expect, expect_same, one_line, same_bits, tensors
+from zoo.testing.task_case import Losses, TaskCase
+from zoo.training.callbacks import PictureWriter
 from zoo.training.restore import load
 
-# What a task of this form of batches trains, where its ``example`` leaves the factory open.
-NETWORK = {
-    "classification": "classifier",
-    "semantic_segmentation": "segmenter",
-    "captioning": "captioner",
-    "pictures": "pattern",
-}
-# What arguments are for that are called by what the network does in the task, not by its kind.
-KIND = {"perceptual": "classifier"}
-# Arguments of networks that the task gives, if the data does not.
-BY_TASK = ("num_classes", "in_channels", "image_size", "vocabulary_size")
-# Arguments of tasks that make pictures; whose batches are those of another task, most often classification's.
-GENERATES = {"generator", "discriminator", "denoiser", "decoder"}
-# Forms whose training loss falls as the fit gets better; an adversarial one's does not.
-DESCENDS = ("classification", "detection", "instance_segmentation", "semantic_segmentation", "captioning")
-
-
-class Colours(Data):
-    """Four colours with noise: what the kit trains on where a task takes labelled images.
-
-    Args:
-        batch_size: samples a step.
-        eval_batch_size: samples an evaluation batch.
-    """
-
-    licence: ClassVar[str] = "made on the spot"
-    about: ClassVar[str] = "4 colours, 6 images of each to train, 10 to validate, 10 to test, 32x32"
-    side: ClassVar[int] = 32
-
-    def __init__(self, batch_size: int = 6, eval_batch_size: int | None = None) -> None:
-        super().__init__(batch_size, eval_batch_size)
-
-    @property
-    def facts(self) -> Facts:
-        """Everything that a classifier may ask for."""
-        return Facts(
-            num_classes=4,
-            class_names=["red", "green", "blue", "grey"],
-            in_channels=3,
-            image_size=[self.side, self.side],
-            mean=[0.5, 0.5, 0.5],
-            std=[0.25, 0.25, 0.25],
-            mirror=True,
-            class_counts=[6, 6, 6, 6],
-        )
-
-    def samples(self, split: Split) -> TensorSource:
-        """Images and labels; of ``predict`` images and names."""
-        count = {"train": 24, "val": 10, "test": 10, "predict": 3}[split]
-        random = torch.Generator().manual_seed(count)
-        labels = torch.arange(count) % 4
-        colours = torch.tensor([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [0.2, 0.2, 0.8], [0.5, 0.5, 0.5]])
-        noise = 0.2 * torch.rand(count, 3, self.side, self.side, generator=random)
-        return _Named(colours[labels][:, :, None, None] + noise, labels, named=split == "predict")
-
-
-class _Named(TensorSource):
-    def __init__(self, images: Tensor, labels: Tensor, named: bool) -> None:
-        super().__init__(images, labels)
-        self.named = named
-
-    def fetch(self, indices: Tensor) -> tuple[Any, ...]:
-        """Images with their labels, or with the names that files would have."""
-        images, labels = super().fetch(indices)
-        return images, [f"{i}.png" for i in indices.tolist()] if self.named else labels
-
-
-TINY: dict[str, type[Data]] = {"classification": Colours}
-# Forms with three pictures to predict, here or in the example of their data.
-PREDICTED = (*TINY, *PIXELS, "stylization")
-
-
-class Losses(Callback):
-    """Keeps the loss of each training batch."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_train_batch_end(self, trainer: Any, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Keep it; a task that optimises by hand may give none."""
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if isinstance(loss, Tensor):
-            self.values.append(float(loss))
-
-
-class Start(Callback):
-    """Keeps the parameters that training starts from."""
-
-    def on_train_start(self, trainer: Any, task: Any) -> None:
-        """Copy them."""
-        self.weights = {name: p.detach().clone() for name, p in task.named_parameters()}
-
-
-class TaskCase:
-    """A task with its ``example``, fitted to tiny data of its form.
-
-    Args:
-        cls: the class.
-        role: its ``batch``.
-    """
-
-    kind = "tasks"
-    epochs = 2
-
-    def __init__(self, cls: type[Task], role: str) -> None:
-        self.cls, self.role = cls, role
-
-    @staticmethod
-    def roles(cls: type[Task]) -> tuple[str, ...]:
-        """The form of its batches; ``generation`` for what learns from pictures to make others."""
-        return ("generation" if accepted(cls) & GENERATES else cls.batch,)
-
-    @cached_property
-    def folder(self) -> Path:
-        """Where runs write; removed with the case."""
-        self._folder = TemporaryDirectory(prefix="zoo-check-")
-        return Path(self._folder.name)
-
-    @cached_property
-    def _source(self) -> Callable[..., Data]:
-        if (form := self.cls.batch) in TINY:
-            return TINY[form]
-        for entry in registry.entries():
-            if entry.kind == "data" and issubclass(cls := entry.load(), Data) and cls.batch == form:
-                self._data_case = DataCase(cls, form)
-                return self._data_case.small
-        raise Skipped(f"no installed data set has batches of the form {form}")
-
-    def data(self, **changes: Any) -> Data:
-        """Fresh data of the task's form."""
-        data = self._source(**changes)
-        data.prepare_data()
-        data.setup("fit")
-        data.setup("test")
-        return data
-
-    def evaluated_by(self, size: int) -> Data:
-        """Fresh data whose evaluation batches have this size."""
-        data = self.data()
-        data.eval_batch_size = size
-        return data
-
-    @cached_property
-    def arguments(self) -> dict[str, Any]:
-        """The example, with a registered network in the place of each factory that it leaves open."""
-        open_ = [p.name for p in inspect.signature(self.cls).parameters.values() if p.default is p.empty]
-        missing = [name for name in open_ if name not in self.cls.example]
-        return {**self.cls.example, **{name: self._network(name) for name in missing}}
-
-    def _network(self, argument: str) -> Any:
-        role = KIND.get(argument, argument)
-        if argument == "architecture":
-            role = self.cls.network or NETWORK.get(self.role, argument)
-        found = [e for e in registry.entries() if e.kind == "architectures"]
-        for entry in sorted(found, key=lambda e: e.package != "lightning-zoo"):
-            cls: Any = entry.load()
-            if issubclass(cls, Architecture) and role in cls.roles:
-                told = {*self.data().facts, *BY_TASK}
-                known = {**cls.example, **encoders(cls)}
-                return partial(cls, **{k: v for k, v in known.items() if k not in told})
-        raise Skipped(f"its example leaves {argument} open, and no installed architecture is a {role}")
-
-    def make(self, seed: int = 0, /, **changes: Any) -> Task:
-        """A fresh task, not yet built."""
-        torch.manual_seed(seed)
-        return self.cls(**{**self.arguments, **changes})
-
-    def built(self, **changes: Any) -> Task:
-        """A fresh task with the data's facts, built, in evaluation mode."""
-        task = self.make(facts=self.data().facts, **changes)
-        task.configure_model()
-        return task.eval()
-
-    def trainer(self, **options: Any) -> Trainer:
-        """As long as the run that the checks look at."""
-        return quiet_trainer(self.folder, **{"max_epochs": self.epochs, "log_every_n_steps": 1, **options})
-
-    @cached_property
-    def fitted(self) -> Task:
-        """A task after that run, with its trainer, and with checkpoints from its middle in ``folder``."""
-        task = self.make()
-        saving = ModelCheckpoint(
-            dirpath=self.folder / "middle", filename="{step}", every_n_train_steps=3, save_top_k=-1
-        )
-        self.start = Start()
-        trainer = self.trainer(callbacks=[saving, self.start], enable_checkpointing=True)
-        trainer.fit(task, datamodule=self.data())
-        self.logged = dict(trainer.callback_metrics)
-        self.optimizers = deepcopy([o.state_dict() for o in trainer.optimizers])
-        self.reached = {k: v.clone() for k, v in task.state_dict().items()}
-        trainer.save_checkpoint(self.folder / "end.ckpt")
-        return task
-
-    def predictions(self, task: Task) -> list[Any]:
-        """The results of ``predict_step``, a batch each."""
-        if self.role not in PREDICTED:
-            raise Skipped(f"the kit has no pictures for predictions of the form {self.role} yet")
-        return self.trainer().predict(task, datamodule=self.data()) or []
+# Arguments of tasks whose training loss may rise while the pictures get better.
+ADVERSARIAL = {"discriminator"}
+# Roles whose networks are called with images alone, and give tensors.
+ON_IMAGES = ("classifier", "segmenter", "transform")
 
 
 @check("tasks")
@@ -249,8 +35,9 @@ def is_built(case: TaskCase) -> None:
 @check("tasks", needs_building=False)
 def says_what_it_needs(case: TaskCase) -> None:
     """Its needs are facts, and ``facts`` is an argument with a default: no recipe has to repeat them."""
-    unknown = [name for name in case.cls.needs if name not in KNOWN]
-    expect(not unknown, f"needs {unknown[:1]}, which is no fact; known are {', '.join(KNOWN)}")
+    facts = contracts.facts()
+    unknown = [name for name in case.cls.needs if name not in facts]
+    expect(not unknown, f"needs {unknown[:1]}, which is not a fact; known are {', '.join(facts)}")
     known = inspect.signature(case.cls).parameters
     expect("facts" in known and known["facts"].default is None, "expected an argument facts with the default None")
     expect(case.cls.monitor_mode in ("min", "max"), f"monitor_mode {case.cls.monitor_mode!r}: expected min or max")
@@ -262,7 +49,7 @@ def arguments_are_plain(case: TaskCase) -> None:
     task = case.make()
     written = as_plain({k: v for k, v in task.hparams.items() if not k.startswith("_")}, case.cls.__name__)
     lost = [name for name in inspect.signature(case.cls).parameters if name not in written]
-    expect(not lost, f"its hyper-parameters lack {lost[:1]}: call self.keep() in __init__")
+    expect(not lost, f"its hyper-parameters lack {lost[:1]}")
 
 
 @check("tasks")
@@ -316,12 +103,19 @@ def monitor_is_logged(case: TaskCase) -> None:
     expect(task.monitor in case.logged, f"monitor is {task.monitor}, logged were {', '.join(sorted(case.logged))}")
     strange = [name for name in case.logged if name.partition("/")[0] not in ("train", "val", "test")]
     expect(not strange, f"metric {strange[:1]}: expected names such as train/loss, val/top1, test/top1")
-    expect("train/loss" in case.logged or case.role not in DESCENDS, "expected train/loss among the metrics")
+    expect("train/loss" in case.logged or not _descends(case), "expected train/loss among the metrics")
 
 
-@check("tasks", DESCENDS, after=("a_fit_runs",))
+def _descends(case: TaskCase) -> bool:
+    """Whether its training loss falls as the fit gets better; an adversarial one's does not."""
+    return case.form.loss_falls and not accepted(case.cls) & ADVERSARIAL
+
+
+@check("tasks", after=("a_fit_runs",))
 def a_few_steps_lower_the_loss(case: TaskCase) -> None:
     """Thirty steps on one batch lower its training loss."""
+    if not _descends(case):
+        return
     losses = Losses()
     options = {"overfit_batches": 1, "max_epochs": 30, "limit_val_batches": 0, "callbacks": [losses]}
     case.trainer(**options).fit(case.make(), datamodule=case.data())
@@ -330,9 +124,11 @@ def a_few_steps_lower_the_loss(case: TaskCase) -> None:
     expect(last < first, f"30 steps on one batch took the loss from {first:.4g} to {last:.4g}, expected it lower")
 
 
-@check("tasks", PIXELS, after=("a_fit_runs",))
-def each_scale_comes_nearer(case: TaskCase) -> None:
-    """In every epoch, which is a scale, the last step's loss is below the first one's."""
+@check("tasks", after=("a_fit_runs",))
+def each_epoch_comes_nearer(case: TaskCase) -> None:
+    """Where the same batch comes again and again, each epoch's last loss is below its first."""
+    if not case.form.repeats:
+        return
     losses = Losses()
     trainer = case.trainer(callbacks=[losses])
     trainer.fit(case.make(), datamodule=case.data())
@@ -352,8 +148,6 @@ def checkpoint_is_enough(case: TaskCase) -> None:
     expect(loaded.facts == task.facts, "a task loaded from its checkpoint has other facts")
     expect(same_bits(loaded.state_dict(), case.reached), "a task loaded from its checkpoint has other weights")
     task.load_state_dict(case.reached)
-    if case.role not in PREDICTED:
-        return
     expect_same(_answers(case, loaded), _answers(case, task), "results of a task loaded from its checkpoint", 1e-6)
 
 
@@ -366,11 +160,16 @@ def _load(case: TaskCase) -> Task:
 
 def _answers(case: TaskCase, task: Task) -> list[Tensor]:
     """Results of prediction as numbers, and what a call gives where a call is images to something."""
-    found = tensors([_numbers(task.as_json(batch)) for batch in case.predictions(task)])
-    if case.role == "classification":
+    found = tensors([_numbers(task.as_json(results)) for _, results in case.predicted(task)])
+    if _is_called_with_images(case):
         with torch.no_grad():
-            found += tensors(task.eval()(case.data().samples("val").fetch(torch.arange(4))[0]))
+            found += tensors(task.eval()(case.images(4)))
     return found
+
+
+def _is_called_with_images(case: TaskCase) -> bool:
+    own = case.cls.forward is not LightningModule.forward
+    return own and "architecture" in case.make().factories and case.make().role_of("architecture") in ON_IMAGES
 
 
 def _numbers(value: Any) -> Any:
@@ -435,7 +234,7 @@ def figures_do_not_depend_on_batches(case: TaskCase) -> None:
 @check("tasks", after=("a_fit_runs",))
 def predictions_are_plain(case: TaskCase) -> None:
     """Results of prediction can be written as JSON, one dictionary an image."""
-    results = case.predictions(case.fitted)
+    results = [result for _, result in case.predicted(case.fitted)]
     expect(results, "prediction gave nothing")
     expect(not any(t.requires_grad for t in tensors(results)), "results of prediction hold on to gradients")
     for batch in results:
@@ -454,11 +253,24 @@ def predictions_are_plain(case: TaskCase) -> None:
 @check("tasks", after=("predictions_are_plain",))
 def draws_pictures(case: TaskCase) -> None:
     """One method turns images and results into pictures, one an image."""
-    samples = case.data().samples("predict")
-    images = samples.fetch(torch.arange(3))[0] if samples is not None else None  # made anew, they are in the results
-    drawn = [picture for batch in case.predictions(case.fitted) for picture in case.fitted.draw(images, batch)]
+    pairs = case.predicted(case.fitted)
+    drawn = [picture for batch, results in pairs for picture in case.fitted.draw(batch[0], results)]
     expect(isinstance(drawn, list) and len(drawn) == 3, "draw: expected a picture for each of three images")
     expect(all(isinstance(p, Image.Image) and min(p.size) > 0 for p in drawn), "draw: expected PIL pictures")
+
+
+@check("tasks", after=("draws_pictures",))
+def an_evaluation_has_pictures(case: TaskCase) -> None:
+    """After an evaluation there are pictures of it, for the run folder, the loggers and the gallery."""
+    for run, stage in _evaluations(case):
+        writer = PictureWriter(case.folder / "pictures")
+        getattr(case.trainer(callbacks=[writer]), run)(case.fitted, datamodule=case.data(), verbose=False)
+        found = case.fitted.pictures()
+        right = isinstance(found, dict) and all(isinstance(p, Image.Image) for made in found.values() for p in made)
+        expect(right, "pictures: expected lists of PIL pictures by name")
+        expect(
+            found or stage == "val", f"after {run} there are no pictures: {case.cls.__name__} can draw its predictions"
+        )
 
 
 @check("tasks", after=("a_fit_runs",))
@@ -470,17 +282,26 @@ def copies_drag_nothing(case: TaskCase) -> None:
     expect(not dragged, f"a deep copy drags {', '.join(dragged[:2])} along")
 
 
-@check("tasks", ("classification",), after=("a_fit_runs",))
+@check("tasks", after=("a_fit_runs",))
 def export_agrees(case: TaskCase) -> None:
-    """``torch.export`` gives a program that computes what a call does."""
-    task, images = case.built(), case.data().samples("val").fetch(torch.arange(4))[0]
+    """``torch.export`` gives a program that computes what a call with images does."""
+    if not _is_called_with_images(case):
+        return
+    task, images = case.built(), case.images(4)
     with torch.no_grad():
         program = torch.export.export(task, (images[:2],), dynamic_shapes=({0: torch.export.Dim.AUTO},))
         expect_same(program.module()(images), task(images), "the exported program and the task", 1e-4)
 
 
-@check("tasks", ("classification",))
-def logits_of_a_call(case: TaskCase) -> None:
-    """Called with images it gives logits (B, num_classes)."""
-    found = case.built()(case.data().samples("val").fetch(torch.arange(2))[0])
-    expect(tuple(found.shape) == (2, 4), f"logits {tuple(found.shape)}, expected (2, 4)")
+@check("tasks")
+def a_call_gives_what_its_role_promises(case: TaskCase) -> None:
+    """Called with images it gives what the role of its architecture promises: a classifier logits (B, num_classes)."""
+    if not _is_called_with_images(case):
+        return
+    task, images = case.built(), case.images(2)
+    with torch.no_grad():
+        found = task(images)
+    try:
+        contracts.role(task.role_of("architecture")).check(found, (images,), task.facts)
+    except contracts.ContractError as error:
+        raise Failed(f"called with images: {error}") from error

@@ -245,8 +245,8 @@ def _same_file(source: Path, target: Path) -> None:
 class PictureWriter(Callback):
     """Writes the task's pictures after each validation and after the test, and gives them to W&B.
 
-    Where nothing is validated, after each epoch. A task whose product is a picture (``finished``) also has it written
-    at the end of its fit, beside the folder.
+    Where nothing is validated, after each epoch. The pictures that are a task's product (``finished``) are written at
+    the end of its fit, beside the folder.
 
     Args:
         folder: where the PNG files go.
@@ -266,7 +266,7 @@ class PictureWriter(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The finished pictures."""
-        if not (trainer.is_global_zero and hasattr(pl_module, "finished")):
+        if not trainer.is_global_zero:
             return
         pictures = pl_module.finished()  # type: ignore[operator]
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -274,6 +274,20 @@ class PictureWriter(Callback):
             path = unused_path(self.folder.parent / ("result.png" if len(pictures) == 1 else f"result-{i:02d}.png"))
             picture.save(path)
             self.results.append(path)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Let the task look at the batch."""
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            pl_module.show(batch, batch_idx)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Let the task look at the batch."""
+        if trainer.is_global_zero:
+            pl_module.show(batch, batch_idx)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pictures of some validation images."""
@@ -285,7 +299,7 @@ class PictureWriter(Callback):
         self._write(trainer, pl_module, "test")
 
     def _write(self, trainer: Trainer, task: Any, prefix: str) -> None:
-        if not (trainer.is_global_zero and hasattr(task, "pictures")):
+        if not trainer.is_global_zero:
             return
         for name, pictures in task.pictures().items():
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import SGD, Adam
 from torchmetrics import MeanMetric
 
-from zoo import Architecture, ArchitectureFactory, Facts, Task
+from zoo import ArchitectureFactory, Facts, Task
 from zoo.factories import OptimizerFactory, SchedulerFactory
 from zoo_toys.networks import ToyNet
 
@@ -28,12 +27,6 @@ class ToyClassification(Task):
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
-        self.keep(
-            facts,
-            architecture=(architecture, Architecture),
-            optimizer=(optimizer, Optimizer),
-            scheduler=(scheduler, LRScheduler),
-        )
 
     def build(self) -> None:
         self.architecture = self.make("architecture", self.needs)
@@ -67,7 +60,6 @@ class ToyDetection(Task):
 
     def __init__(self, optimizer: OptimizerFactory = SGD, facts: Facts | None = None) -> None:
         super().__init__()
-        self.keep(facts, optimizer=(optimizer, Optimizer))
 
     def build(self) -> None:
         self.size = nn.Linear(2, 1)
@@ -114,13 +106,6 @@ class ToyGAN(Task):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.keep(
-            facts,
-            generator=(generator, Architecture),
-            discriminator=(discriminator, Architecture),
-            generator_optimizer=(generator_optimizer, Optimizer),
-            discriminator_optimizer=(discriminator_optimizer, Optimizer),
-        )
 
     def build(self) -> None:
         self.generator = self.make("generator")
@@ -129,7 +114,7 @@ class ToyGAN(Task):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         first, second = self.optimizers()
-        z = torch.randn(len(batch[0]), self.generator.latent)
+        z = torch.randn(len(batch[0]), *self.generator.latent_shape)
         loss = (self.discriminator(self.generator(z).detach()) - self.discriminator(batch[0])).mean()
         second.zero_grad()
         self.manual_backward(loss)
@@ -162,7 +147,6 @@ class ToyImage(Task):
         super().__init__()
         self.automatic_optimization = False
         self.scales = scales or [6, 9, 12]
-        self.keep(facts)
 
     def build(self) -> None:
         generator = torch.Generator().manual_seed(0)

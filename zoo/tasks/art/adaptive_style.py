@@ -16,11 +16,10 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import Adam
 
 from zoo import drawing
-from zoo.architectures.base import Architecture, should_load_pretrained
+from zoo.architectures.base import should_load_pretrained
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
 from zoo.facts import Facts
@@ -66,6 +65,7 @@ class AdaptiveStyleTransfer(Stylization):
     """
 
     network = "stylizer"
+    may_change = ("encoder_weights",)  # which are in the checkpoint
 
     def __init__(
         self,
@@ -81,13 +81,6 @@ class AdaptiveStyleTransfer(Stylization):
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
-        self.keep(
-            facts,
-            architecture=(architecture, Architecture),
-            optimizer=(optimizer, Optimizer),
-            scheduler=(scheduler, LRScheduler),
-        )
-        self.keep_strength(strength)
         if (least := min(style_weight, patch_weight)) < 0:
             raise UserError(f"model.style_weight and patch_weight must be at least 0, not {least}")
         self.style_layers, self.content_layers = style_layers, content_layers
@@ -96,7 +89,7 @@ class AdaptiveStyleTransfer(Stylization):
 
     def build(self) -> None:
         """The network, the layers' shares and the metrics."""
-        self.build_architecture()
+        self.architecture = self.make("architecture")
         network = self.architecture
         if self.encoder_weights and should_load_pretrained():
             network.load_encoder(self.encoder_weights).show()

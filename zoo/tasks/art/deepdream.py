@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import LBFGS, SGD, Optimizer
+from torch.optim import LBFGS, SGD
 
-from zoo.architectures.base import Architecture, refuse_bad_size, should_load_pretrained
+from zoo.architectures.base import refuse_bad_size, should_load_pretrained
 from zoo.data.loading import derive_seed, run_seed
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, class_of
@@ -84,9 +84,8 @@ class DeepDream(PixelTask):
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
-        chosen = partial(SGD, lr=STEP) if optimizer is None else optimizer
-        self.keep(facts, perceptual=(perceptual, Architecture), optimizer=(chosen, Optimizer))
-        self.keep_pixels(scales, blur_strides, perceptual_weights, grey)
+        if optimizer is None:
+            self.factories["optimizer"] = partial(SGD, lr=STEP)
         if layers is not None and classes is not None:
             raise UserError("give model.layers or model.classes, not both")
         if (least := min(noise, jitter, smoothness, greyness)) < 0:

@@ -18,11 +18,9 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import Adam
 
 from zoo import drawing
-from zoo.architectures.base import Architecture
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
 from zoo.facts import Facts
@@ -100,16 +98,6 @@ class FastStyleTransfer(Stylization, PerceptualTask):
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
-        self.keep(
-            facts,
-            weights,
-            architecture=(architecture, Architecture),
-            perceptual=(perceptual, Architecture),
-            optimizer=(optimizer, Optimizer),
-            scheduler=(scheduler, LRScheduler),
-        )
-        self.keep_perceptual(blur_strides, perceptual_weights, grey)
-        self.keep_strength(strength)
         if (least := min(content_weight, patch_weight, tv_weight)) < 0:
             raise UserError(f"model.content_weight, patch_weight and tv_weight must be at least 0, not {least}")
         self.style_layers, self.content_layers = style_layers, content_layers
@@ -118,7 +106,7 @@ class FastStyleTransfer(Stylization, PerceptualTask):
     def build(self) -> None:
         """Both networks, the layers' shares, the places of the style, and the metrics."""
         super().build()
-        self.build_architecture()
+        self.architecture = self.make("architecture")
         self.adjust = Normalize(self.architecture, self.facts)
         self.style_shares = layer_shares(self.perceptual, self.style_layers, self.stage_layers)
         self.content_shares = layer_shares(self.perceptual, self.content_layers, lambda: middle(self.style_shares))

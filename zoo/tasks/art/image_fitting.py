@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from zoo import drawing
-from zoo.architectures.base import Architecture
 from zoo.architectures.cppn import places_of, render
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
@@ -57,27 +56,14 @@ class ImageFitting(Task):
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
-        self.keep(
-            facts,
-            architecture=(architecture, Architecture),
-            optimizer=(optimizer, torch.optim.Optimizer),
-            scheduler=(scheduler, torch.optim.lr_scheduler.LRScheduler),
-        )
         if pixels is not None and pixels < 1:
             raise UserError(f"model.pixels must be at least 1, not {pixels}")
         self.pixels = pixels
         self._size: list[int] | None = None
 
     def build(self) -> None:
-        """A network for each picture.
-
-        Raises:
-            UserError: it is no pattern.
-        """
-        networks = [self.make("architecture") for _ in range(self.facts["num_images"])]
-        if "pattern" not in networks[0].roles:
-            raise UserError(f"ImageFitting needs an architecture of the role pattern, not {type(networks[0]).__name__}")
-        self.architecture = nn.ModuleList(networks)
+        """A network for each picture."""
+        self.architecture = nn.ModuleList(self.make("architecture") for _ in range(self.facts["num_images"]))
 
     def setup(self, stage: str) -> None:
         """See that there is a picture.

@@ -27,12 +27,16 @@ GREY = "model.grey true is for one that was trained on grey pictures"
 class PerceptualTask(Task):
     """Base of tasks that a perceptual network, their factory of this name, looks at pictures for.
 
-    A subclass calls ``keep`` and then ``keep_perceptual``.
+    A subclass takes ``blur_strides``, ``perceptual_weights`` and ``grey`` as well.
     """
 
-    def keep_perceptual(self, blur_strides: bool, perceptual_weights: str | None, grey: bool) -> None:
-        """Remember what every such task takes."""
-        self.blur_strides, self.perceptual_weights, self.grey = blur_strides, perceptual_weights, grey
+    may_change = ("perceptual_weights",)  # which are in the checkpoint
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blur_strides: bool = self.hparams["blur_strides"]
+        self.perceptual_weights: str | None = self.hparams["perceptual_weights"]
+        self.grey: bool = self.hparams["grey"]
 
     def build(self) -> None:
         """The perceptual network."""

@@ -53,7 +53,8 @@ class PixelTask(PerceptualTask):
     """Base of tasks whose parameter is an image.
 
     A subclass says where to start (``start``), what is to be approached (``targets``), how far away a picture is
-    (``losses``), and what is measured at the end (``figures``); it calls ``keep`` and then ``keep_pixels``.
+    (``losses``), and what is measured at the end (``figures``); it takes ``scales`` and ``optimizer`` as well, and what
+    ``PerceptualTask`` takes.
 
     Attributes:
         images: a picture for each scale, each (B, 3, h, w).
@@ -64,18 +65,12 @@ class PixelTask(PerceptualTask):
     monitor = "train/loss"
     reached: Tensor
 
-    def keep_pixels(
-        self, scales: Sequence[float], blur_strides: bool, perceptual_weights: str | None, grey: bool
-    ) -> None:
-        """Remember what every such task takes.
-
-        Raises:
-            UserError: the scales do not grow to 1.
-        """
+    def __init__(self) -> None:
+        super().__init__()
+        scales: Sequence[float] = self.hparams["scales"]
         rising = all(a < b for a, b in pairwise(scales))
         if not scales or not rising or scales[0] <= 0 or scales[-1] != 1:
             raise UserError(f"model.scales are shares of the size that grow to 1, not {list(scales)}")
-        self.keep_perceptual(blur_strides, perceptual_weights, grey)
         self.scales = list(scales)
         self.automatic_optimization = False
         self._targets: tuple[int, Any] | None = None

@@ -16,9 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from zoo.architectures.base import Architecture
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory
 from zoo.facts import Facts
@@ -67,6 +65,7 @@ class StyleTransfer(PixelTask):
     """
 
     batch = "style_transfer"
+    may_change = ("preserve_colors",)  # a last touch
     example: ClassVar[dict[str, Any]] = {"scales": [0.5, 1.0]}
 
     def __init__(
@@ -87,8 +86,6 @@ class StyleTransfer(PixelTask):
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
-        self.keep(facts, perceptual=(perceptual, Architecture), optimizer=(optimizer, Optimizer))
-        self.keep_pixels(scales, blur_strides, perceptual_weights, grey)
         if (least := min(content_weight, patch_weight, tv_weight)) < 0:
             raise UserError(f"model.content_weight, patch_weight and tv_weight must be at least 0, not {least}")
         self.style_layers, self.content_layers = style_layers, content_layers

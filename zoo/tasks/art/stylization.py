@@ -24,21 +24,19 @@ class Stylization(Task):
     """Base of tasks that train such a network, which is their factory ``architecture``.
 
     A subclass says what a loss is made of (``losses``), what a result is (``stylize``) and what is measured of it
-    (``figures``); it calls ``keep`` and then ``keep_strength``, and ``build_architecture`` and ``build_metrics``.
+    (``figures``); it takes ``strength`` as well, and calls ``build_metrics``.
     """
 
     batch = "stylization"
     architecture: Any
 
-    def keep_strength(self, strength: float) -> None:
-        """Remember how much of the style is wanted.
+    may_change = ("strength",)  # of test and prediction alone
 
-        Raises:
-            UserError: it is not from 0 to 1.
-        """
-        if not 0 <= strength <= 1:
-            raise UserError(f"model.strength must be from 0 to 1, not {strength}")
-        self.strength = strength
+    def __init__(self) -> None:
+        super().__init__()
+        self.strength: float = self.hparams["strength"]
+        if not 0 <= self.strength <= 1:
+            raise UserError(f"model.strength must be from 0 to 1, not {self.strength}")
         self._shown: Batch | None = None
 
     # What a subclass says
@@ -60,17 +58,6 @@ class Stylization(Task):
     @abstractmethod
     def figures(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
         """What is measured of finished pictures (``MEASURED``), each (B,)."""
-
-    def build_architecture(self) -> None:
-        """The network.
-
-        Raises:
-            UserError: it is none of the role that is needed.
-        """
-        self.architecture = self.make("architecture")
-        if self.network not in self.architecture.roles:
-            name = type(self.architecture).__name__
-            raise UserError(f"{type(self).__name__} needs an architecture of the role {self.network}, not {name}")
 
     def build_metrics(self, parts: Sequence[str]) -> None:
         """Of validation the loss and its parts; of the test figures of the results and of the untouched contents."""

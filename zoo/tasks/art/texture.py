@@ -15,9 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from zoo.architectures.base import Architecture
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory
 from zoo.facts import Facts
@@ -74,8 +72,6 @@ class TextureSynthesis(PixelTask):
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
-        self.keep(facts, perceptual=(perceptual, Architecture), optimizer=(optimizer, Optimizer))
-        self.keep_pixels(scales, blur_strides, perceptual_weights, grey)
         if min(patch_weight, tv_weight) < 0:
             raise UserError(f"model.patch_weight and tv_weight must be at least 0, not {min(patch_weight, tv_weight)}")
         self.layers, self.patch_weight, self.tv_weight = layers, patch_weight, tv_weight

@@ -1,0 +1,98 @@
+"""What is checked at a task's door: facts that agree, networks of the right role, and their first output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from zoo import contracts
+from zoo.architectures.base import Architecture
+from zoo.errors import UserError
+from zoo.factories import class_of
+
+if TYPE_CHECKING:
+    from zoo.tasks.base import Task
+
+
+def merged_facts(task: Task) -> dict[str, Any]:
+    """The task's facts, completed by those of the trainer's data.
+
+    Raises:
+        UserError: the data have another form of batch, or say another thing of a fact that the task needs.
+    """
+    trainer = task._trainer
+    data = trainer.datamodule if trainer is not None else None  # type: ignore[attr-defined]
+    said, known = dict(getattr(data, "facts", None) or {}), dict(task.facts)
+    contracts.check_facts(said, f"{type(data).__name__}.facts")
+    if trainer is not None and trainer.predicting:
+        return known or said  # a person's own pictures: where the task knows its facts, the data's have no say
+    _check_form(task, data)
+    for name in task.needs:
+        if name in said and name in known and said[name] != known[name]:
+            raise UserError(
+                f"{type(task).__name__} was made for {name} {_short(known[name])}, the data has {_short(said[name])}"
+            )
+    return {**said, **known}
+
+
+def _check_form(task: Task, data: Any) -> None:
+    found = getattr(data, "batch", task.batch)  # a data module of another library says none
+    if found != task.batch and found not in contracts.form(task.batch).accepts:
+        raise UserError(f"{type(task).__name__} wants data for {task.batch}, {type(data).__name__} is for {found}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def check_role(task: Task, name: str) -> None:
+    """Refuse a network of another role than the one that the task has for it.
+
+    Args:
+        task: has the factory.
+        name: the argument that the factory was given as.
+
+    Raises:
+        UserError: it has another role; the line names installed networks of the right one.
+    """
+    if name not in task.factories:
+        raise UserError(
+            f"{type(task).__name__} has no factory {name}: its argument of this name must be annotated as "
+            "an ArchitectureFactory"
+        )
+    wanted, cls = task.role_of(name), class_of(task.factories[name])
+    if not wanted or not issubclass(cls, Architecture) or wanted in cls.roles:
+        return
+    roles = " and ".join(cls.roles)
+    raise UserError(
+        f"{type(task).__name__}'s {name} must be of the role {wanted}, {cls.__name__} is {roles}"
+        " (`zoo list architectures` shows what is installed)"
+    )
+
+
+def check_first_output(task: Task, name: str, sizes: dict[str, Any]) -> None:
+    """Have a network's first output checked by its role when it comes, so that a wrong shape ends in one line.
+
+    Args:
+        task: has the network under the name of its factory.
+        name: the argument that the factory was given as.
+        sizes: the facts that it was built with.
+    """
+    network, wanted = getattr(task, name, None), task.role_of(name)
+    if not wanted or not isinstance(network, nn.Module):
+        return
+    role = contracts.role(wanted)
+
+    def check(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if torch.compiler.is_compiling() or (module.training and not role.smooth):
+            return
+        handle.remove()
+        try:
+            role.check(output, inputs, sizes)
+        except contracts.ContractError as error:
+            raise UserError(f"{type(module).__name__}, {type(task).__name__}'s {name}, gives {error}") from error
+
+    handle = network.register_forward_hook(check)
