@@ -28,6 +28,11 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"class_path": "ToySamples", "init_args": {"num_workers": 2}},
         {"max_epochs": 1, "max_steps": 5},
     ),
+    "a part each epoch, by workers that live on": (
+        CLASSIFY,
+        {"class_path": "ToyParts", "init_args": {"num_workers": 2}},
+        {"max_epochs": 3, "limit_val_batches": 1},
+    ),
     "no workers": (CLASSIFY, "ToySamples", {}),
     "no validation": (CLASSIFY, {"class_path": "ToyTensors", "init_args": {"validation": False}}, {}),
     "accumulation": (CLASSIFY, "ToyTensors", {"accumulate_grad_batches": 4}),

@@ -27,6 +27,8 @@ FIXED_ON_RESUME = (
     "data.init_args.val_fraction",
     "data.init_args.test_fraction",
     "data.init_args.split_seed",
+    "data.init_args.repeat_below",
+    "data.init_args.samples_per_epoch",
     "seed_everything",
 )
 # What a schedule over the whole run depends on.

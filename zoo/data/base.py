@@ -7,12 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from weakref import WeakSet
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from zoo.data.loading import Loader, derive_seed, run_seed, seed_device_generators
+from zoo.data.loading import Loader
+from zoo.data.order import Order, shuffled
+from zoo.data.seeds import derive_seed, run_seed, seed_device_generators
 from zoo.errors import UserError
 from zoo.factories import KeepsArguments, spec
 from zoo.facts import Facts
@@ -65,6 +68,7 @@ class Data(KeepsArguments, LightningDataModule, ABC):
             raise UserError(f"data.num_workers must be at least 0, not {num_workers}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.drop_last = num_workers, drop_last
+        self._loaders: WeakSet[Loader] = WeakSet()  # those whose workers may live
 
     @property
     @abstractmethod
@@ -101,6 +105,14 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         """A batch of samples; lists stay lists in tasks whose images differ in size."""
         return default_collate(samples)
 
+    def order(self, samples: Any) -> Order:
+        """The order of training (``zoo.data.order``): each sample once an epoch, shuffled anew, unless overridden.
+
+        Args:
+            samples: those of the training split.
+        """
+        return shuffled(len(samples))
+
     def loader(self, split: Split) -> Loader | list[Any]:
         """The split's loader, or an empty list where there is no such split."""
         samples = self.samples(split)
@@ -112,7 +124,7 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         if train and size < world:
             raise UserError(f"data.batch_size is {size}, fewer than the {world} processes that share it")
         size = max(size, world)  # no process is given an empty batch
-        return Loader(
+        loader = Loader(
             samples,
             size,
             self.trainer,
@@ -120,7 +132,15 @@ class Data(KeepsArguments, LightningDataModule, ABC):
             num_workers=self.num_workers,
             drop_last=self.drop_last and train,
             collate=self.collate,
+            order=self.order(samples) if train else None,
         )
+        self._loaders.add(loader)
+        return loader
+
+    def teardown(self, stage: str) -> None:
+        """End the worker processes of the run that ends."""
+        for loader in self._loaders:
+            loader.close()
 
     @property
     def predicting(self) -> bool:

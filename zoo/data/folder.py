@@ -16,6 +16,7 @@ from zoo.data.base import data_root
 from zoo.data.files import SUFFIXES
 from zoo.data.images import IMAGENET_MEAN, IMAGENET_STD, ImageFiles, Part, example_images
 from zoo.data.loading import split_indices
+from zoo.data.order import Order, part_of_each, rare_more_often, repeat_factors
 from zoo.errors import UserError
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, Pillow's weights of red, green and blue in grey
@@ -35,6 +36,9 @@ class ImageFolder(ImageFiles):
         test_fraction: of each class, where there is no ``train`` folder; 0 leaves the test out.
         mirror: whether a picture's reflection keeps its label.
         in_channels: 3 for colour, 1 for grey.
+        repeat_below: classes with a smaller share of the training pictures than this are shown more often: a picture
+            whose class has the share f comes ``sqrt(repeat_below / f)`` times an epoch (Gupta et al. 2019).
+        samples_per_epoch: training pictures an epoch, each going on where the last one stopped; left out, all of them.
         kwargs: as for every set of picture files.
     """
 
@@ -51,16 +55,30 @@ class ImageFolder(ImageFiles):
         in_channels: Literal[1, 3] = 3,
         image_size: int | None = 224,
         resize: int | None = None,
+        repeat_below: float | None = None,
+        samples_per_epoch: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size=image_size, resize=resize, **kwargs)
         if not 0 <= test_fraction < 1:
             raise UserError(f"data.test_fraction must be at least 0 and below 1, not {test_fraction}")
+        if repeat_below is not None and not 0 < repeat_below <= 1:
+            raise UserError(f"data.repeat_below must be above 0 and at most 1, not {repeat_below}")
+        if samples_per_epoch is not None and samples_per_epoch < 1:
+            raise UserError(f"data.samples_per_epoch must be at least 1, not {samples_per_epoch}")
         self.root, self.test_fraction = data_root(root), test_fraction
+        self.repeat_below, self.samples_per_epoch = repeat_below, samples_per_epoch
         self.mirror, self.in_channels = mirror, in_channels
         if in_channels == 1:  # the deviation is between the channels' (all alike) and a little less
             self.mean = [sum(w * m for w, m in zip(LUMA, IMAGENET_MEAN, strict=True))]
             self.std = [sum(w * s for w, s in zip(LUMA, IMAGENET_STD, strict=True))]
+
+    def order(self, samples: Any) -> Order:
+        """Shuffled, with rare classes more often and a part each epoch where that is asked for."""
+        found = super().order(samples)
+        if self.repeat_below is not None:
+            found = rare_more_often(repeat_factors(samples.labels[:, None].tolist(), self.repeat_below))
+        return found if self.samples_per_epoch is None else part_of_each(found, self.samples_per_epoch)
 
     @property
     def ready(self) -> bool:

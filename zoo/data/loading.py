@@ -1,13 +1,12 @@
 """Loaders whose order is a pure function of seed, epoch, position and rank, so that a resumed run is exact.
 
 Nothing here keeps a position: where a run stands is read from the trainer's own restored counters when the first
-batch of an epoch is asked for. A loader is a plain iterable around what it loads; worker processes start inside
-its generator, so that they start at the right place.
+batch of an epoch is asked for. A loader is a plain iterable around what it loads; worker processes start when its
+first batch is asked for, and live until the run ends: they are only ever told what to read.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,35 +17,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from zoo.data.order import Order, occurrences, shuffled
+from zoo.data.seeds import derive_seed as derive_seed
+from zoo.data.seeds import run_seed as run_seed
+from zoo.data.seeds import seed_device_generators as seed_device_generators
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
-
-_MASK = 2**64 - 1
-
-
-def derive_seed(*parts: int) -> int:
-    """A 63-bit seed from integers, by SplitMix64's mixing steps (Steele, Lea and Flood 2014): near parts, far keys."""
-    z = 0
-    for part in parts:
-        z = (z + (int(part) & _MASK) + 0x9E3779B97F4A7C15) & _MASK
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-        z ^= z >> 31
-    return z >> 1
-
-
-def run_seed() -> int:
-    """The seed of the run: what ``seed_everything`` was given, else 0."""
-    return int(os.environ.get("PL_GLOBAL_SEED") or 0)
-
-
-def seed_device_generators(value: int) -> None:
-    """Seed the default generators of CPU and device; a hundred times faster than ``torch.manual_seed``."""
-    torch.default_generator.manual_seed(value)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(value)
 
 
 @runtime_checkable
@@ -143,14 +121,15 @@ class _Collate:
 
 
 class _KeyedBatches:
-    """Batches of (index, key), made while they are asked for: a million keys at once take seconds."""
+    """An epoch's batches of (index, key), made while they are asked for: a million keys at once take seconds.
 
-    def __init__(self, shares: Iterator[Tensor], *parts: int) -> None:
-        self.shares, self.parts = shares, parts
+    Worker processes outlive an epoch, and this object with them: ``epoch`` is what changes.
+    """
+
+    epoch: Callable[[], Iterator[list[tuple[int, int]]]]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for share in self.shares:
-            yield [(index, derive_seed(*self.parts, index)) for index in share.tolist()]
+        return self.epoch()
 
 
 class Loader:
@@ -160,11 +139,12 @@ class Loader:
         samples: ``InMemory`` data, or a map-style data set whose samples are read one by one.
         batch_size: samples a step of all processes together; each takes its share.
         trainer: tells epoch, position, rank and number of processes; None iterates once from the start.
-        train: shuffle anew each epoch and go on from the trainer's position; else in order, each sample once.
+        train: go on from the trainer's position in the epoch's order; else in order, each sample once.
         seed: of the order and of the samples' own randomness.
         num_workers: processes that read samples; in-memory data needs none.
         drop_last: leave out a last batch that is not full.
         collate: makes a batch of a list of samples.
+        order: of training; left out, shuffled anew each epoch.
     """
 
     def __init__(
@@ -177,9 +157,14 @@ class Loader:
         num_workers: int = 0,
         drop_last: bool = False,
         collate: Any = default_collate,
+        order: Order | None = None,
     ) -> None:
         self.samples, self.batch_size, self.trainer, self.train = samples, batch_size, trainer, train
         self.seed, self.num_workers, self.drop_last, self.collate = seed, num_workers, drop_last, collate
+        self.order = order
+        self._batches = _KeyedBatches()
+        self._workers: DataLoader | None = None
+        self._epoch: Any = None
 
     @property
     def _rank(self) -> int:
@@ -189,9 +174,13 @@ class Loader:
     def _world(self) -> int:
         return self.trainer.world_size if self.trainer else 1
 
+    @property
+    def _count(self) -> int:
+        return self.order.length if self.train and self.order else len(self.samples)
+
     def __len__(self) -> int:
         """Batches of this process. In training every process has the same number."""
-        full, rest = divmod(len(self.samples), self.batch_size)
+        full, rest = divmod(self._count, self.batch_size)
         if self.train:
             return full + (rest >= self._world and not self.drop_last)
         return full + (rest > self._rank)
@@ -201,38 +190,70 @@ class Loader:
             return 0, 0
         return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
 
+    def _seed(self) -> int:
+        return run_seed() if self.seed is None else self.seed
+
+    def _in_order(self, epoch: int) -> Tensor:
+        """All processes' samples of an epoch."""
+        if not self.train:
+            return torch.arange(self._count)
+        return (self.order or shuffled(self._count)).indices(self._seed(), epoch)
+
+    def _shares(self, values: Tensor, start: int) -> Iterator[Tensor]:
+        """Of values that belong to all samples of an epoch, this process's share of each batch from ``start`` on."""
+        for b in range(start, len(self)):
+            yield values[b * self.batch_size : (b + 1) * self.batch_size][self._rank :: self._world]
+
     def indices(self, epoch: int = 0, start: int = 0) -> Iterator[Tensor]:
         """This process's share of each batch from ``start`` on."""
-        count = len(self.samples)
-        seed = run_seed() if self.seed is None else self.seed
-        order = torch.arange(count)
-        if self.train:
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(derive_seed(seed, epoch)))
-        for b in range(start, len(self)):
-            yield order[b * self.batch_size : (b + 1) * self.batch_size][self._rank :: self._world]
+        return self._shares(self._in_order(epoch), start)
 
     def __iter__(self) -> Iterator[Any]:
-        epoch, start = self._position()
         if isinstance(self.samples, InMemory):
-            for indices in self.indices(epoch, start):
-                yield self.samples.fetch(indices)
-        else:
-            yield from self._from_workers(epoch, start)
+            return self._in_memory()
+        if self._epoch is not None:  # left in the middle, and its workers are wanted
+            self._epoch.close()
+        self._epoch = self._from_workers()
+        return self._epoch
 
-    def _from_workers(self, epoch: int, start: int) -> Iterator[Any]:
-        seed = run_seed() if self.seed is None else self.seed
-        batches: Any = DataLoader(
+    def _in_memory(self) -> Iterator[Any]:
+        for indices in self.indices(*self._position()):
+            yield self.samples.fetch(indices)
+
+    def _from_workers(self) -> Iterator[Any]:
+        position = self._position()
+        self._batches.epoch = lambda: self._keyed(*position)
+        if self._workers is None:
+            self._workers = self._start()
+        for batch in self._workers:
+            if isinstance(batch, _Failure):
+                self._workers = None
+                raise UserError(batch.message)
+            yield batch
+
+    def _start(self) -> DataLoader:
+        return DataLoader(
             _Keyed(self.samples),
-            batch_sampler=_KeyedBatches(self.indices(epoch, start), seed, epoch),
+            batch_sampler=self._batches,
             num_workers=self.num_workers,
             collate_fn=_Collate(self.collate),
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(derive_seed(seed, epoch)),
+            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator().manual_seed(derive_seed(self._seed())),
         )
-        for batch in batches:
-            if isinstance(batch, _Failure):
-                raise UserError(batch.message)
-            yield batch
+
+    def _keyed(self, epoch: int, start: int) -> Iterator[list[tuple[int, int]]]:
+        order, seed = self._in_order(epoch), self._seed()
+        shares = zip(self._shares(order, start), self._shares(occurrences(order), start), strict=True)
+        for indices, earlier in shares:
+            pairs = zip(indices.tolist(), earlier.tolist(), strict=True)
+            yield [(i, derive_seed(seed, epoch, i, n) if n else derive_seed(seed, epoch, i)) for i, n in pairs]
+
+    def close(self) -> None:
+        """End the worker processes; a later epoch would start new ones."""
+        if self._epoch is not None:
+            self._epoch.close()
+        self._epoch = self._workers = None
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the trainer's counters say it all."""

@@ -8,6 +8,7 @@ from torch.utils.data import default_collate
 
 from zoo import Data, Facts
 from zoo.data.loading import TensorSource
+from zoo.data.order import Order, part_of_each, rare_more_often
 
 COUNT, SIZE, CLASSES = 22, 6, 3
 
@@ -63,6 +64,13 @@ class ToySamples(_Toy):
 
     def samples(self, split: str) -> Any:
         return _Noisy(split == "train") if split != "val" or self.validation else None
+
+
+class ToyParts(ToySamples):
+    """A part of the samples each epoch, the last ones twice as often."""
+
+    def order(self, samples: Any) -> Order:
+        return part_of_each(rare_more_often(torch.linspace(1, 2, len(samples))), 10)
 
 
 class _Boxes(torch.utils.data.Dataset):
