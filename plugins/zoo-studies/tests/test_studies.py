@@ -312,7 +312,7 @@ def test_the_papers_depths_are_trained_by_their_recipes(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    monkeypatch.setattr(depth.measure, "measure", measured)
+    monkeypatch.setattr(depth, "measure", measured)
     assert main(["depth", "--full", "--root", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert ("cifar10/resnet110", [0], ["--model.architecture.depth", "1202", "--data.root", str(tmp_path)]) in calls
     assert len(calls) == len(depth.PAPERS)
