@@ -184,7 +184,7 @@ def plain(factory: Any, base: type) -> Any:
     target, keywords = _parts_of(factory)
     if not (inspect.isclass(target) and issubclass(target, base)):
         raise UserError(f"{_name(target)} can't be used here: it is not a subclass of {public_path(base)}")
-    keywords = {k: _plain_value(v) for k, v in keywords.items()}
+    keywords = _plain_values(target, keywords)
     return partial(target, **keywords) if keywords else target
 
 
@@ -199,13 +199,24 @@ def _parts_of(factory: Any) -> tuple[Any, dict[str, Any]]:
     return next((a for a in factory.args if inspect.isclass(a)), factory.func), factory.keywords
 
 
-def _plain_value(value: Any) -> Any:
-    if not isinstance(value, partial) and not inspect.isfunction(value):
+def _plain_values(target: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _plain_value(value, f"{target.__name__}: {name}") for name, value in keywords.items()}
+
+
+def _plain_value(value: Any, where: str) -> Any:
+    if inspect.isroutine(value):
+        raise UserError(_refusal_of_function(where, value))
+    if not isinstance(value, partial):
         return value
     target, keywords = _parts_of(value)
     if not inspect.isclass(target):
-        raise UserError(f"{_name(target)} is a function; only classes are accepted in a recipe")
-    return partial(target, **{k: _plain_value(v) for k, v in keywords.items()})
+        raise UserError(_refusal_of_function(where, target))
+    return partial(target, **_plain_values(target, keywords))
+
+
+def _refusal_of_function(where: str, function: Any) -> str:
+    name = _name(function).rpartition(".")[2]
+    return f"{where} is a function, {name}; give a class, such as torch.nn.ReLU, or a word"
 
 
 def _name(target: Any) -> str:
@@ -242,6 +253,9 @@ def takes(factory: Any, name: str) -> bool:
     return name in inspect.signature(class_of(factory)).parameters
 
 
+FORMS = "give numbers, words, lists, or a class to be built with such arguments"
+
+
 def spec(value: Any, where: str = "") -> Any:
     """The value as plain data that JSON can hold; a factory as ``class_path`` and ``init_args``.
 
@@ -266,4 +280,38 @@ def spec(value: Any, where: str = "") -> Any:
         if inspect.isclass(target):
             path = registry.stable(f"{target.__module__}.{target.__qualname__}")
             return {"class_path": path, "init_args": {k: spec(v, f"{where}.{k}") for k, v in keywords.items()}}
-    raise UserError(f"{where or 'a value'} is a {type(value).__name__}, which a checkpoint can't hold as plain data")
+    if inspect.isroutine(value) or isinstance(value, partial):
+        raise UserError(_refusal_of_function(where or "a value", value.func if isinstance(value, partial) else value))
+    kind = type(value).__name__
+    raise UserError(f"{where or 'a value'} is a {kind}, which a checkpoint can't hold as plain data; {FORMS}")
+
+
+def default_arguments_are_plain(cls: type) -> None:
+    """Check that a class that is built with its defaults can be written into a checkpoint.
+
+    Raises:
+        UserError: a default can't, such as a function; the argument is named, and what may stand there.
+    """
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.default is not parameter.empty:
+            spec(parameter.default, f"{cls.__name__}: {name}")
+
+
+def check_role(factory: Any, role: str, needed_by: str) -> None:
+    """Check that an architecture is called as its place calls it.
+
+    Args:
+        factory: of the architecture.
+        role: one of the contracts' words, or ``backbone``, which every architecture is that states its stages.
+        needed_by: what gives it that place, for the message.
+
+    Raises:
+        UserError: it is of other roles.
+    """
+    from zoo.architectures.base import Architecture
+
+    cls = class_of(factory)
+    if role in cls.roles or (role == "backbone" and cls.stages is not Architecture.stages):
+        return
+    roles = " or ".join(cls.roles) or "no role"
+    raise UserError(f"{needed_by} needs an architecture of the role {role}, not {cls.__name__}, which is a {roles}")
