@@ -17,6 +17,8 @@ from zoo.errors import UserError
 class Watcher(LightningModule):
     """Keeps the batches that reach a task."""
 
+    predict_view = "center"
+
     def __init__(self, facts=None):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
@@ -236,7 +238,7 @@ def test_prediction_needs_pictures(tmp_path):
         Digits(files=["nowhere/*.jpg"]).predict_dataloader()
     (tmp_path / "a.jpg").touch()
     data = Digits(files=[str(tmp_path)])
-    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(facts={"in_channels": 4}))
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(facts={"in_channels": 4}, predict_view="center"))
     with pytest.raises(UserError, match="4 channels"):
         data.samples("predict")
 

@@ -85,6 +85,24 @@ def test_every_process_names_what_it_could_not_read(tmp_path: Path, monkeypatch:
     assert [row["name"] for row in json.loads((tmp_path / "predictions.json").read_text())] == ["a", "b"]
 
 
+def test_a_task_writes_files_of_its_own(tmp_path: Path) -> None:
+    class Writes:
+        def as_json(self, results: Any) -> Any:
+            return [{"name": str(n)} for n in results]
+
+        def draw(self, images: Any, results: Any) -> Any:
+            return [Image.new("L", (4, 4)) for _ in results]
+
+        def write_files(self, folder: Path, results: Any) -> None:
+            (folder / "further.txt").write_text(" ".join(results))
+
+    files = PredictionFiles(tmp_path / "out")
+    trainer: Any = SimpleNamespace(global_rank=0)
+    files.write_on_batch_end(trainer, Writes(), ["x/a.png"], None, (None, ["x/a.png"]), 0, 0)  # type: ignore[arg-type]
+    assert (tmp_path / "out" / "further.txt").read_text() == "x/a.png"
+    assert files.rows == [{"name": "x/a.png", "picture": "pictures/00-00000-a.png"}]
+
+
 def test_lists_of_images(workspace: Path) -> None:
     recipe = str(write_recipe(workspace / "boxes.yaml", {"class_path": "ToyDetection"}, {"class_path": "ToyBoxes"}))
     assert zoo("predict", "--config", recipe) == 0

@@ -62,8 +62,8 @@ class ImageData(Data):
     @property
     def view(self) -> View:
         """What the task wants to see of a picture."""
-        module = self.trainer.lightning_module if self.trainer else None
-        return getattr(module, "predict_view", "center")
+        module: Any = self.trainer.lightning_module if self.trainer else None
+        return "center" if module is None else module.predict_view
 
     def size_to_predict(self, size: Sequence[int]) -> list[int]:
         """Height and width that pictures are brought to for a task of this size."""
@@ -78,7 +78,7 @@ class ImageData(Data):
         if not self.files:
             return None
         module: Any = self.trainer.lightning_module if self.trainer else None
-        facts = {**self.facts, **(getattr(module, "facts", None) or {})}
+        facts = {**self.facts, **(module.facts or {} if module is not None else {})}
         if facts["in_channels"] not in (1, 3):
             raise UserError(f"the task wants {facts['in_channels']} channels; picture files have 1 or 3")
         size = None if self.view == "native" else self.size_to_predict(facts["image_size"])

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from zoo.data.base import Data, Split
 from zoo.data.loading import InMemory
+from zoo.facts import Facts
 from zoo.testing.checks import accepted
 
 BATCH = 3  # samples: an epoch of a small example has several batches, and most often a last one that is not full
@@ -30,6 +31,9 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 class Probe(LightningModule):
     """Stands in a task's place and keeps the batches that reach it."""
+
+    predict_view: ClassVar[str] = "center"
+    facts: ClassVar[Facts] = {}  # it predicts what the data make of pictures
 
     def __init__(self) -> None:
         super().__init__()

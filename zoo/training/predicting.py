@@ -49,6 +49,8 @@ class PredictionFiles(BasePredictionWriter):
             picture.save(path)
             self.pictures += 1
             self.rows.append({**row, "picture": str(path.relative_to(self.folder))})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pl_module.write_files(self.folder, prediction)  # type: ignore[operator]
 
     def _place(self, name: str, rank: int) -> Path:
         """Numbered, so that no two pictures have one file; below the folders that the name has."""
