@@ -12,6 +12,7 @@ import pytest
 
 # Before torch is imported: several test processes share the cores, and small tensors gain nothing from threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"  # not the first of each kind alone: each is an error
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 os.environ.pop("ZOO_DEBUG", None)

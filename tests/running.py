@@ -1,5 +1,6 @@
 """How the tests run the command line in their own process, and compare what it leaves."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,20 @@ import pytest
 import torch
 import yaml
 
+from zoo.cli import lightning
 from zoo.cli.lightning import run
 from zoo.errors import UserError
+
+_quiet = lightning.quiet
+
+
+def _quiet_logs_only() -> None:
+    """The command line hides warnings from its users; tests are to see them."""
+    with warnings.catch_warnings():
+        _quiet()
+
+
+lightning.quiet = _quiet_logs_only
 
 TOYS = str(Path(__file__).parent / "toys")
 

@@ -171,6 +171,23 @@ class ZooParser(LightningArgumentParser):
         kwargs.setdefault("parser_mode", "zoo")
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
+        self._builders: list[tuple[Any, type, bool]] = []
+
+    # The three calls that Lightning 2.6 makes and jsonargparse 5 no longer has, by the names that stay.
+
+    def add_instantiator(self, instantiator: Any, class_type: Any, subclasses: bool = True, *rest: Any) -> None:
+        """Keep what Lightning wants its classes to be built by."""
+        self._builders.append((instantiator, class_type, subclasses))
+
+    def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
+        """Build everything that the configuration names."""
+        return self.instantiate(cfg, instantiators=self._builders, **kwargs)
+
+    def dump(self, *args: Any, skip_none: bool | None = None, **kwargs: Any) -> str:
+        """Write a configuration as text."""
+        return super().dump(*args, **kwargs if skip_none is None else {"skip_unset": skip_none, **kwargs})
+
+    # Parsing
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Parse, after importing what the arguments name."""
@@ -228,4 +245,4 @@ def from_spec(base: type, spec: dict[str, Any]) -> Any:
     parser.add_subclass_arguments(base, "it", fail_untyped=False)
     parsed = parser.parse_object({"it": spec})
     refuse_functions(parsed["it"])
-    return parser.instantiate_classes(parsed)["it"]
+    return parser.instantiate(parsed)["it"]

@@ -119,7 +119,7 @@ class ZooCLI(LightningCLI):
         """The resolved recipe under stable names, without what belongs to this one run."""
         try:
             text = self._parser(self.subcommand).dump(
-                self.config[self.subcommand], format="yaml", skip_none=False, skip_validation=True
+                self.config[self.subcommand], format="yaml", skip_unset=False, skip_validation=True
             )
         except yaml.YAMLError as error:  # a class whose default is no plain value, such as Lightning's Timer
             raise UserError(f"the recipe can't be kept as YAML: {error}") from error

@@ -238,7 +238,7 @@ def _subject(parser: ZooParser, options: Namespace, label: Any, checkpoint: dict
 
     seed_everything(int(options.seed_everything), verbose=False)
     try:
-        built = parser.instantiate_classes(options)
+        built = parser.instantiate(options)
         if options.architecture is not None:
             return _by_name(built, options.architecture)
         _build(built.model, built.data, checkpoint)
