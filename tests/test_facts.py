@@ -15,10 +15,11 @@ import torch
 import yaml
 from running import folder_of, write_recipe, zoo
 from zoo_toys.networks import ToyNet
-from zoo_toys.tasks import ToyClassification
+from zoo_toys.tasks import ToyClassification, ToyGAN
 
 from zoo.contracts import check_facts
 from zoo.errors import UserError
+from zoo.tasks.base import Task
 from zoo.training import restore
 from zoo.training.checkpoints import read
 
@@ -153,6 +154,21 @@ def said_error(*argv: str) -> str:
     with pytest.raises(UserError) as caught:
         zoo(*argv)
     return str(caught.value)
+
+
+def test_lightnings_way_to_load_reads_our_files(workspace: Path) -> None:
+    file = checkpoint_with(workspace / "it.ckpt", vocabulary=["a", "b"])
+    task = ToyClassification.load_from_checkpoint(str(file), weights_only=True)
+    assert isinstance(Task.load_from_checkpoint(file), ToyClassification)
+    written = torch.load(file, weights_only=True)["state_dict"]
+    assert all(torch.equal(written[name], value) for name, value in task.state_dict().items())
+    assert task.facts["vocabulary"] == ["a", "b"]
+    with pytest.raises(UserError, match="was written by ToyClassification, which is not a ToyGAN"):
+        ToyGAN.load_from_checkpoint(file)
+    with pytest.raises(UserError, match="takes no strict=False"):
+        ToyClassification.load_from_checkpoint(file, strict=False)
+    with pytest.raises(UserError, match="takes no lr="):
+        ToyClassification.load_from_checkpoint(file, lr=0.1)
 
 
 # Where they come from

@@ -213,6 +213,31 @@ class Task(KeepsArguments, LightningModule, ABC):
 
     # Checkpoints
 
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # what is left out would change the task
+        cls, checkpoint_path: Any, map_location: Any = None, **kwargs: Any
+    ) -> Self:
+        """Lightning's name for ``zoo.load``: the file alone rebuilds the task, read as data and under the import lists.
+
+        Args:
+            checkpoint_path: a checkpoint file or a run folder.
+            map_location: the device that its tensors go to; left out, the CPU.
+            kwargs: ``weights_only`` and ``strict`` where they are true or None; what else Lightning takes would change
+                the task that the file describes.
+
+        Raises:
+            UserError: the file can't be read, was written by another class, or an argument is not taken.
+        """
+        from zoo.training.restore import load
+
+        for name, value in kwargs.items():
+            if name not in ("weights_only", "strict") or value not in (True, None):
+                raise UserError(f"load_from_checkpoint takes no {name}={value!r}: the file alone says what is built")
+        task = load(checkpoint_path, map_location or "cpu")
+        if not isinstance(task, cls):
+            raise UserError(f"{checkpoint_path} was written by {type(task).__name__}, which is not a {cls.__name__}")
+        return task
+
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch's, but weights of another network end in one line.
 
