@@ -24,8 +24,9 @@ def install(folder: Path, fake_plugin: Callable[..., Path]) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_written_plugin_passes_its_own_tests(fake_plugin: Callable[..., Path], tmp_path: Path) -> None:
-    folder = new_plugin("sea-shells", tmp_path)
+@pytest.mark.parametrize("task", [False, True], ids=["plain", "with a task"])
+def test_written_plugin_passes_its_own_tests(fake_plugin: Callable[..., Path], tmp_path: Path, task: bool) -> None:
+    folder = new_plugin("sea-shells", tmp_path, task)
     environment = install(folder, fake_plugin)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-vv", "."]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -34,6 +35,7 @@ def test_written_plugin_passes_its_own_tests(fake_plugin: Callable[..., Path], t
         "test_everything[SeaShellsNet-classifier-gradient_reaches_every_parameter]",
         "test_everything[SeaShellsBars-classification-splits_do_not_overlap]",
         "test_recipe_learns",
+        *(["test_everything[SeaShellsTask-checkpoint_is_enough]", "test_task.py::test_recipe_learns"] if task else []),
     ):
         assert f"{test} PASSED" in done.stdout
     assert "skipped" not in done.stdout
@@ -48,8 +50,19 @@ def test_written_plugin_is_listed(
     assert [line.split()[0] for line in lines] == ["SeaShellsNet", "SeaShellsBars", "sea-shells"]
 
 
+def test_without_a_task_nothing_speaks_of_one(tmp_path: Path) -> None:
+    with_task, without = (new_plugin(f"shells-{word}", tmp_path, word == "a") for word in ("a", "b"))
+    names = [{path.name for path in folder.rglob("*") if path.is_file()} for folder in (with_task, without)]
+    assert names[0] - names[1] == {"task.py", "test_task.py", "shells-a-task.yaml", "shells-a.yaml"}
+    projects = [tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in (with_task, without)]
+    assert projects[0]["entry-points"].pop("zoo.tasks") == {"ShellsATask": "shells_a.task:ShellsATask"}
+    assert set(projects[0]["entry-points"]) == set(projects[1]["entry-points"])
+    assert "Task" not in "".join(path.read_text() for path in without.rglob("*.*") if path.is_file())
+    assert "\n\n\n" not in (without / "pyproject.toml").read_text()
+
+
 def test_no_word_of_the_templates_name_is_left(tmp_path: Path) -> None:
-    files = [path for path in new_plugin("zoo-sea-shells", tmp_path).rglob("*") if path.is_file()]
+    files = [path for path in new_plugin("zoo-sea-shells", tmp_path, task=True).rglob("*") if path.is_file()]
     assert len(files) == len([p for p in TEMPLATE.rglob("*") if p.is_file() and "__pycache__" not in p.parts]) > 6
     for path in files:
         for text in (str(path.relative_to(tmp_path)), path.read_text()):

@@ -17,15 +17,18 @@ from zoo.cli.parser import Parser
 from zoo.errors import UserError
 
 TEMPLATE = Path(__file__).parent / "plugin-template"
-CLASSES = ("Net", "Bars")  # the endings of the template's classes
+CLASSES = ("Net", "Bars", "Task")  # the endings of the template's classes
+TASK_FILES = ("task.py", "test_task.py", "zoo-example-task.yaml")
+TASK_WORDS = (*TASK_FILES, "ExampleTask", '"zoo.tasks"')  # a line with one of these is of the task
 
 
-def new_plugin(name: str, parent: Path = Path()) -> Path:
+def new_plugin(name: str, parent: Path = Path(), task: bool = False) -> Path:
     """Write the package of a plugin.
 
     Args:
         name: of the distribution: lower-case words joined by hyphens.
         parent: the folder in which the package's own folder is made.
+        task: whether it has a task, too, with its recipe and test.
 
     Returns:
         The package's folder, ``parent/name``.
@@ -37,10 +40,11 @@ def new_plugin(name: str, parent: Path = Path()) -> Path:
     folder = parent / name
     try:
         folder.mkdir(parents=True)
-        for source, target in _files(name):
+        for source, target in _files(name, task):
             path = folder / target
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_renamed(source.read_text(encoding="utf-8"), name), encoding="utf-8")
+            text = source.read_text(encoding="utf-8")
+            path.write_text(_renamed(text if task else _without_task(text), name), encoding="utf-8")
     except FileExistsError:
         raise UserError(f"{folder} is there already, and nothing is overwritten: give another name or --out") from None
     except OSError as error:
@@ -48,11 +52,16 @@ def new_plugin(name: str, parent: Path = Path()) -> Path:
     return folder
 
 
-def _files(name: str) -> Iterator[tuple[Path, str]]:
+def _files(name: str, task: bool) -> Iterator[tuple[Path, str]]:
     """Each file of the template, and its place in the package."""
     for source in sorted(TEMPLATE.rglob("*")):
-        if source.is_file() and "__pycache__" not in source.parts:
+        if source.is_file() and "__pycache__" not in source.parts and (task or source.name not in TASK_FILES):
             yield source, _renamed(source.relative_to(TEMPLATE).as_posix(), name)
+
+
+def _without_task(text: str) -> str:
+    kept = [line for line in text.splitlines(keepends=True) if not any(word in line for word in TASK_WORDS)]
+    return re.sub(r"\n{3}\[", "\n\n[", "".join(kept))  # the empty line below the section that is gone
 
 
 def _renamed(text: str, name: str) -> str:
@@ -97,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: as ``new_plugin``.
     """
     options = parser().parse_args(argv)
-    folder = new_plugin(options.name, Path(options.out))
+    folder = new_plugin(options.name, Path(options.out), options.task)
     print(f"wrote {folder}, a plugin that works; {folder / 'README.md'} says what to change")
     print("next")
     for line in (f"pip install -e '{_here(folder)}[test]'", f"pytest {folder}", f"zoo fit --config {options.name}"):
@@ -109,6 +118,7 @@ def parser() -> Parser:
     """The command's options."""
     made = Parser("new-plugin", "Write a plugin's package: a network, a data set, a recipe, and tests that pass.")
     made.add_argument("name", metavar="NAME", help="of the package, such as zoo-flowers")
+    made.add_argument("--task", action="store_true", help="a task of its own, too, with its recipe and test")
     made.add_argument("--out", metavar="DIR", default=".", help="folder in which NAME is made; default: this one")
     return made
 
