@@ -63,7 +63,7 @@ class ExampleTask(Task):
         """The mean score, which is minimised."""
         images, labels = batch
         loss = brier(self(images), labels).mean()
-        self.log("train/brier", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
