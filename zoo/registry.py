@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from zoo.errors import UserError
 
 KINDS = ("architectures", "tasks", "data", "parts")
-GROUPS = (*KINDS, "recipes", "commands")  # of entry points, without the ``zoo.`` in front
+GROUPS = (*KINDS, "recipes", "commands", "contracts")  # of entry points, without the ``zoo.`` in front
 OURS = "lightning-zoo"  # whose entries keep their names, whatever a plugin claims
 
 

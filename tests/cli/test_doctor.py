@@ -168,7 +168,7 @@ def test_plugins_class_with_one_of_the_zoos_names_is_told(fake_plugin, capsys):
         ("networks", "did you mean zoo.architectures?"),
         ("architecture", "did you mean zoo.architectures?"),
         ("recipe", "did you mean zoo.recipes?"),
-        ("xyz", "it reads zoo.architectures, zoo.tasks, zoo.data, zoo.parts, zoo.recipes, zoo.commands"),
+        ("xyz", "it reads zoo.architectures, zoo.tasks, zoo.data, zoo.parts, zoo.recipes, zoo.commands, zoo.contracts"),
     ],
 )
 def test_unknown_group_is_broken_with_a_close_match(fake_plugin, said, group, advice):

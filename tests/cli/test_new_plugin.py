@@ -35,7 +35,8 @@ def test_written_plugin_passes_its_own_tests(fake_plugin: Callable[..., Path], t
         "test_everything[SeaShellsNet-classifier-gradient_reaches_every_parameter]",
         "test_everything[SeaShellsBars-classification-splits_do_not_overlap]",
         "test_recipe_learns",
-        *(["test_everything[SeaShellsTask-checkpoint_is_enough]", "test_task.py::test_recipe_learns"] if task else []),
+        *task
+        * ("test_everything[SeaShellsTask-classification-checkpoint_is_enough]", "test_task.py::test_recipe_learns"),
     ):
         assert f"{test} PASSED" in done.stdout
     assert "skipped" not in done.stdout

@@ -185,7 +185,7 @@ def _plugins(report: Report, quick: bool) -> None:
         for claim in claims(name):
             report.say(name, claim.partition(" ")[2])
     for point in registry.unknown_groups():
-        dist = Entry(point.group, point).distribution
+        dist = registry.distribution_of(point)
         report.fail(point.name, f"registered by {dist} in {point.group}, which the zoo does not read; {_groups(point)}")
 
 
