@@ -146,7 +146,8 @@ def factory_base(annotation: Any) -> type | None:
         SchedulerFactory: LRScheduler,
         TransformFactory: Transform,
     }
-    return next((bases[kind] for kind in _kinds(annotation) if kind in bases), None)
+    kinds = (kind for found in _kinds(annotation) for kind in found.__mro__)  # a plugin's protocol has facts of its own
+    return next((bases[kind] for kind in kinds if kind in bases), None)
 
 
 @cache

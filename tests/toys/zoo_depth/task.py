@@ -1,7 +1,7 @@
 """Depth estimation with an absolute error."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -9,8 +9,14 @@ from torch import Tensor
 from torch.optim import Adam
 from torchmetrics import MeanMetric
 
-from zoo import ArchitectureFactory, Facts, Task, drawing
+from zoo import Architecture, ArchitectureFactory, Facts, Task, drawing
 from zoo.factories import OptimizerFactory
+
+
+class DepthEstimatorFactory(ArchitectureFactory, Protocol):
+    """A network that also takes this package's own fact, which no recipe has to say."""
+
+    def __call__(self, *, in_channels: int, image_size: list[int], max_depth: float) -> Architecture: ...  # type: ignore[override]
 
 
 class DepthEstimation(Task):
@@ -27,7 +33,7 @@ class DepthEstimation(Task):
     monitor = "val/error"
 
     def __init__(
-        self, architecture: ArchitectureFactory, optimizer: OptimizerFactory = Adam, facts: Facts | None = None
+        self, architecture: DepthEstimatorFactory, optimizer: OptimizerFactory = Adam, facts: Facts | None = None
     ) -> None:
         super().__init__()
 
