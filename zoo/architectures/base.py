@@ -59,11 +59,13 @@ class Architecture(LightningModule, ABC):
             the data's own is right. These three are the backbone's (``find_backbone``) where neither the class nor
             its constructor states others.
         latent_shape: of a sample's noise, where it is a generator.
+        may_change: arguments that a resumed run may change, since the network computes the same.
         example: arguments of a small instance, for tests.
         licence: of weights that it can load, where it can.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("classifier",)
+    may_change: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[dict[str, Any]] = {}
     licence: ClassVar[str | None] = None
     latent_shape: tuple[int, ...] = ()

@@ -77,6 +77,7 @@ class DenseNet(Architecture):
             pixels, 29 in ImageNet's networks).
     """
 
+    may_change = ("memory_efficient",)
     example: ClassVar[dict[str, Any]] = {"num_classes": 4, "depth": 10, "growth_rate": 4}
 
     def __init__(

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo import registry
 from zoo.errors import UserError
 from zoo.factories import class_of, takes
 from zoo.tasks.base import Task
 from zoo.training import checkpoints
 
-# What a resumed run must not change: its optimiser's state, its splits or their order would no longer be its own; how
-# weights start, it would not heed.
-FIXED_ON_RESUME = (
-    "model.class_path",
-    "model.init_args.architecture.init_args.init",
-    "model.init_args.optimizer",
-    "model.init_args.scheduler",
-    "model.init_args.parameter_groups",
-    "data.class_path",
-    "data.init_args.batch_size",
-    "data.init_args.drop_last",
-    "data.init_args.val_fraction",
-    "data.init_args.test_fraction",
-    "data.init_args.split_seed",
-    "data.init_args.repeat_below",
-    "data.init_args.samples_per_epoch",
-    "seed_everything",
-)
 # What a schedule over the whole run depends on.
 LENGTH = ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_batches")
 
@@ -56,14 +40,71 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint
     Raises:
         UserError: it differs.
     """
-    for key in FIXED_ON_RESUME:
-        old, new = _get(before, key), _get(now, key)
-        if old is not None and old != new:
-            name = key.replace(".init_args", "").replace(".class_path", "")
-            raise UserError(
-                f"{name} can't change when a run goes on: {_short(old)} in the checkpoint, {_short(new)} now "
-                f"(--model.weights {checkpoint} starts a new run from these weights)"
-            )
+    changed = next(changes(before, now), None)
+    if changed is not None:
+        name, old, new = changed
+        raise UserError(
+            f"{name} can't change when a run goes on: {_short(old)} in the checkpoint, {_short(new)} now "
+            f"(--model.weights {checkpoint} starts a new run from these weights)"
+        )
+
+
+Change = tuple[str, Any, Any]
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
+    """What differs although the classes do not say that it may, as name, old and new value.
+
+    Each class of a task, of data or of a network says by ``may_change`` which of its arguments a resumed run may
+    change. Arguments that only one of the two has are those of another version of the class.
+    """
+    if before.get("seed_everything", now.get("seed_everything")) != now.get("seed_everything"):
+        yield "seed_everything", before["seed_everything"], now["seed_everything"]
+    for key in ("model", "data"):
+        if before.get(key) is not None:
+            yield from _changed(before[key], now.get(key), key)
+
+
+def _changed(old: Any, new: Any, name: str) -> Iterator[Change]:
+    if not (_is_spec(old) and _is_spec(new)) or not _same_class(old["class_path"], new["class_path"]):
+        if not _alike(old, new):
+            yield name, old, new
+        return
+    given, found = old.get("init_args") or {}, new.get("init_args") or {}
+    free = {"facts", *may_change(_class_at(old["class_path"]))}  # facts are compared where the data's are known
+    for key in sorted(given.keys() & found.keys() - free):
+        yield from _changed(given[key], found[key], f"{name}.{key}")
+
+
+def _same_class(old: str, new: str) -> bool:
+    """Whether two paths are of one class: a checkpoint has it where it is defined, a recipe where it is given."""
+    return old == new or ((cls := _class_at(old)) is not None and cls is _class_at(new))
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, Mapping) and "class_path" in value
+
+
+def _alike(old: Any, new: Any) -> bool:
+    """Whether two values are the same, specs in lists included."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return all(next(_changed(a, b, ""), None) is None for a, b in zip(old, new, strict=True))
+    if isinstance(old, Mapping) and isinstance(new, Mapping) and not _is_spec(old):
+        return old.keys() == new.keys() and all(next(_changed(old[k], new[k], ""), None) is None for k in old)
+    return bool(old == new)
+
+
+def may_change(cls: Any) -> set[str]:
+    """The arguments that a class and its bases let a resumed run change."""
+    return {name for base in getattr(cls, "__mro__", ()) for name in vars(base).get("may_change", ())}
+
+
+def _class_at(path: str) -> Any:
+    """The class of this path, which the parser has imported."""
+    for entry in registry.mentioned(path):
+        return entry.load()
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules.get(module), name, None)
 
 
 def refuse_another_length(task: Task, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -94,12 +135,6 @@ def checkpoint_after_restart(folder: Path) -> Path | None:
     last = folder / "checkpoints" / "last.ckpt"
     restarted = "SLURM_JOB_ID" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
     return last if restarted and last.is_file() else None
-
-
-def _get(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None
-    return tree
 
 
 def _short(value: Any) -> str:

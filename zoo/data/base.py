@@ -42,6 +42,7 @@ class Data(KeepsArguments, LightningDataModule, ABC):
 
     Attributes:
         batch: the form of a batch, one word of the contracts (``classification``, ``detection``, …).
+        may_change: arguments that a resumed run may change; any other's change would break its exactness.
         example: arguments of a small instance, for tests.
         licence: of the data, as its authors state it; printed by ``zoo show``.
         about: one line on classes, images a class and size; printed by ``zoo show``.
@@ -51,6 +52,7 @@ class Data(KeepsArguments, LightningDataModule, ABC):
     """
 
     batch: ClassVar[str] = "classification"
+    may_change: ClassVar[tuple[str, ...]] = ("num_workers", "eval_batch_size")
     example: ClassVar[dict[str, Any]] = {}
     licence: ClassVar[str] = ""
     about: ClassVar[str] = ""

@@ -144,6 +144,8 @@ class PublishedImages(InMemoryImages):
     folder_name: ClassVar[str]
     remotes: ClassVar[Sequence[Remote]]
 
+    may_change = ("root", "download", "check")
+
     def __init__(self, root: str | None = None, download: bool = False, check: bool = True, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self.root, self.download, self.check = root, download, check

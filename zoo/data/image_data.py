@@ -39,6 +39,8 @@ class ImageData(Data):
     predicts_files: ClassVar[bool] = True
     in_channels: int = 3
 
+    may_change = ("files",)
+
     def __init__(
         self,
         files: list[str] | str | None = None,

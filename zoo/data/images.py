@@ -246,6 +246,8 @@ class InMemoryImages(ImageClassification):
         kwargs: as for every labelled image set.
     """
 
+    may_change = ("on_device",)
+
     def __init__(self, on_device: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.on_device = on_device

@@ -79,6 +79,8 @@ class StyleFolders(ImageData):
         "size": 36,
     }
 
+    may_change = ("size",)  # of pictures to stylise
+
     def __init__(
         self,
         content: list[str] | str | None = None,
