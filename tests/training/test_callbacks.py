@@ -29,7 +29,7 @@ def test_a_validation_counted_over_epochs_is_waited_for(tmp_path: Path, monkeypa
     """A checkpoint between a step and its validation would leave the validation out when the run goes on."""
     quiet: list[int] = []
     saver = RunCheckpoints(tmp_path, None)
-    monkeypatch.setattr(saver, "_quiet", lambda trainer: quiet.append(trainer.fit_loop.total_batch_idx))
+    monkeypatch.setattr(saver, "_safe_point", lambda trainer: quiet.append(trainer.fit_loop.total_batch_idx))
     for total in range(12):
         trainer: Any = SimpleNamespace(
             accumulate_grad_batches=1,

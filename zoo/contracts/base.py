@@ -36,6 +36,7 @@ class Form:
 
     Args:
         name: the word that data and tasks have as ``batch``.
+        about: what a batch is, in a line or two; and what ``predict_step`` gets, where that is not images and names.
         facts: those that data of this form must say of themselves.
         check: takes a batch as a task gets it, the facts and the split (``train``, ``val``, ``test``); raises
             ``ContractError``.
@@ -50,6 +51,7 @@ class Form:
     """
 
     name: str
+    about: str
     facts: tuple[str, ...]
     check: Callable[[Any, Facts, str], None]
     role: str = ""
@@ -68,6 +70,7 @@ class Role:
 
     Args:
         name: the word among an architecture's ``roles``.
+        about: how it is called and what it gives, in a line.
         inputs: takes the network, the sizes that it was built for, a number of samples and a generator; gives the ways
             to call it, each a tuple of arguments that are tensors or lists with the samples in front. The first way is
             the one that most checks use.
@@ -80,6 +83,7 @@ class Role:
     """
 
     name: str
+    about: str
     inputs: Callable[[Any, Sizes, int, Generator], list[Inputs]]
     check: Callable[[Any, Inputs, Sizes], None]
     outputs: tuple[str, ...] = ("output",)

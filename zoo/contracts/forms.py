@@ -243,20 +243,28 @@ _CLASSES = ("num_classes", "class_names")
 _PICTURE = (*_IMAGES, "num_images")
 
 FORMS = (
-    # images (B, C, H, W), labels (B,) or, in training, soft (B, num_classes)
     Form(
         "classification",
+        "images (B, C, H, W), labels (B,) or, in training, soft (B, num_classes)",
         (*_CLASSES, *_IMAGES, "mean", "std", "mirror"),
         _classification,
         "classifier",
         _example_facts(),
         _image,
     ),
-    # list of images (C, H, W), list of {"boxes": (N, 4) as x1 y1 x2 y2 in pixels, "labels": (N,)}
-    Form("detection", (*_CLASSES, "in_channels"), _detection, "detector", _list_facts(), _scene, lists),
-    # the same with "masks": (N, H, W)
+    Form(
+        "detection",
+        "list of images (C, H, W), list of {'boxes': (N, 4) as x1 y1 x2 y2 in pixels, 'labels': (N,)}",
+        (*_CLASSES, "in_channels"),
+        _detection,
+        "detector",
+        _list_facts(),
+        _scene,
+        lists,
+    ),
     Form(
         "instance_segmentation",
+        "as detection, with 'masks': (N, H, W) among the targets",
         (*_CLASSES, "in_channels"),
         _instance_segmentation,
         "detector",
@@ -264,27 +272,27 @@ FORMS = (
         _scene,
         lists,
     ),
-    # images (B, C, H, W), masks (B, H, W) of classes
     Form(
         "semantic_segmentation",
+        "images (B, C, H, W), masks (B, H, W) of classes",
         (*_CLASSES, *_IMAGES),
         _semantic_segmentation,
         "segmenter",
         _example_facts(),
         _halves,
     ),
-    # images (B, C, H, W), tokens (B, T), padded
     Form(
         "captioning",
+        "images (B, C, H, W), tokens (B, T), padded",
         ("vocabulary", *_IMAGES),
         _captioning,
         "captioner",
         Facts(vocabulary=WORDS, in_channels=3, image_size=[SIDE, SIDE]),
         _captioned,
     ),
-    # images (B, C, H, W), and whatever comes with them: for tasks that learn from images alone
     Form(
         "images",
+        "images (B, C, H, W), and whatever comes with them: for tasks that learn from images alone",
         _IMAGES,
         _unlabelled,
         "",
@@ -293,12 +301,24 @@ FORMS = (
         accepts=("classification", "semantic_segmentation", "captioning"),
         loss_falls=False,
     ),
-    # contents (B, 3, H, W), styles (B, 3, H, W)
-    Form("stylization", _IMAGES, _stylization, loss_falls=False),
-    # contents (B, 3, H, W), styles as a list of image, weight and mask
-    Form("style_transfer", _PICTURE, _style_transfer, repeats=True, loss_falls=False),
-    # textures as a list of images (3, h, w), their names
-    Form("texture", _PICTURE, _texture, repeats=True, loss_falls=False),
-    # images (B, 3, H, W), their names
-    Form("pictures", _PICTURE, _pictures, "pattern", repeats=True, loss_falls=False),
+    Form("stylization", "contents (B, 3, H, W), styles (B, 3, H, W)", _IMAGES, _stylization, loss_falls=False),
+    Form(
+        "style_transfer",
+        "contents (B, 3, H, W), styles as a list of image, weight and mask",
+        _PICTURE,
+        _style_transfer,
+        repeats=True,
+        loss_falls=False,
+    ),
+    Form(
+        "texture",
+        "textures as a list of images (3, h, w), their names",
+        _PICTURE,
+        _texture,
+        repeats=True,
+        loss_falls=False,
+    ),
+    Form(
+        "pictures", "images (B, 3, H, W), their names", _PICTURE, _pictures, "pattern", repeats=True, loss_falls=False
+    ),
 )

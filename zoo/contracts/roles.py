@@ -147,15 +147,25 @@ def _pattern_inputs(network: Any, sizes: Sizes, count: int, generator: Generator
 
 
 ROLES = (
-    # images -> logits (B, num_classes)
-    Role("classifier", _on_images, _logits, ("logits",), needs=("num_classes",)),
-    # images -> anything, with feature maps by stages; built with num_classes=0
-    Role("backbone", _on_images, _anything, ("features",)),
-    # images -> logits (B, num_classes, h, w)
-    Role("segmenter", _on_images, _dense_logits, ("logits",), needs=("num_classes",)),
-    # list of images in [0, 1] (C, H, W), targets in training -> losses by name; in evaluation detections
+    Role("classifier", "images -> logits (B, num_classes)", _on_images, _logits, ("logits",), needs=("num_classes",)),
+    Role(
+        "backbone",
+        "images -> anything, with feature maps by stages; built with num_classes=0",
+        _on_images,
+        _anything,
+        ("features",),
+    ),
+    Role(
+        "segmenter",
+        "images -> logits (B, num_classes, h, w)",
+        _on_images,
+        _dense_logits,
+        ("logits",),
+        needs=("num_classes",),
+    ),
     Role(
         "detector",
+        "list of images in [0, 1] (C, H, W), targets in training -> losses by name; in evaluation detections",
         _detector_inputs,
         _detections,
         ("boxes", "scores", "labels"),
@@ -164,18 +174,32 @@ ROLES = (
         of_sample=lambda found, index: found[index],
         smooth=False,
     ),
-    # images -> images
-    Role("transform", _on_images, _like_first, ("images",)),
-    # contents, styles -> images as large as the contents
-    Role("stylizer", _stylizer_inputs, _like_first, ("images",)),
-    # noise (B, *latent_shape), labels or none -> images
-    Role("generator", _generator_inputs, _generated, ("images",)),
-    # images, labels or none -> one or several numbers a sample
-    Role("discriminator", _discriminator_inputs, _one_a_sample, ("scores",)),
-    # noisy images, times (B,) as floats in units of the task, labels or none -> like the images
-    Role("denoiser", _denoiser_inputs, _like_first, ("prediction",)),
-    # images, tokens (B, T) -> logits (B, T, vocabulary_size); the future has no say
-    Role("captioner", _captioner_inputs, _words, ("logits",), needs=("vocabulary_size",)),
-    # places (..., 2) in [-1, 1] -> colours (..., 3) in [0, 1]
-    Role("pattern", _pattern_inputs, _colours, ("colours",)),
+    Role("transform", "images -> images", _on_images, _like_first, ("images",)),
+    Role("stylizer", "contents, styles -> images as large as the contents", _stylizer_inputs, _like_first, ("images",)),
+    Role("generator", "noise (B, *latent_shape), labels or none -> images", _generator_inputs, _generated, ("images",)),
+    Role(
+        "discriminator",
+        "images, labels or none -> one or several numbers a sample",
+        _discriminator_inputs,
+        _one_a_sample,
+        ("scores",),
+    ),
+    Role(
+        "denoiser",
+        "noisy images, times (B,) as floats in units of the task, labels or none -> like the images",
+        _denoiser_inputs,
+        _like_first,
+        ("prediction",),
+    ),
+    Role(
+        "captioner",
+        "images, tokens (B, T) -> logits (B, T, vocabulary_size); the future has no say",
+        _captioner_inputs,
+        _words,
+        ("logits",),
+        needs=("vocabulary_size",),
+    ),
+    Role(
+        "pattern", "places (..., 2) in [-1, 1] -> colours (..., 3) in [0, 1]", _pattern_inputs, _colours, ("colours",)
+    ),
 )

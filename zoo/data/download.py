@@ -144,7 +144,7 @@ class PublishedImages(InMemoryImages):
     folder_name: ClassVar[str]
     remotes: ClassVar[Sequence[Remote]]
 
-    may_change = ("root", "download", "check")
+    may_change: ClassVar[tuple[str, ...]] = ("root", "download", "check")
 
     def __init__(self, root: str | None = None, download: bool = False, check: bool = True, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ class ImageFolder(ImageFiles):
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     licence: ClassVar[str] = "your own"
     about: ClassVar[str] = "a folder a class, of any number of pictures of any size"
-    may_change = ("root",)
+    may_change: ClassVar[tuple[str, ...]] = ("root",)
     example: ClassVar[dict[str, Any]] = {"batch_size": 4, "image_size": 16, "resize": 20}
 
     def __init__(

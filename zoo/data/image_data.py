@@ -39,7 +39,7 @@ class ImageData(Data):
     predicts_files: ClassVar[bool] = True
     in_channels: int = 3
 
-    may_change = ("files",)
+    may_change: ClassVar[tuple[str, ...]] = ("files",)
 
     def __init__(
         self,

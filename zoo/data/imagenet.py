@@ -53,7 +53,7 @@ class ImageNet(ImageFiles):
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     licence: ClassVar[str] = "for non-commercial research and education; the photographs are their owners'"
     about: ClassVar[str] = "1,000 classes of photographs, 732 to 1,300 of each to train and 50 to test, of any size"
-    may_change = ("root", "check")
+    may_change: ClassVar[tuple[str, ...]] = ("root", "check")
     example: ClassVar[dict[str, Any]] = {"batch_size": 4, "image_size": 16, "resize": 20}
 
     def __init__(

@@ -246,7 +246,7 @@ class InMemoryImages(ImageClassification):
         kwargs: as for every labelled image set.
     """
 
-    may_change = ("on_device",)
+    may_change: ClassVar[tuple[str, ...]] = ("on_device",)
 
     def __init__(self, on_device: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)

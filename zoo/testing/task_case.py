@@ -68,7 +68,7 @@ class TinyData(Data):
     @property
     def facts(self) -> Facts:
         """Those of the example."""
-        return Facts(**(self.form.example_facts or {}))  # type: ignore[typeddict-item]
+        return Facts(**(self.form.example_facts or {}))
 
     def samples(self, split: Split) -> _Examples:
         """Of every split some."""

@@ -44,10 +44,18 @@ def check_depths(found: Any, inputs: Any, sizes: Any) -> None:
 FACTS: Any = {"in_channels": 3, "image_size": [SIDE, SIDE], "max_depth": FARTHEST}
 DEPTH_ESTIMATION = Form(
     "depth_estimation",
+    "images (B, C, H, W), depths (B, 1, H, W) in metres",
     ("in_channels", "image_size", "max_depth"),
     check_batch,
     role="depth_estimator",
     example_facts=FACTS,
     example=ramp,
 )
-DEPTH_ESTIMATOR = Role("depth_estimator", inputs, check_depths, outputs=("depth",), needs=("max_depth",))
+DEPTH_ESTIMATOR = Role(
+    "depth_estimator",
+    "images -> depths (B, 1, H, W) in metres",
+    inputs,
+    check_depths,
+    outputs=("depth",),
+    needs=("max_depth",),
+)
