@@ -11,6 +11,8 @@ from zoo_toys.own_data import Fields, Leaves, Tones
 
 from zoo.architectures.lenet import LeNet
 from zoo.tasks.classification import Classification
+from zoo.testing.checks import CHECKS
+from zoo.testing.data import DataCase
 
 
 def fields(folder):
@@ -50,3 +52,19 @@ def test_the_examples_train(make, tmp_path):
     again.setup("fit")
     assert again.facts == data.facts
     assert task.facts["in_channels"] == data.facts["in_channels"]
+
+
+class Checked(Fields):
+    """With what the conformance kit wants of an entry: a small example in the set's own format."""
+
+    @classmethod
+    def write_example(cls, root):
+        return {"file": str(fields(root).file), "val_fraction": 0.25}
+
+
+def test_five_bands_of_sixteen_bits_pass_the_kit():
+    case = DataCase(Checked, "classification")
+    checks = [check for check in CHECKS if check.kind == "data" and check.is_for("classification")]
+    assert len(checks) > 15
+    for check in checks:
+        check.run(case)
