@@ -37,6 +37,7 @@ STAGES = {
     },
     "swin_t": {"features.1": (96, 4), "features.3": (192, 8), "features.5": (384, 16), "norm": (768, 32)},
     "vit_b_16": {"encoder": (768, 16)},
+    "vit_h_14": {"encoder": (1280, 14)},
 }
 
 
@@ -73,7 +74,9 @@ def test_stages(name: str) -> None:
     assert network.training
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "shufflenet_v2_x0_5", "squeezenet1_1"]
+)
 @torch.no_grad()
 def test_classifier_and_backbone(name: str, images: Tensor) -> None:
     ours = TorchVision(name, num_classes=7, image_size=[64, 64]).eval()
@@ -87,6 +90,12 @@ def test_classifier_and_backbone(name: str, images: Tensor) -> None:
     last = backbone.stages[-1].layer
     assert torch.equal(backbone(images), maps[last])
     assert torch.equal(backbone.features(images)[last], maps[last])
+
+
+def test_a_map_of_classes_is_no_stage() -> None:
+    network = TorchVision("squeezenet1_1", num_classes=3)
+    assert [stage[1:] for stage in network.stages] == [(64, 2), (128, 4), (256, 8), (512, 16)]
+    assert network.stages[-1].layer == "network.features"
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zoo.architectures.adain import AdaIN
+from zoo.architectures.torchvision import TorchVision
 from zoo.architectures.vgg import VGG
 from zoo.architectures.weights import load_tensors
 from zoo.errors import UserError
@@ -173,3 +174,10 @@ def test_a_task_starts_from_a_bare_network(tmp_path: Path, capsys: pytest.Captur
         task.architecture.state_dict()["layers.conv1_1.weight"], given.state_dict()["layers.conv1_1.weight"]
     )
     assert "architecture.classifier.fc8.weight (7, 256) has shape (4, 256) there" in capsys.readouterr().out
+
+
+def test_layers_that_read_the_version_of_their_state_take_it() -> None:
+    """MNASNet refuses a state without one."""
+    networks = [TorchVision("mnasnet0_5", num_classes=classes) for classes in (4, 0)]
+    load_tensors(networks[1], dict(networks[0].state_dict()), whole=True)
+    assert same(networks[1], networks[0])

@@ -117,14 +117,15 @@ class TorchVision(Architecture):
 
     @property
     def stages(self) -> list[Stage]:
-        """The last layer of each resolution, found by one forward pass of zeros."""
+        """The last layer of each resolution in front of the classifier, found by one forward pass of zeros."""
         return self._stages
 
     @cached_property  # a cut network can't run to its end
     def _stages(self) -> list[Stage]:
         found: dict[int, Stage] = {}
+        head, _ = _last_weighted(self.network)  # SqueezeNet's is a convolution, whose map is one of classes
         for layer, channels, reduction in self._line:
-            if reduction:
+            if reduction and layer.partition(".")[0] != head.partition(".")[0]:
                 found[reduction] = Stage(f"network.{layer}", channels, reduction)
         return [found[reduction] for reduction in sorted(found)]
 
@@ -144,7 +145,7 @@ class TorchVision(Architecture):
                 return line.append((name, 0, 0))
             _, channels, h, w = maps.shape
             proportional = abs(math.log2(w / h * height / width)) < 0.5  # else pooled, or not in this order
-            line.append((name, channels, 2 ** round(math.log2(height / h)) if proportional else 0))
+            line.append((name, channels, _reduction(network, height / h) if proportional else 0))
 
         handles = [m.register_forward_hook(lambda _m, _a, out, n=n: note(n, out)) for n, m in parts.items()]
         stem = _weighted(network, nn.Conv2d)[0][1].weight
@@ -180,6 +181,11 @@ class TorchVision(Architecture):
         """
         found, stages = super().features(images, layers), {stage.layer for stage in self.stages}
         return {n: _as_map(self.network, t, images.shape[-2:]) if n in stages else t for n, t in found.items()}
+
+
+def _reduction(network: nn.Module, pixels: float) -> int:
+    """Pixels to a cell, of which there may be less than a whole number where a layer does not pad: a power of two."""
+    return network.patch_size if isinstance(network, VisionTransformer) else 2 ** round(math.log2(pixels))
 
 
 def _traced_size(network: nn.Module, image_size: Sequence[int] | None) -> tuple[int, int]:
@@ -259,9 +265,13 @@ def _weighted(network: nn.Module, kinds: Any) -> list[tuple[str, Any]]:
     return [(name, module) for name, module in network.named_modules() if isinstance(module, kinds)]
 
 
+def _last_weighted(network: nn.Module) -> tuple[str, Any]:
+    return _weighted(network, nn.Linear | nn.Conv2d)[-1]
+
+
 def _replace_head(network: nn.Module, num_classes: int) -> None:
     """A new last weight layer: linear, or SqueezeNet's convolution."""
-    name, old = _weighted(network, nn.Linear | nn.Conv2d)[-1]
+    name, old = _last_weighted(network)
     bias = old.bias is not None
     if isinstance(old, nn.Linear):
         new: nn.Module = nn.Linear(old.in_features, num_classes, bias)

@@ -88,7 +88,8 @@ def load_tensors(
         raise UserError(f"no tensor in it has the name and shape of one of {name}{such}")
     if whole and left:
         raise UserError(f"it holds no {name} with these arguments: {left[0]}")
-    network.load_state_dict(fitting, strict=False)
+    own.update(fitting)  # and not alone: some layers read the version that a whole state has with it
+    network.load_state_dict(own)
     taken = {n.removeprefix(front) for n in wanted if n.startswith(front)}
     unused = [f"{prefix}{n} {tuple(t.shape)}" for n, t in given.items() if n not in taken]
     return Report(prefix, list(fitting), left, unused)
