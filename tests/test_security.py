@@ -268,3 +268,289 @@ def test_damaged_checkpoint_is_one_line(damage: str, checkpoint: Path) -> None:
     os.utime(newer, (4e9, 4e9))
     shutil.copy(checkpoint.parent.parent / "recipe.yaml", newer.parent.parent)
     assert zoo("test", "--ckpt_path", "last") == 0, "the newest one that is whole serves"
+
+
+# What belongs to the command line, writers, loggers
+
+
+def test_what_belongs_to_one_run_is_not_a_recipes(trap: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = write_recipe(trap.parent / "good.yaml", MODEL, {"class_path": "ToyTensors"}, max_epochs=1)
+    for key, value in {"ckpt_path": "x.ckpt", "weights_only": False, "out": "x", "config": "y.yaml"}.items():
+        for spelt in (key, f"{key}+"):
+            Path("bad.yaml").write_text(yaml.safe_dump({spelt: value}))
+            told = refused("fit", "--config", str(good), "--config", "bad.yaml")
+            assert "bad.yaml" in told
+            assert "belongs to the command line" in told
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("variable", ["FIT__CKPT_PATH", "FIT__OUT", "FIT__TRAINER__MAX_EPOCHS", "FIT__CONFIG"])
+def test_the_environment_gives_no_options(variable: str, trap: Path, zoo_process: Any) -> None:
+    """jsonargparse would read all of them, under the name of the program."""
+    good = write_recipe(trap.parent / "good.yaml", MODEL, {"class_path": "ToyTensors"}, max_epochs=1)
+    names = {f"{prog}_{variable}": "7" for prog in ("ZOO", "__MAIN__.PY", "__MAIN__", "ZOO_FIT")}
+    toys = str(Path(__file__).parent / "toys")
+    words = ("fit", "--config", str(good), "--print_config")
+    plain = zoo_process(*words, PYTHONPATH=toys)
+    assert plain.returncode == 0
+    assert zoo_process(*words, PYTHONPATH=toys, JSONARGPARSE_DEFAULT_ENV="true", **names).stdout == plain.stdout
+
+
+IO = "lightning.pytorch.plugins.TorchCheckpointIO"
+ASYNC = "lightning.pytorch.plugins.AsyncCheckpointIO"
+STRATEGIES = "lightning.pytorch.strategies"
+WRITERS: dict[str, Any] = {
+    "another CheckpointIO": trainer(plugins=part(IO)),
+    "another CheckpointIO in a list": trainer(plugins=[part(IO)]),
+    "by its module": trainer(plugins=[part("lightning.fabric.plugins.io.torch_io.TorchCheckpointIO")]),
+    "inside an asynchronous one": trainer(plugins=[part(ASYNC, checkpoint_io=part(IO))]),
+    "inside two": trainer(plugins=[part(ASYNC, checkpoint_io=part(ASYNC, checkpoint_io=part(IO)))]),
+    "a bare wrapper": trainer(plugins=[part("lightning.pytorch.plugins.io.wrapper._WrappingCheckpointIO")]),
+    "in a strategy": trainer(strategy=part(f"{STRATEGIES}.SingleDeviceStrategy", checkpoint_io=part(IO))),
+    "in a strategy of several": trainer(strategy=part("DDPStrategy", checkpoint_io=part(IO))),
+    "absolute dirpath": trainer(callbacks=[part("ModelCheckpoint", dirpath="/tmp/zoo-elsewhere")]),
+    "dirpath that climbs": trainer(callbacks=[part("ModelCheckpoint", dirpath="x/../../../zoo-elsewhere")]),
+    "dirpath at home": trainer(callbacks=[part("ModelCheckpoint", dirpath="~/zoo-elsewhere")]),
+    "dirpath on another file system": trainer(callbacks=[part("ModelCheckpoint", dirpath="memory://x")]),
+    "filename that climbs": trainer(callbacks=[part("ModelCheckpoint", filename="../../zoo-elsewhere")]),
+    "on an exception": trainer(callbacks=[part("OnExceptionCheckpoint", dirpath="/tmp")]),
+    "a profiler": trainer(profiler=part("SimpleProfiler", dirpath="..", filename="x")),
+    "a profiler's filename": trainer(profiler=part("SimpleProfiler", dirpath="x", filename="../../../x")),
+    "a profiler's further argument": trainer(
+        profiler={**part("PyTorchProfiler"), "dict_kwargs": {"execution_trace": "/tmp/zoo-elsewhere"}}
+    ),
+    "model_registry": trainer(model_registry="someone/model"),
+}
+LOGGERS: dict[str, Any] = {
+    "settings": {"settings": {"base_url": "http://127.0.0.1:1"}},
+    "mode": {"mode": "online"},
+    "offline": {"offline": True},
+    "config": {"config": "/etc/hostname"},
+    "dir": {"dir": "x"},
+    "entity": {"entity": "someone"},
+    "id": {"id": "abc"},
+    "version": {"version": "abc"},
+    "resume": {"resume": "must"},
+    "save_code": {"save_code": True},
+    "anonymous": {"anonymous": True},
+    "a name that climbs": {"name": "../../x"},
+}
+
+
+def wandb_logger(**arguments: Any) -> dict[str, Any]:
+    return part("lightning.pytorch.loggers.WandbLogger", **arguments)
+
+
+WRITERS |= {f"W&B's {name}": trainer(logger=wandb_logger(**given)) for name, given in LOGGERS.items()}
+WRITERS |= {
+    "W&B's settings beside": trainer(logger={**wandb_logger(), "dict_kwargs": {"settings": {"base_url": "http://x"}}}),
+    "W&B by its module": trainer(logger=part("lightning.pytorch.loggers.wandb.WandbLogger", mode="online")),
+    "W&B among others": trainer(logger=[part("CSVLogger", save_dir="x"), wandb_logger(mode="online")]),
+    "a CSV file elsewhere": trainer(logger=part("CSVLogger", save_dir="x", name="../../x")),
+    "a CSV version elsewhere": trainer(logger=part("CSVLogger", save_dir="x", version="/tmp/zoo-elsewhere")),
+    "TensorBoard's sub_dir": trainer(logger=part("TensorBoardLogger", save_dir="x", sub_dir="../../../../x")),
+    "TensorBoard's suffix": trainer(
+        logger={**part("TensorBoardLogger", save_dir="x"), "dict_kwargs": {"filename_suffix": "/../../x"}}
+    ),
+    "TensorBoard's folder in a variable": trainer(logger=part("TensorBoardLogger", save_dir="x", name="$CLIMB")),
+}
+
+
+@pytest.mark.parametrize("way", ["recipe", "checkpoint"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_writer_to_elsewhere_is_refused(
+    name: str, way: str, trap: Path, request: pytest.FixtureRequest, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLIMB", "../../../..")
+    if way == "recipe":
+        good = write_recipe(trap.parent / "good.yaml", MODEL, {"class_path": "ToyTensors"}, max_epochs=1)
+        Path("bad.yaml").write_text(yaml.safe_dump(WRITERS[name]))
+        words = ["--config", str(good), "--config", "bad.yaml"]
+    else:
+        content = torch.load(request.getfixturevalue("checkpoint"), weights_only=True)
+        content["zoo"]["trainer"] |= WRITERS[name]["trainer"]
+        torch.save(content, "bad.ckpt")
+        words = ["--ckpt_path", "bad.ckpt"]
+    before = {p for p in Path.cwd().rglob("*") if p.is_file()}
+    capsys.readouterr()
+    told = refused("fit", *words, "--no_test") or capsys.readouterr().err
+    assert len(told.strip().splitlines()) == 1, told
+    assert {p for p in Path.cwd().rglob("*") if p.is_file()} == before, "nothing was written"
+
+
+def test_the_list_of_a_logger_is_as_lightning_spells_it() -> None:
+    """So that an argument on it reaches the logger."""
+    import inspect
+
+    from lightning.pytorch import loggers
+
+    from zoo.cli.loggers import ALLOWED
+
+    passed_on = {"WandbLogger": {"group", "tags", "notes", "job_type"}, "CometLogger": {"name", "tags"}}
+    for name, arguments in ALLOWED.items():
+        known = inspect.signature(getattr(loggers, name).__init__).parameters
+        assert set(arguments) - set(known) == passed_on.get(name, set())
+
+
+def test_an_honest_logger_keeps_its_description(workspace: Path) -> None:
+    from jsonargparse import Namespace
+
+    from zoo.cli.loggers import choose_loggers
+
+    said = {"project": "p", "name": "n", "tags": ["a/b"], "group": "g", "notes": "see https://x/..", "job_type": "j"}
+    settings = Namespace(logger=Namespace(class_path=LOGGERS_PATH, init_args=Namespace(**said)))
+    choose_loggers(settings, Path("runs/x"), "label", "abc123")
+    assert vars(settings.logger[0].init_args) == {**said, "save_dir": "runs/x", "id": "abc123"}
+
+
+LOGGERS_PATH = "lightning.pytorch.loggers.WandbLogger"
+
+
+def test_a_name_that_becomes_a_path_only_when_it_is_formatted(trap: Path) -> None:
+    """``{step:c}`` writes a dot at step 46, so ``.{step:c}`` climbs."""
+    climb = "/".join([".{step:c}"] * 5) + "/PWNED"
+    saves = part(
+        "ModelCheckpoint", filename=climb, auto_insert_metric_name=False, every_n_train_steps=46, save_top_k=-1
+    )
+    recipe = write_recipe(trap.parent / "r.yaml", MODEL, {"class_path": "ToyTensors"}, max_epochs=30, callbacks=[saves])
+    told = refused("fit", "--config", str(recipe), "--no_test")
+    assert "outside the run's folder" in told
+    assert not list(trap.parent.parent.rglob("PWNED*"))
+
+
+def test_the_asynchronous_io_wraps_the_zoos(trap: Path) -> None:
+    recipe = write_recipe(
+        trap.parent / "r.yaml",
+        MODEL,
+        {"class_path": "ToyTensors"},
+        max_epochs=1,
+        plugins=[part(ASYNC)],
+        callbacks=[part("ModelCheckpoint", dirpath="mine", filename="x")],
+    )
+    assert zoo("fit", "--config", str(recipe), "--no_test") == 0
+    (written,) = Path("runs").rglob("*.ckpt")
+    assert written.parent.name == "mine"
+    assert torch.load(written, weights_only=True)["state_dict"]
+
+
+def test_weights_only_can_not_be_switched_off(checkpoint: Path) -> None:
+    assert "read as data" in refused("test", "--ckpt_path", str(checkpoint), "--weights_only", "false")
+    assert zoo("test", "--ckpt_path", str(checkpoint), "--weights_only", "true") == 0
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.ckpt", "s3://b/x", "memory:x", "file:///x", "local://x", "a::b"])
+def test_a_checkpoint_is_a_file_of_this_machine(url: str, trap: Path) -> None:
+    good = write_recipe(trap.parent / "good.yaml", MODEL, {"class_path": "ToyTensors"}, max_epochs=1)
+    for words in (["--ckpt_path", url], [f"--ckpt_path={url}"], ["--model.weights", url], ["--out", url]):
+        assert "not a path on this machine" in refused("fit", "--config", str(good), *words)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/abs/elsewhere", "..", "a\0b", ["x/../.."], "x" * 500, "~/x"])
+def test_a_recorded_recipe_name_is_one_component(name: Any, checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["zoo"]["recipe_name"] = name
+    content["zoo"]["wandb_id"] = "../../x"
+    torch.save(content, "named.ckpt")
+    before = set(Path.cwd().parent.rglob("*"))
+    assert zoo("fit", "--ckpt_path", "named.ckpt", "--trainer.max_epochs", "2", "--no_test") == 0
+    new = [p for p in set(Path.cwd().parent.rglob("*")) - before if p.is_file()]
+    runs = Path.cwd() / "runs"
+    assert new
+    assert all(p.is_relative_to(runs) and len(p.relative_to(runs).parts) <= 4 for p in new), new
+
+
+MC = "lightning.pytorch.callbacks.ModelCheckpoint"
+
+
+@pytest.mark.parametrize("scheme", ["local://", "file://", ""])
+@pytest.mark.parametrize("key", ["best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"])
+def test_a_checkpoint_removes_nothing_elsewhere(scheme: str, key: str, trap: Path) -> None:
+    data, callbacks = {"class_path": "ToyTensors"}, [part(MC, save_last=True, monitor="val/loss", save_top_k=1)]
+    recipe = write_recipe(trap.parent / "r.yaml", MODEL, data, max_epochs=1, callbacks=callbacks)
+    assert zoo("fit", "--config", str(recipe), "--no_test") == 0
+    (checkpoint, *_) = Path("runs").rglob("last.ckpt")
+    content = torch.load(checkpoint, weights_only=True)
+    (state,) = (v for k, v in content["callbacks"].items() if k.startswith("ModelCheckpoint"))
+    victim = trap.parent / "victim" / "thesis.txt"
+    victim.parent.mkdir()
+    victim.write_text("x")
+    place = f"{scheme}{victim.parent}"
+    state[key] = {place: torch.tensor(9.0)} if key == "best_k_models" else place
+    state["dirpath"] = str(victim.parent)
+    if key == "best_k_models":
+        state["kth_best_model_path"] = place
+    torch.save(content, "evil.ckpt")
+    assert zoo("fit", "--ckpt_path", "evil.ckpt", "--trainer.max_epochs", "3", "--no_test") == 0
+    assert victim.read_text() == "x"
+
+
+def test_a_second_run_does_not_replace_the_first(trap: Path) -> None:
+    recipe = write_recipe(trap.parent / "r.yaml", MODEL, {"class_path": "ToyTensors"}, max_epochs=1)
+    words = ["fit", "--config", str(recipe), "--no_test", "--out", "mine"]
+    Path("mine").mkdir()
+    Path("mine/log.txt").write_text("a shell writes here")
+    assert zoo(*words) == 0
+    first = {p: p.read_bytes() for p in Path("mine").rglob("*") if p.is_file()}
+    os.environ.pop("ZOO_RUN_DIR", None)
+    assert "holds a run already" in refused(*words, "--seed_everything", "5")
+    assert first == {p: p.read_bytes() for p in Path("mine").rglob("*") if p.is_file()}
+    resumed = ["fit", "--ckpt_path", "mine", "--out", "mine", "--trainer.max_epochs", "2", "--no_test"]
+    assert zoo(*resumed) == 0, "going on is no second run"
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_itself_is_refused(checkpoint: Path) -> None:
+    with zipfile.ZipFile(checkpoint) as source, zipfile.ZipFile("bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+        target.writestr("archive/data/999", bytes(50_000_000))
+    assert Path("bomb.ckpt").stat().st_size < 1_000_000
+    assert "unpack to more" in refused("test", "--ckpt_path", "bomb.ckpt")
+
+
+def test_entries_that_share_their_bytes_are_refused(checkpoint: Path) -> None:
+    content = checkpoint.read_bytes()
+    with zipfile.ZipFile(checkpoint) as archive:
+        start, count = archive.start_dir, len(archive.infolist())
+    end = content.rindex(b"PK\x05\x06")
+    directory = content[start:end]
+    directory = directory[: directory.index(b"PK\x06\x06")] if b"PK\x06\x06" in directory else directory
+    times = 200
+    size, entries = len(directory) * times, count * times
+    tail = b"PK\x05\x06" + (0).to_bytes(4, "little") + entries.to_bytes(2, "little") * 2
+    tail += size.to_bytes(4, "little") + start.to_bytes(4, "little") + (0).to_bytes(2, "little")
+    Path("bomb.ckpt").write_bytes(content[:start] + directory * times + tail)
+    with zipfile.ZipFile("bomb.ckpt") as archive:
+        assert sum(e.file_size for e in archive.infolist()) > Path("bomb.ckpt").stat().st_size
+    assert "unpack to more" in refused("test", "--ckpt_path", "bomb.ckpt")
+
+
+class Reservation:
+    """Unpickling it asks for an array of any size, under ``weights_only`` too."""
+
+    def __reduce__(self) -> Any:
+        return bytearray, (1_000_000,)
+
+
+def test_a_few_bytes_reserve_no_memory(checkpoint: Path) -> None:
+    torch.save({**torch.load(checkpoint, weights_only=True), "x": Reservation()}, "bomb.ckpt")
+    torch.load("bomb.ckpt", weights_only=True)  # torch would take it
+    assert "bytearray" in refused("test", "--ckpt_path", "bomb.ckpt")
+
+
+@pytest.mark.parametrize("shape", ["shared", "endless"])
+def test_values_that_a_checkpoint_shares_do_not_explode(shape: str, checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    tree: Any = ["x"] * 9
+    for _ in range(12):
+        tree = [tree] * 9
+    if shape == "endless":
+        tree = []
+        tree.append(tree)
+    content["hyper_parameters"]["facts"] = tree
+    torch.save(content, "bomb.ckpt")
+    assert "expands to more" in refused("test", "--ckpt_path", "bomb.ckpt")
+
+
+def test_endless_aliases_are_one_line(trap: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.yaml").write_text("model: &a [*a]\n")
+    assert "aliases" in refused("fit", "--config", "bad.yaml")

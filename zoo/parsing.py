@@ -96,6 +96,7 @@ def _size(node: Any, known: dict[int, int]) -> int:
     """Values in a tree, those that aliases repeat counted each time, without walking them each time."""
     if id(node) not in known and isinstance(node, dict | list | tuple):
         below = node.values() if isinstance(node, dict) else node
+        known[id(node)] = LARGEST + 1  # met again below itself: no end
         known[id(node)] = 1 + sum(_size(value, known) for value in below)
     return known.get(id(node), 1)
 
@@ -189,6 +190,15 @@ class ZooParser(LightningArgumentParser):
 
     # Parsing
 
+    @property
+    def default_env(self) -> bool:
+        """False: jsonargparse would let ``JSONARGPARSE_DEFAULT_ENV`` read every option from the environment."""
+        return False
+
+    @default_env.setter
+    def default_env(self, default_env: bool) -> None:
+        self._default_env = False
+
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Parse, after importing what the arguments name."""
         words = _words_in_full(sys.argv[1:] if args is None else args)
@@ -197,8 +207,15 @@ class ZooParser(LightningArgumentParser):
         return super().parse_args(words, *rest, **kwargs)
 
     def parse_object(self, cfg_obj: Any, *rest: Any, **kwargs: Any) -> Any:
-        """Parse plain data, after importing what it names."""
-        for text in _strings(cfg_obj if isinstance(cfg_obj, dict) else cfg_obj.as_dict()):
+        """Parse plain data, after importing what it names.
+
+        Raises:
+            UserError: values that are shared within it make it larger than any recipe.
+        """
+        tree = cfg_obj if isinstance(cfg_obj, dict) else cfg_obj.as_dict()
+        if _size(tree, {}) > LARGEST:
+            raise UserError(f"a recipe or checkpoint that expands to more than {LARGEST:,} values is refused")
+        for text in _strings(tree):
             import_and_allow(text)
         cfg_obj = _in_full(cfg_obj)
         return super().parse_object(cfg_obj, *rest, **kwargs)

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from jsonargparse import Namespace
 
 from zoo import registry
 from zoo.errors import UserError
 from zoo.parsing import load_recipe
 from zoo.training import checkpoints
+from zoo.training.run_folder import refuse_remote
+
+# What belongs to one run, not to a recipe. A recipe may come from anyone.
+ONE_RUN = ("ckpt_path", "config", "out", "print_config", "return_predictions", "verbose", "weights_only")
 
 
 def option_values(argv: Sequence[str], *flags: str) -> list[tuple[int, str]]:
@@ -47,12 +52,36 @@ def _check_recipe(path: Path) -> None:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is no recipe: it must hold keys (model, data, trainer)")
+    for key in content:
+        if str(key).rstrip("+") in ONE_RUN:
+            raise UserError(f"{path}: {key} belongs to the command line (--{str(key).rstrip('+')}), not to a recipe")
+
+
+def refuse_other_ways(config: Namespace, argv: Sequence[str]) -> None:
+    """What belongs to one run comes from the command line and nothing else; checkpoints are always read as data.
+
+    Args:
+        config: of the command, parsed; its ``weights_only`` becomes True.
+        argv: the arguments that were parsed.
+
+    Raises:
+        UserError: a value came from elsewhere, or ``weights_only`` is switched off.
+    """
+    for key in ("ckpt_path", "out"):
+        given = [value for _, value in option_values(argv, f"--{key}")]
+        if config.get(key) is not None and (not given or str(config[key]) != given[-1]):
+            raise UserError(f"{key} {config[key]} did not come from the command line, where it belongs (--{key})")
+    if config.get("weights_only") not in (None, True):
+        raise UserError("weights_only can't be switched off: checkpoints are read as data (docs: security)")
+    if "weights_only" in config:
+        config.weights_only = True
 
 
 def with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Path | None, list[str]]:
     """The checkpoint's file, and the arguments with it in place of ``last`` or a run folder."""
     argv, found = list(argv), None
     for at, value in option_values(argv, "--ckpt_path"):
+        refuse_remote(value)
         if value == "last":
             found = checkpoints.find_last(Path("runs") / (label_of(recipe_names) or ""))
         elif argv[0] == "fit" and (last := Path(value) / "checkpoints" / "last.ckpt").is_file():

@@ -20,14 +20,19 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.strategies import ParallelStrategy
 
 from zoo.architectures.base import skip_pretrained
 from zoo.cli import resuming
-from zoo.cli.arguments import label_of, option_values, with_checkpoint_file, with_recipe_files
+from zoo.cli.arguments import (
+    label_of,
+    option_values,
+    refuse_other_ways,
+    with_checkpoint_file,
+    with_recipe_files,
+)
 from zoo.cli.loggers import choose_loggers
-from zoo.cli.places import keep_inside
+from zoo.cli.places import check_built, keep_inside, with_own_checkpoint_io
 from zoo.cli.report import SaveRecipe, report
 from zoo.data.base import Data
 from zoo.errors import UserError
@@ -37,6 +42,7 @@ from zoo.parsing_errors import user_message
 from zoo.tasks.base import Task
 from zoo.training import checkpoints, restore, run_folder, wandb
 from zoo.training.callbacks import PictureWriter, Plateau, RequireValidation, RunCheckpoints, Stopped, progress
+from zoo.training.run_folder import safe_name
 
 
 class ZooCLI(LightningCLI):
@@ -79,6 +85,7 @@ class ZooCLI(LightningCLI):
         before = {argv[0]: deepcopy(self.base)}  # the parser writes into lists that it is given
         given = parser.parse_object(before, defaults=False) if self.base else None
         self.config = parser.parse_args(argv, namespace=given)
+        refuse_other_ways(self.config[argv[0]], argv)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let the checkpoint override recipes and flags; ``parse_arguments`` has read it already."""
@@ -107,12 +114,14 @@ class ZooCLI(LightningCLI):
 
     def _place_writers(self, trainer: Namespace) -> None:
         """All that the trainer, its loggers, callbacks and profiler write lies in the run's folder."""
+        if trainer.get("model_registry"):
+            raise UserError("trainer.model_registry would upload checkpoints, which a recipe can't ask for")
         trainer.default_root_dir = str(self.folder)
         if self.subcommand == "fit":
             choose_loggers(trainer, self.folder, self._label(), self._wandb_id())
         else:
             trainer.logger = False
-        for part in (trainer.callbacks, trainer.logger, trainer.profiler):
+        for part in (trainer.callbacks, trainer.profiler, trainer.plugins, trainer.strategy):
             keep_inside(part, self.folder)
 
     def _plain_recipe(self) -> dict[str, Any]:
@@ -129,7 +138,7 @@ class ZooCLI(LightningCLI):
 
     def _label(self) -> str:
         record = checkpoints.run_record(self.checkpoint) if self.checkpoint_path else {}
-        other = str(record.get("recipe_name") or self.recipe["model"]["class_path"].rpartition(".")[2])
+        other = record.get("recipe_name") or safe_name(self.recipe["model"]["class_path"].rpartition(".")[2])
         return label_of(self.recipe_names) or other
 
     def _resume_after_restart(self, config: Namespace) -> None:
@@ -174,18 +183,14 @@ class ZooCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the checkpoints, pictures, progress and atomic files of every run, where the recipe has not its own."""
         config = self.config_init[self.subcommand]["trainer"]
-        plugins = config.get("plugins") or []
-        plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
-        for plugin in plugins:
-            if getattr(plugin, "checkpoint_io", plugin) is None:  # one that wraps another, as AsyncCheckpointIO does
-                plugin.checkpoint_io = checkpoints.AtomicCheckpointIO()
-        if not any(isinstance(p, CheckpointIO) for p in plugins):
-            plugins.append(checkpoints.AtomicCheckpointIO())
+        plugins = with_own_checkpoint_io(config.get("plugins"), config.get("strategy"), self.folder)
         own = config.get("callbacks") or []
         own = list(own) if isinstance(own, list | tuple) else [own]
         callbacks = [*own, *self._callbacks(config, own)]
         bar = any(isinstance(c, ProgressBar) for c in callbacks)
-        return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, enable_progress_bar=bar, **kwargs)
+        trainer = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, enable_progress_bar=bar, **kwargs)
+        check_built(trainer, self.folder)
+        return trainer
 
     def _callbacks(self, config: Any, own: Sequence[Any]) -> list[Any]:
         self.drawer = PictureWriter(self.folder / "pictures")
@@ -252,12 +257,16 @@ class ZooCLI(LightningCLI):
         self._report(results)
 
     def _test(self, task: Task, ckpt_path: str | None) -> dict[str, float]:
-        found = self.trainer.test(task, datamodule=self.datamodule, ckpt_path=ckpt_path, verbose=False)
+        found = self.trainer.test(
+            task, datamodule=self.datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True
+        )
         return dict(found[0]) if found else {}
 
     def validate(self, model: Task, datamodule: Data, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Validate a checkpoint, and write its figures."""
-        found = self.trainer.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+        found = self.trainer.validate(
+            model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True
+        )
         if datamodule.samples("val") is None:
             raise UserError(f"{type(datamodule).__name__} has no validation part")
         self._say_untrained(model)
@@ -269,7 +278,9 @@ class ZooCLI(LightningCLI):
 
         files = PredictionFiles(self.folder)
         self.trainer.callbacks.append(files)  # type: ignore[attr-defined]
-        self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
+        self.trainer.predict(
+            model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False, weights_only=True
+        )
         self._say_untrained(model)
         if self.trainer.is_global_zero:
             files.report()

@@ -7,6 +7,8 @@ A file holds the task's hyper-parameters and what is needed to go on with the ru
 from __future__ import annotations
 
 import os
+import pickletools
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from zoo import registry
 from zoo.architectures.base import Architecture
 from zoo.architectures.weights import Report, load_tensors
 from zoo.errors import UserError
+from zoo.training.run_folder import inside, refuse_remote, safe_name
 
 RUN_KEY = "zoo"  # what the file says of its run, beside Lightning's own keys
 
@@ -53,15 +57,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, written atomically and read as data.
 
     Lightning's own goes through another disk's temporary folder and does not sync.
+
+    Args:
+        folder: the run's, outside of which nothing is written or removed; None for a writer that is no run.
     """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        super().__init__()
+        self.folder = folder
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside the target, sync, rename.
 
         Raises:
-            UserError: the disk is full or the folder can't be written; what was there before is untouched.
+            UserError: the path lies outside the run's folder, the disk is full or the folder can't be written; what was
+                there before is untouched.
         """
-        target = Path(path)
+        target = self._place(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(target) as temporary:
@@ -70,8 +82,73 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise UserError(f"the checkpoint {target} could not be written: {_reason(error)}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """Read as data, whatever ``weights_only`` says."""
-        return read(path, map_location or "cpu")
+        """Read as data, whatever ``weights_only`` says; paths that callbacks noted are not believed."""
+        found = read(path, map_location or "cpu")
+        if isinstance(found.get("callbacks"), dict):
+            found["callbacks"] = {k: without_foreign_paths(v, self.folder) for k, v in found["callbacks"].items()}
+        return found
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove one file of the run; never a folder, as Lightning's would.
+
+        Raises:
+            UserError: it lies outside the run's folder.
+        """
+        target = self._place(path)
+        if target.is_file() or target.is_symlink():
+            target.unlink()
+
+    def _place(self, path: Any) -> Path:
+        refuse_remote(path)
+        return Path(path) if self.folder is None else inside(path, self.folder)
+
+
+_PLACES = ("path", "dir", "file", "best_k_models")  # in the names of a callback's state that holds files
+
+
+def without_foreign_paths(state: Any, folder: Path | None) -> Any:
+    """A callback's state from a checkpoint, without its files where one of them does not lie in the run's folder.
+
+    Lightning's ``ModelCheckpoint`` removes the files that its state names. All are left out together, since its
+    entries belong together.
+    """
+    if not isinstance(state, dict) or all(_believed(k, v, folder) for k, v in state.items()):
+        return state
+    places = {k: v for k, v in state.items() if any(word in str(k) for word in _PLACES)}
+    emptied = {k: {} if isinstance(v, dict) else "" for k, v in places.items() if k != "dirpath"}
+    others = {k: v for k, v in state.items() if k not in places and _believed(k, v, folder)}
+    return {**others, **emptied}
+
+
+def _believed(key: Any, value: Any, folder: Path | None) -> bool:
+    is_place = any(word in str(key) for word in _PLACES)
+    return all(_harmless(text, is_place, folder) for text in _texts(value))
+
+
+def _harmless(text: str, is_place: bool, folder: Path | None) -> bool:
+    """Whether a text is no path, or that of a file of this run."""
+    if not text or not (is_place or _looks_like_a_path(text)):
+        return True
+    try:
+        return folder is not None and bool(inside(text, folder))
+    except UserError:
+        return False
+
+
+def _looks_like_a_path(text: str) -> bool:
+    return text.startswith(("/", "~", "\\")) or ".." in text or ":" in text or "\0" in text
+
+
+def _texts(value: Any, depth: int = 0) -> Iterator[str]:
+    if isinstance(value, str | bytes | os.PathLike) or depth > 20:
+        yield os.fsdecode(value) if depth <= 20 else "/"  # deeper than any callback's: not believed
+    elif isinstance(value, dict):
+        for k, v in value.items():
+            yield from _texts(k, depth + 1)
+            yield from _texts(v, depth + 1)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for v in value:
+            yield from _texts(v, depth + 1)
 
 
 def _reason(error: BaseException) -> str:
@@ -89,12 +166,12 @@ def read(path: str | Path, map_location: Any = "cpu", verify: bool = True) -> di
     Raises:
         UserError: there is no such file, it is damaged, holds more than data, or is no checkpoint.
     """
+    refuse_remote(path)
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}")
     try:
-        if verify:
-            _verify(path)
+        _verify(path, checksums=verify)
         found = torch.load(path, map_location=map_location, weights_only=True, mmap=not verify)
     except UserError:
         raise
@@ -105,12 +182,32 @@ def read(path: str | Path, map_location: Any = "cpu", verify: bool = True) -> di
     return found
 
 
-def _verify(path: Path) -> None:
+def _verify(path: Path, checksums: bool = True) -> None:
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is damaged or no checkpoint: it is not a complete archive")
     with zipfile.ZipFile(path) as archive:
-        if (bad := archive.testzip()) is not None:
+        _refuse_larger_inside(path, archive.infolist())
+        if checksums and (bad := archive.testzip()) is not None:
             raise UserError(f"{path} is damaged: {bad} in it does not match its checksum")
+        for entry in archive.infolist():
+            if entry.filename.endswith(".pkl"):
+                _refuse_reservations(path, archive.read(entry))
+
+
+def _refuse_larger_inside(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Torch stores entries as they are, one behind the other; a compressed or shared one may unpack to any size."""
+    compressed = any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries)
+    if compressed or sum(e.file_size for e in entries) > path.stat().st_size:
+        raise UserError(f"{path} is refused: it would unpack to more than its own size, which no checkpoint does")
+
+
+def _refuse_reservations(path: Path, pickled: bytes) -> None:
+    """``weights_only`` lets a few bytes ask for an array of any size; plain data hold no ``bytearray``."""
+    if b"bytearray" not in pickled:
+        return
+    named = (arg for op, arg, _ in pickletools.genops(pickled) if op.name in ("GLOBAL", "STACK_GLOBAL"))
+    if any("bytearray" in str(arg) for arg in named):
+        raise UserError(f"{path} is refused: it holds a bytearray, which no checkpoint does")
 
 
 def _explain(error: BaseException) -> str:
@@ -142,13 +239,32 @@ def facts_in(checkpoint: dict[str, Any]) -> Any:
 
 
 def run_record(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What the file says of its run: ``data``, ``trainer``, ``seed_everything``, ``wandb_id``; empty where nothing."""
+    """What the file says of its run: ``data``, ``trainer``, ``seed_everything``; empty where nothing.
+
+    Names become safe ones, since folders are called by them: ``recipe_name`` that of an installed recipe or one
+    component of a path, ``wandb_id`` what W&B takes as one, else None.
+    """
     found = checkpoint.get(RUN_KEY)
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    names = {"recipe_name": _recipe_name(found.get("recipe_name")), "wandb_id": _wandb_id(found.get("wandb_id"))}
+    return {**found, **names}
+
+
+def _recipe_name(found: Any) -> str | None:
+    if not found:
+        return None
+    installed = {recipe.name for recipe in registry.recipes()}
+    return found if isinstance(found, str) and found in installed else safe_name(found)
+
+
+def _wandb_id(found: Any) -> str | None:
+    return found if isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found) else None
 
 
 def resolve(path: str | Path) -> Path:
     """The checkpoint file: the path itself, or the best (else last) of a run folder."""
+    refuse_remote(path)
     path = Path(path)
     for name in ("best.ckpt", "last.ckpt"):
         for folder in (path, path / "checkpoints"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +13,40 @@ from zoo.errors import UserError
 
 VARIABLE = "ZOO_RUN_DIR"  # tells the processes that Lightning starts
 RECIPE = "recipe.yaml"
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # http:, s3:, memory:, file:; one letter is a drive of Windows
+
+
+def refuse_remote(path: str | Path) -> None:
+    """Files are those of this machine, whatever Lightning's file systems could reach.
+
+    Raises:
+        UserError: the path names another file system (``http:``, ``s3:``, ``memory:``), or holds a NUL.
+    """
+    text = os.fspath(path)
+    if "\0" in text or "::" in text or _REMOTE.match(text):
+        raise UserError(f"{text!r} is not a path on this machine; copy the file here, and give its path")
+
+
+def inside(path: str | Path, folder: Path) -> Path:
+    """The path, if what is written there lies below the folder; links are followed. Every writer of a run asks here.
+
+    Raises:
+        UserError: it lies elsewhere.
+    """
+    refuse_remote(path)
+    try:
+        within = Path(path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        within = False
+    if not within:
+        raise UserError(f"{path} lies outside the run's folder {folder}: nothing is written or removed there")
+    return Path(path)
+
+
+def safe_name(text: object, default: str = "run") -> str:
+    """A name from a file as one component of a path: letters, digits and ``.+-_``, not hidden, at most 100 long."""
+    name = re.sub(r"[^\w.+-]+", "-", str(text), flags=re.ASCII).strip(".-")[:100]
+    return name or default
 
 
 def new_folder(parent: Path, name: str | None = None) -> Path:
@@ -45,16 +81,37 @@ def folder_for(label: str, checkpoint: Path | None = None, out: str | None = Non
 
 
 def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path) -> Path:
+    owner = owner_of(checkpoint) if checkpoint is not None else None
     if out:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        return Path(out)
-    if checkpoint is not None and (owner := owner_of(checkpoint)) is not None:
+        return _made(Path(out), resumed=owner is not None and owner.resolve() == Path(out).resolve())
+    if owner is not None:
         return owner
     if shared := _shared_name():
         folder = root / label / shared
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     return new_folder(root / label)
+
+
+def _made(out: Path, resumed: bool) -> Path:
+    """The folder that the user names; another run's is refused, except to the jobs that go on with it."""
+    refuse_remote(out)
+    if not resumed and _shared_name() is None and (there := _of_a_run(out)) is not None:
+        raise UserError(
+            f"--out {out} holds a run already ({there.name}), and nothing is overwritten: give another folder, or "
+            f"go on with that run (zoo fit --ckpt_path {shlex.quote(str(out))})"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the run folder {out} can't be made: {error.strerror}") from error
+    return out
+
+
+def _of_a_run(folder: Path) -> Path | None:
+    """Something that only a fit writes, if the folder holds it."""
+    written = (folder / RECIPE, folder / "model.txt", *folder.glob("checkpoints/*.ckpt"))
+    return next((path for path in written if path.exists()), None)
 
 
 def unused_path(path: Path) -> Path:
