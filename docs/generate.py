@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo import registry, results, source
+from zoo import contracts, registry, results, source
 from zoo.cli import listing, showing, verbs
+from zoo.contracts.forms import FORMS
+from zoo.contracts.roles import ROLES
 from zoo.registry import Entry, Recipe
 
 # The plugin whose rows the pages on depth and ingredients show; it need not be installed for the site to be built.
@@ -46,7 +48,7 @@ def write_all(target: Path, folder: Path) -> None:
     made |= {f"_measured_{name}.md": comparison(rows, name) for name in ("fast_style", "adain")}
     made["_commands.md"] = command_table()
     made["_memory_saved.md"] = benchmark_rows(folder / "benchmarks" / "families.json", "memory saved")
-    _write(target, all_pages(rows) | made | study_tables(folder / "studies"))
+    _write(target, all_pages(rows) | made | study_tables(folder / "studies") | contract_tables())
 
 
 def all_pages(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -258,6 +260,23 @@ def command_table() -> str:
     anchors = {name: lightning if f"zoo-{name}" in lightning else f"zoo-{name}" for name in verbs.OWN}
     rows = [(f"[`zoo {v.name}`](#{anchors[v.name]})", v.summary, code(v.example)) for v in verbs.OWN.values()]
     return "\n".join(table(("command", "what it does", "for example"), rows)) + "\n"
+
+
+def contract_tables() -> dict[str, str]:
+    """Name and text of the tables of forms of batch, of roles and of facts."""
+    forms = [(code(f.name), escaped(f.about), _codes(f.facts), _codes([f.role]), _codes(f.accepts)) for f in FORMS]
+    roles = [(code(r.name), escaped(r.about), _codes(r.needs), _codes(r.outputs)) for r in ROLES]
+    facts = [(code(name), escaped(fact.wanted)) for name, fact in contracts.facts().items()]
+    tables = {
+        "forms": table(("form", "a batch", "required facts", "role of the network", "also accepts"), forms),
+        "roles": table(("role", "call", "required arguments", "outputs when exported"), roles),
+        "facts": table(("fact", "a valid value"), facts),
+    }
+    return {f"_contracts_{name}.md": "\n".join(lines) + "\n" for name, lines in tables.items()}
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(code(name) for name in names if name)
 
 
 def _number(value: Any) -> str:
