@@ -1,4 +1,4 @@
-"""Every registered part (transform, scheduler, callback, loss, …), imported when it is asked for."""
+"""Every registered part (transform, scheduler, callback, loss, …), imported on first use."""
 
 from zoo.registry import attribute_access
 

@@ -1,4 +1,4 @@
-"""What is checked at a task's door: facts that agree, networks of the right role, and their first output."""
+"""Checks of a task's inputs: the facts of the data, the roles of networks, and their first output."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def merged_facts(task: Task) -> dict[str, Any]:
     """The task's facts, completed by those of the trainer's data.
 
     Raises:
-        UserError: the data have another form of batch, or say another thing of a fact that the task needs.
+        UserError: the data has another form of batch, or another value of a fact that the task needs.
     """
     trainer = task._trainer
     data = trainer.datamodule if trainer is not None else None  # type: ignore[attr-defined]
     said, known = dict(getattr(data, "facts", None) or {}), dict(task.facts)
     contracts.check_facts(said, f"{type(data).__name__}.facts")
     if trainer is not None and trainer.predicting:
-        return known or said  # a person's own pictures: where the task knows its facts, the data's have no say
+        return known or said  # predicted files: facts that the task knows take precedence over the data's
     _check_form(task, data)
     for name in task.needs:
         if name in said and name in known and said[name] != known[name]:
@@ -38,7 +38,7 @@ def merged_facts(task: Task) -> dict[str, Any]:
 
 
 def _check_form(task: Task, data: Any) -> None:
-    found = getattr(data, "batch", task.batch)  # a data module of another library says none
+    found = getattr(data, "batch", task.batch)  # a data module of another library declares none
     if found != task.batch and found not in contracts.form(task.batch).accepts:
         raise UserError(f"{type(task).__name__} wants data for {task.batch}, {type(data).__name__} is for {found}")
 
@@ -49,7 +49,7 @@ def _short(value: Any) -> str:
 
 
 def check_role(task: Task, name: str) -> None:
-    """Refuse a network of another role than the one that the task has for it.
+    """Check that a network has the role that the task needs.
 
     Args:
         task: has the factory.
@@ -74,12 +74,12 @@ def check_role(task: Task, name: str) -> None:
 
 
 def check_first_output(task: Task, name: str, sizes: dict[str, Any]) -> None:
-    """Have a network's first output checked by its role when it comes, so that a wrong shape ends in one line.
+    """Check a network's first output by its role, so that a wrong shape ends in a one-line error.
 
     Args:
-        task: has the network under the name of its factory.
+        task: its attribute named like the factory is the network.
         name: the argument that the factory was given as.
-        sizes: the facts that it was built with.
+        sizes: the facts that the network was built with.
     """
     network, wanted = getattr(task, name, None), task.role_of(name)
     if not wanted or not isinstance(network, nn.Module):

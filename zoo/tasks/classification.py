@@ -1,9 +1,9 @@
-"""Classification with one label an image, hard or soft.
+"""Classification with one hard or soft label per image.
 
-Cross-entropy with label smoothing (Szegedy et al. 2016, section 7). Averaged crops at test as in Krizhevsky et al.
-2012, section 4.1: the softmax of four corners, the centre, and their reflections; shifts by a pixel as in Jordan 2024
-("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", section 3.5). Reflections are left out where the data says that they
-change the label: on digits, mirrored crops cost 4 to 6 points.
+Cross-entropy with label smoothing (Szegedy et al. 2016, section 7). Test-time crops are averaged as in Krizhevsky et
+al. 2012, section 4.1: the softmax of four corners, the centre, and their horizontal flips; shifts by one pixel as in
+Jordan 2024 ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", section 3.5). Flips are left out if the data declares
+that they change the label: on digits, flipped crops cost 4 to 6 points.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from zoo.tasks.base import Task
 from zoo.tasks.normalize import Normalize
 from zoo.training.parameter_groups import ParameterGroup
 
-SHOWN = 16  # pictures kept from a validation or a test
-LISTED = 100  # classes up to which each one's accuracy is a metric of its own
+SHOWN = 16  # number of pictures kept from a validation or a test
+LISTED = 100  # up to so many classes, each class's accuracy is a separate metric
 
 
 @dataclass
 class ClassScore:
-    """A class and the share of the softmax that it has."""
+    """A class and its softmax probability."""
 
     label: str
     confidence: float
@@ -51,13 +51,13 @@ class ClassScore:
 
 @dataclass
 class Prediction:
-    """What a classifier says of an image.
+    """A classifier's prediction for an image.
 
     Args:
         name: the image's file, or its number.
         label: name of the most probable class.
         index: its number.
-        confidence: its share of the softmax.
+        confidence: its softmax probability.
         top: the most probable classes, at most five, best first.
     """
 
@@ -69,21 +69,21 @@ class Prediction:
 
 
 class Classification(Task):
-    """Trains a network to tell classes apart.
+    """Trains a network to classify images.
 
     Args:
         architecture: the network, from images to logits.
-        optimizer: any of torch's or of a plugin.
-        scheduler: of the learning rate; one that takes ``total_steps`` is stepped after every optimiser step.
+        optimizer: any optimiser of torch or of a plugin.
+        scheduler: learning-rate scheduler; one that takes ``total_steps`` is stepped after every optimiser step.
         label_smoothing: part of the target that is spread over all classes.
         class_weights: factor on each class's loss; ``balanced`` gives every class the same total weight.
-        views: what is averaged at test and in prediction: the centre; four corners and the centre; these and their
-            reflections, unless the data says that a reflection changes the label; or, for images that are no larger
-            than the network wants them, the centre and its reflection and, with half their weight, both shifted by a
-            pixel. A test also tells ``test/top1_center``, without views.
-        parameter_groups: parameters of the architecture that are treated apart.
+        views: test-time crops that are averaged at test and prediction: the centre; four corners and the centre; these
+            and their horizontal flips, unless the data declares that a flip changes the label; or, for images that are
+            not larger than the network's input, the centre and its flip and, with half their weight, both shifted by
+            one pixel. A test also logs ``test/top1_center``, the accuracy of the centre crop alone.
+        parameter_groups: groups of the architecture's parameters with settings of their own.
         weights: a checkpoint whose tensors are loaded where name and shape agree.
-        facts: what is known of the data; the data module adds what is missing.
+        facts: known properties of the data; the data module adds the missing ones.
 
     Shape:
         images (B, C, H, W) in [0, 1] -> logits (B, num_classes). Training images are exactly ``image_size``; those for
@@ -93,7 +93,7 @@ class Classification(Task):
     needs = ("num_classes", "in_channels", "image_size")
     monitor = "val/top1"
     monitor_mode = "max"
-    may_change = ("views",)  # of test and prediction alone
+    may_change = ("views",)  # used at test and prediction only
     example: ClassVar[dict[str, Any]] = {"label_smoothing": 0.1}
     class_weight: Tensor | None
 
@@ -121,7 +121,7 @@ class Classification(Task):
     # Network
 
     def build(self) -> None:
-        """The network, its normalisation, the class weights and the metrics."""
+        """Build the network, its normalisation, the class weights and the metrics."""
         if self.facts["num_classes"] < 2:
             raise UserError(f"Classification needs at least two classes, the data has {self.facts['num_classes']}")
         self.architecture: Architecture = self.make("architecture", needs=("num_classes",))
@@ -143,7 +143,7 @@ class Classification(Task):
 
     @property
     def class_names(self) -> list[str]:
-        """Those of the facts, else their numbers."""
+        """Class names from the facts, else the classes' numbers."""
         return class_names(self.facts)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -151,11 +151,13 @@ class Classification(Task):
         return self.architecture(self.normalize(images))
 
     def scores(self, images: Tensor, views: Views = "center") -> Tensor:
-        """Log-probabilities (B, num_classes), the softmax averaged over the views of images as large or larger."""
+        """Log-probabilities (B, num_classes): the softmax averaged over the test-time crops of images of at least
+        ``image_size``.
+        """
         return self._views_and_scores(images, views)[1]
 
     def _views_and_scores(self, images: Tensor, views: Views) -> tuple[list[Tensor], Tensor]:
-        """The logits of each view, the centre's first, and the log-probabilities of their mean."""
+        """The logits of each test-time crop, the centre's first, and the log-probabilities of their mean softmax."""
         seen = seen_views(images, self.facts["image_size"], views, self.facts.get("mirror", True))
         logits = [self(view) for view, _ in seen]
         return logits, mean_softmax(logits, [weight for _, weight in seen])
@@ -163,14 +165,14 @@ class Classification(Task):
     # Losses
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of logits or log-probabilities; in float32 where they are halves."""
+        """Cross-entropy of logits or log-probabilities; computed in float32 for half precision."""
         scores = at_least_float32(scores)
         weight = None if self.class_weight is None else self.class_weight.to(scores.dtype)
         labels = labels.to(scores.dtype) if labels.is_floating_point() else labels
         return F.cross_entropy(scores, labels, weight, label_smoothing=self.label_smoothing)
 
     def loss_weight(self, labels: Tensor) -> Tensor:
-        """What ``loss`` has divided by, so that batches can be averaged."""
+        """The divisor that ``loss`` used, for averaging over batches."""
         if self.class_weight is None or labels.is_floating_point():
             return torch.tensor(float(len(labels)), device=labels.device)
         return self.class_weight[labels].sum()
@@ -213,7 +215,7 @@ class Classification(Task):
     # Steps
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss; figures are computed only at the steps that are logged."""
+        """The loss; metrics are computed only at logged steps."""
         images, labels = batch
         logits = self(images)
         loss = self.loss(logits, labels)
@@ -222,22 +224,22 @@ class Classification(Task):
         return loss
 
     def on_validation_start(self) -> None:
-        """Forget the pictures of the last validation."""
+        """Clear the pictures of the last validation."""
         self._forget()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Figures of the centre view."""
+        """Metrics of the centre crop."""
         images, labels = batch
         scores = self.scores(images)
         self._evaluate("val", scores, labels)
         self._show(batch_idx, self.trainer.num_val_batches, images, scores, labels)
 
     def on_test_start(self) -> None:
-        """Forget the pictures of the last evaluation."""
+        """Clear the pictures of the last evaluation."""
         self._forget()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Figures of the averaged views, and the accuracy of the centre alone."""
+        """Metrics of the averaged test-time crops, and the accuracy of the centre crop alone."""
         images, labels = batch
         logits, scores = self._views_and_scores(images, self.views)
         self._evaluate("test", scores, labels)
@@ -259,7 +261,7 @@ class Classification(Task):
                 self.log(f"test/top1/{name}", right / row, sync_dist=True, reduce_fx="max")
 
     def predict_step(self, batch: tuple[Tensor, Sequence[str]], batch_idx: int) -> list[Prediction]:
-        """The most probable classes of each image, by the averaged views."""
+        """The most probable classes of each image, from the averaged test-time crops."""
         images, names = batch
         return self.results(self.scores(images, self.views), names)
 
@@ -280,7 +282,7 @@ class Classification(Task):
         return made
 
     def as_json(self, results: list[Prediction]) -> list[dict[str, Any]]:
-        """One dictionary an image: ``name``, ``class``, ``confidence`` and the ``top`` five."""
+        """One dictionary per image: ``name``, ``class``, ``confidence`` and the ``top`` five."""
         return [
             {
                 "name": r.name,
@@ -294,7 +296,7 @@ class Classification(Task):
     def draw(
         self, images: Tensor | Sequence[Tensor], results: list[Prediction], truth: Tensor | None = None
     ) -> list[Image.Image]:
-        """Each image with its class and confidence; with the truth, too, and green or red, where that is known.
+        """Each image with its predicted class and confidence, and with the true class in green or red if it is known.
 
         Args:
             images: in [0, 1], each (C, H, W).
@@ -311,7 +313,8 @@ class Classification(Task):
         return drawing.captioned(drawing.to_picture(image), lines, color)
 
     def pictures(self) -> dict[str, list[Image.Image]]:
-        """Of the last evaluation: some of its images; after a test also the confusion matrix and the worst mistakes.
+        """Pictures of the last evaluation: some of its images; after a test also the confusion matrix and the worst
+        mistakes.
 
         With several processes, images are those of the first one.
         """
@@ -349,7 +352,7 @@ class Classification(Task):
 
 
 def _collection(stage: str, kinds: dict[str, Metric]) -> MetricCollection:
-    # Each with a state of its own: the trainer computes and resets them one by one.
+    # Each has its own state: the trainer computes and resets them one by one.
     return MetricCollection(dict(kinds), prefix=f"{stage}/", compute_groups=False).clone()
 
 
@@ -367,7 +370,9 @@ def _seen(images: Tensor, scores: Tensor, labels: Tensor) -> list[_Seen]:
 
 
 def shown_rows(batch_idx: int, batches: float, size: int) -> list[int]:
-    """Rows of this batch that are shown, of ``SHOWN`` that lie evenly in all batches; in the first of endless ones."""
+    """Indices of this batch's images that are shown: ``SHOWN`` evenly spaced over all batches; of endless data, in the
+    first batch.
+    """
     every = batches / SHOWN if math.isfinite(batches) else 1 / SHOWN
     places = [(k + 0.5) * every for k in range(SHOWN)]
     return sorted({int((place - batch_idx) * size) for place in places if int(place) == batch_idx})

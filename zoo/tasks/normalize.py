@@ -1,4 +1,4 @@
-"""Images in [0, 1] as a network wants them."""
+"""Normalisation of images in [0, 1] for a network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from zoo.facts import Facts
 
 
 class Normalize(nn.Module):
-    """Images in [0, 1] as the network wants them: repeated channels where its number is fixed, mean 0 and std 1.
+    """Normalises images in [0, 1] for a network: mean 0 and std 1, with repeated channels if its number is fixed.
 
     Args:
-        network: gives its own mean and std where it has them, and its number of channels where that is fixed.
-        facts: give what the network does not.
+        network: provides its own mean and std if it has them, and its number of channels if that is fixed.
+        facts: provide what the network does not.
 
     Shape:
         images (B, C, H, W) in [0, 1] -> (B, C', H, W); or a list of images of any sizes, each (C, H, W) -> (C', H, W)
@@ -45,7 +45,7 @@ class Normalize(nn.Module):
     @overload
     def forward(self, images: Sequence[Tensor]) -> list[Tensor]: ...
     def forward(self, images: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
-        """Normalised images; of a list each by itself, as a batch of one."""
+        """Normalised images; each image of a list as a batch of one."""
         if not isinstance(images, Tensor):
             return [self.forward(image[None])[0] for image in images]
         if self.repeat > 1:

@@ -1,4 +1,4 @@
-"""The images that a task shows of an evaluation where it has no choice of its own."""
+"""The default selection of images that a task shows after an evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNT = 16  # images
 
 
 class Shown(NamedTuple):
-    """Some images of a batch with what the task says of them, on the CPU."""
+    """Some images of a batch with their predictions, on the CPU."""
 
     images: Any
     results: Any
@@ -24,11 +24,11 @@ class Shown(NamedTuple):
 
 
 def keep_shown(task: Task, shown: list[Shown], batch: Any, batch_idx: int) -> None:
-    """Keep predictions of a batch's images, until there are ``COUNT``; begin anew with the first batch.
+    """Collect predictions of a batch's images, until there are ``COUNT``; start again with the first batch.
 
     Args:
         task: predicts them.
-        shown: what is kept so far, changed in place.
+        shown: what was collected so far, changed in place.
         batch: as the task evaluates it.
         batch_idx: its number in the evaluation.
     """

@@ -1,1 +1,1 @@
-"""Data for tasks whose product is a picture."""
+"""Data for tasks that produce pictures."""

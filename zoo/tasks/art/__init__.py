@@ -1,1 +1,1 @@
-"""Tasks whose product is a picture: texture synthesis, style transfer, dreams and patterns."""
+"""Tasks that produce pictures: texture synthesis, style transfer, dreams and patterns."""

@@ -1,12 +1,12 @@
 """Any style at once (Huang and Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization").
 
-A decoder learns to make pictures of maps that were given a style's statistics (section 6): what the encoder sees in
-the picture is to be near those maps in a deep layer, and have the style's mean and deviation in several (equations 11
-to 13).
+A decoder learns to turn feature maps that were given a style's statistics into pictures (section 6). The encoder's
+feature maps of the picture should be close to these feature maps in a deep layer, and should have the style's mean and
+standard deviation in several layers (equations 11 to 13).
 
-Deviations: both distances are shares of the target's own, so that weights mean the same for any encoder; a small part
-of the loss is the distance of neighbouring pixels' correlations, which keeps colours, at which an efficient network
-hardly looks, and weaves out; values outside [0, 1] cost.
+Deviations: both distances are relative to the target's own scale, so that weights mean the same for any encoder. A
+small part of the loss is the distance between the correlations of neighbouring pixels: it preserves colours, which an
+efficient network hardly responds to, and suppresses woven patterns. Values outside [0, 1] are penalised.
 """
 
 from __future__ import annotations
@@ -37,28 +37,29 @@ from zoo.functional.style import (
 from zoo.tasks.art.perceptual import layer_shares, say_if_random
 from zoo.tasks.art.stylization import Batch, Stylization
 
-RANGE = 30.0  # weight of the mean squared distance of pixels to [0, 1]
-SHOWN = 3  # contents, and styles, of the picture of an evaluation
+RANGE = 30.0  # weight of the mean squared distance from pixels to [0, 1]
+SHOWN = 3  # contents, and styles, in the picture of an evaluation
 PARTS = ("style", "content", "patches", "range")
 Maps = dict[str, Tensor]
 
 
 class AdaptiveStyleTransfer(Stylization):
-    """Trains a network that gives pictures any style, and applies it.
+    """Trains a network that applies any style to pictures.
 
     Args:
-        architecture: of the role ``stylizer``: a fixed encoder and a decoder, the only part that learns.
-        style_layers: weights of the encoder's layers whose means and deviations are to be the style's; left out, those
-            that the network renormalises.
-        content_layers: weights of the layers whose maps are to be the renormalised content's; left out, the coarsest of
-            those that the network renormalises.
-        style_weight: of the distance of means and deviations; the content's weight is 1.
-        patch_weight: of the correlations of neighbouring pixels, and so of colours, in 3x3 patches.
-        strength: of the style, in test and prediction: 0 for the content as the decoder gives it, 1 for all of it.
-        optimizer: of the decoder's parameters.
-        scheduler: of its learning rate.
-        encoder_weights: checkpoint of any task that trained a network like the encoder, whose weights it takes.
-        facts: what is known of the data; the data module adds what is missing.
+        architecture: of the role ``stylizer``: a fixed encoder and a decoder; only the decoder is trained.
+        style_layers: weights of the encoder's layers whose means and standard deviations should match the style's;
+            default: those that the network renormalises.
+        content_layers: weights of the layers whose feature maps should match the renormalised content's; default: the
+            coarsest of those that the network renormalises.
+        style_weight: weight of the distance of means and standard deviations; the content's weight is 1.
+        patch_weight: weight of the correlations of neighbouring pixels, and so of colours, in 3x3 patches.
+        strength: strength of the style at test and prediction: 0 for the content as the decoder reconstructs it, 1 for
+            the full style.
+        optimizer: optimiser of the decoder's parameters.
+        scheduler: learning-rate scheduler.
+        encoder_weights: checkpoint of any task that trained a network like the encoder; its weights are loaded.
+        facts: known properties of the data; the data module adds the missing ones.
 
     Shape:
         batch: contents in [0, 1], (B, 3, H, W), and styles, likewise -> images (B, 3, H, W)
@@ -97,7 +98,7 @@ class AdaptiveStyleTransfer(Stylization):
             factory := getattr(self.factories["architecture"], "keywords", {}).get("encoder")
         ):
             say_if_random(network.encoder, factory, "architecture.encoder", "encoder_weights")
-        self.hparams["encoder_weights"] = None  # they are in the task's own checkpoints
+        self.hparams["encoder_weights"] = None  # the task's own checkpoints contain them
         mixed = [level.layer for level in network.levels]
         self.style_shares = layer_shares(network.encoder, self.style_layers, lambda: mixed)
         self.content_shares = layer_shares(network.encoder, self.content_layers, lambda: mixed[:1])
@@ -106,15 +107,15 @@ class AdaptiveStyleTransfer(Stylization):
     # Distances
 
     def look(self, images: Tensor) -> Maps:
-        """Maps of every layer that is wanted, in one pass."""
+        """Feature maps of every layer that is used, in one pass."""
         return self.architecture.encode(images, [*self.style_shares, *self.content_shares])
 
     def style(self, maps: Maps, styles: Maps) -> Tensor:
-        """Distance of means and deviations as a share of the style's own, mean of the layers, (B,)."""
+        """Distance of means and standard deviations relative to the style's own, averaged over the layers, (B,)."""
         return mean_of_layers(statistics_distance, self.style_shares, maps, styles)
 
     def content(self, maps: Maps, target: Maps) -> Tensor:
-        """Squared distance of the maps as a share of the target's variation, mean of the layers, (B,)."""
+        """Squared distance of the feature maps relative to the target's variation, averaged over the layers, (B,)."""
         return mean_of_layers(content_distance, self.content_shares, maps, target)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -133,7 +134,7 @@ class AdaptiveStyleTransfer(Stylization):
             }
 
     def _look_at_both(self, contents: Tensor, styles: Tensor) -> tuple[Maps, Maps]:
-        """Maps of contents and styles, which have one size in training, in one pass."""
+        """Feature maps of contents and styles, which have the same size in training, in one pass."""
         maps, count = self.look(torch.cat([contents, styles])), len(contents)
         return {k: m[:count] for k, m in maps.items()}, {k: m[count:] for k, m in maps.items()}
 
@@ -156,12 +157,12 @@ class AdaptiveStyleTransfer(Stylization):
         return self.stylize(contents, [styles], [1.0])
 
     def stylize(self, contents: Tensor, styles: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        """Contents in the styles, whose renormalised maps are mixed, at the task's strength."""
+        """Contents in the styles, whose renormalised feature maps are mixed, at the task's strength."""
         return self.architecture(contents, styles, self.strength, weights).clamp(0, 1)
 
     @torch.no_grad()
     def pictures(self) -> dict[str, list[Image.Image]]:
-        """Of the last evaluation: a few contents, a row each, in a few styles, which stand in the first row."""
+        """From the last evaluation: a few contents, one per row, in a few styles, which are shown in the first row."""
         if self._shown is None:
             return {}
         contents, styles = self._shown[0][:SHOWN], self._shown[1][:SHOWN].unique(dim=0)

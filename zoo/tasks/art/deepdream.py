@@ -1,16 +1,16 @@
 """DeepDream (Mordvintsev, Olah and Tyka, "Inceptionism: Going Deeper into Neural Networks", 2015).
 
-A network looks at a picture, and whatever it faintly sees is made stronger: the picture climbs the gradient of the mean
-square of chosen layers' activations, or of chosen classes' outputs, in steps of one length, from octave to octave.
-Before each step the picture is rolled by a random number of pixels (jitter), so that the grid of the network's strides
-falls on another place each time. An octave begins with the source at its size and what the last one added to it.
+Whatever a network faintly detects in a picture is amplified: gradient ascent on the pixels raises the mean square of
+chosen layers' activations, or chosen classes' outputs, in normalised steps, from octave to octave. Before each step the
+picture is rolled by a random number of pixels (jitter), so that the grid of the network's strides falls on a different
+place each time. An octave starts from the source at its size plus the detail that the previous octave added.
 
 The code of the paper is in its authors' notebook (google/deepdream, ``dream.ipynb``).
 
-Deviations: any network, without a blur in front of its strides, through which it would see things less clearly; the
-network sees a mirrored margin beside the picture; and the gradient is shaped as in Olah, Mordvintsev and Schubert,
-"Feature Visualization", 2017 ("Preconditioning and Parameterization"): its fine frequencies and its colours count as
-much as they do in photographs. Without this, a dream is full of a fine speckle of all colours.
+Deviations: any network, without a blur in front of its strides, which would make it see less clearly; the network sees
+the picture with a mirrored margin; and the gradient is shaped as in Olah, Mordvintsev and Schubert, "Feature
+Visualization", 2017 ("Preconditioning and Parameterization"): its fine frequencies and its colours count as much as
+they do in photographs. Without this, a dream is full of fine coloured speckle.
 """
 
 from __future__ import annotations
@@ -37,28 +37,30 @@ Batch = tuple[Tensor, list[str]]
 
 OCTAVES = (0.364, 0.51, 0.714, 1.0)  # a factor of 1.4, four of them: the notebook's
 STEP = 0.012  # mean change of a pixel; the notebook's is half of that, in its ten steps an octave
-# Covariance of red, green and blue in 1,000 photographs of ImageNet, as a share of their mean variance.
+# Covariance of red, green and blue in 1,000 photographs of ImageNet, relative to their mean variance.
 COLORS = ((1.00, 0.86, 0.78), (0.86, 0.95, 0.90), (0.78, 0.90, 1.05))
 
 
 class DeepDream(PixelTask):
-    """Makes a picture more like what a network sees in it.
+    """Amplifies in a picture what a network detects in it.
 
     Args:
-        perceptual: the network that looks.
-        layers: weights of the layers whose activations are to rise, by name as in ``named_modules``; left out, the last
-            but one of the resolutions.
-        classes: names or numbers of classes whose outputs are to rise, instead of layers.
-        noise: deviation of noise with the spectrum and colours of photographs, which is added to the picture first.
+        perceptual: the network whose activations are raised.
+        layers: weights of the layers whose activations are raised, by name as in ``named_modules``; default: the last
+            layer of the second-coarsest resolution.
+        classes: names or numbers of classes whose outputs are raised, instead of layers.
+        noise: standard deviation of noise with the spectrum and colours of photographs, which is added to the picture
+            first.
         jitter: pixels by which the picture is rolled at most before a step, down and to the right.
         smoothness: power of the frequency by which the gradient is divided; 0 for its own spectrum.
         greyness: power of the covariance of photographs' colours by which the gradient is multiplied; 0 for its own.
-        scales: octaves as shares of the size, growing to 1; an epoch each.
-        optimizer: of the pixels, whose gradient has a mean absolute value of 1; left out, SGD with a rate of 0.012.
+        scales: octaves as fractions of the size, growing to 1; one epoch each.
+        optimizer: optimiser of the pixels, whose gradient has a mean absolute value of 1; default: SGD with a learning
+            rate of 0.012.
         blur_strides: put a blur in front of the network's strided layers.
-        perceptual_weights: checkpoint of any task that trained such a network, whose weights it takes.
-        grey: the network was trained on grey pictures, so it sees these in grey.
-        facts: what is known of the data; the data module adds what is missing.
+        perceptual_weights: checkpoint of any task that trained such a network; its weights are loaded.
+        grey: whether the network was trained on grey pictures; it then sees the pictures in grey.
+        facts: known properties of the data; the data module adds the missing ones.
 
     Shape:
         batch: images in [0, 1], (B, 3, H, W), and their names -> images (B, 3, H, W)
@@ -113,14 +115,14 @@ class DeepDream(PixelTask):
 
     @property
     def num_outputs(self) -> int:
-        """The network's own classes, where one of them is dreamt of."""
+        """The network's pretrained classes, where ``classes`` asks for some of them."""
         return self.facts["num_classes"] if self.classes else 0
 
     def _classes_of_network(self) -> Facts:
-        """What is known of them, from the checkpoint that the weights come from, or from the network's own weights.
+        """Facts about these classes, from the checkpoint that the weights come from, or from the pretrained weights.
 
         Raises:
-            UserError: nothing is.
+            UserError: neither knows its classes.
         """
         said: Any = {
             "num_classes": len(self.pretrained_classes)
@@ -140,10 +142,10 @@ class DeepDream(PixelTask):
     # What is dreamt of
 
     def source(self, batch: Batch) -> Tensor:
-        """The pictures to begin with, with their noise, in [0, 1], (B, 3, H, W).
+        """The initial pictures, with their noise, in [0, 1], (B, 3, H, W).
 
         Raises:
-            UserError: there is nothing in them.
+            UserError: they are empty.
         """
         images = batch[0]
         if self.noise:
@@ -159,15 +161,15 @@ class DeepDream(PixelTask):
         return resized(self.source(batch), size).clamp(0, 1)
 
     def enlarged(self, scale: int, batch: Batch) -> Tensor:
-        """The source at the next octave's size, and what was added to it in the last one."""
+        """The source at the next octave's size, plus the detail that was added in the last one."""
         added = self.images[scale - 1] - self.start(batch, self.sizes[scale - 1])
         return self.start(batch, self.sizes[scale]) + resized(added, self.sizes[scale])
 
     def targets(self, batch: Batch, scale: float) -> None:
-        """There is none: a dream only climbs."""
+        """No target: the activations are only raised."""
 
     def height(self, images: Tensor) -> Tensor:
-        """What is to rise: the mean square of the layers' activations, or the mean of the classes' outputs, (B,)."""
+        """The objective: the mean square of the layers' activations, or the mean of the classes' outputs, (B,)."""
         if self.classes:
             return self._logits(images)[:, self.targeted].mean(1)
         maps, shares = self.maps(images, list(self.shares)), self.shares.items()
@@ -177,13 +179,13 @@ class DeepDream(PixelTask):
         return self.perceptual(self.prepared(images))
 
     def losses(self, images: Tensor, targets: None) -> dict[str, Tensor]:
-        """The height of the rolled picture, downwards."""
+        """The objective of the rolled picture, negated."""
         return {"dream": -self.height(torch.roll(images, self._shift, (2, 3)))}
 
     # Steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """One step from where this step's jitter puts the picture, which stays within [0, 1]."""
+        """One step on the picture rolled by this step's jitter; the result stays within [0, 1]."""
         generator = torch.Generator().manual_seed(derive_seed(run_seed(), 3, self.trainer.fit_loop.total_batch_idx))
         down, right = torch.randint(-self.jitter, self.jitter + 1, (2,), generator=generator).tolist()
         self._shift = down, right
@@ -193,7 +195,7 @@ class DeepDream(PixelTask):
         return found
 
     def conditioned(self, gradient: Tensor) -> Tensor:
-        """With the spectrum and colours that are asked for, and a mean absolute value of 1 in each picture."""
+        """The gradient with the requested spectrum and colours, and a mean absolute value of 1 in each picture."""
         shaped = natural(gradient, self.smoothness, self.greyness)
         size = shaped.abs().mean((1, 2, 3), keepdim=True)
         return shaped / size.clamp(min=torch.finfo(shaped.dtype).tiny)
@@ -201,8 +203,9 @@ class DeepDream(PixelTask):
     # Result
 
     def figures(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The height; of classes also their share of the probability; distances to the source's histogram (in units of
-        the range) and spectrum (in decibels)."""
+        """Objective, probability of ``classes``, and distances to the source's histogram (in units of the range) and
+        spectrum (in decibels).
+        """
         figures = {"output" if self.classes else "activation": self.height(images)}
         if self.classes:
             figures["probability"] = self._logits(images).softmax(1)[:, self.targeted].sum(1)
@@ -211,7 +214,7 @@ class DeepDream(PixelTask):
         return figures | {"spectrum": spectrum_distance(images, source)}
 
     def measured(self, batch: Batch) -> dict[str, Tensor]:
-        """Figures of start and end, and how many times the activation has risen."""
+        """Metrics of start and end, and the factor by which the activation has risen."""
         found = super().measured(batch)
         del found["histogram_start"], found["spectrum_start"]  # of the source to itself
         if not self.classes:
@@ -226,7 +229,7 @@ def _listed(classes: list[str | int] | str | int | None) -> list[str | int]:
 
 
 def natural(images: Tensor, smoothness: float, greyness: float) -> Tensor:
-    """Noise or a gradient with frequencies and colours weighed as they are in photographs.
+    """Noise or a gradient with frequencies and colours weighted as in photographs.
 
     Args:
         images: (B, 3, H, W); they wrap around.

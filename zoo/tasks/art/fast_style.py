@@ -1,13 +1,13 @@
-"""Fast style transfer, one network a style.
+"""Fast style transfer, one network per style.
 
 Johnson, Alahi and Fei-Fei, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", 2016.
 
-A transform network learns from many pictures what descent finds for one: its results' feature maps are to stay near the
-contents' in one layer, and their Gram matrices near the style's in several.
+A transform network learns from many pictures what optimisation finds for a single one: the feature maps of its results
+should stay close to the content's in one layer, and their Gram matrices close to the style's in several.
 
-Deviations: any network instead of VGG-16; both distances are shares of the target's own, so that weights mean the same
-for any network; blurred strides, the correlations of neighbouring pixels and total variation against the grid that
-strided layers leave.
+Deviations: any network instead of VGG-16; both distances are relative to the target's own scale, so that weights mean
+the same for any network; blurred strides, the correlations of neighbouring pixels and total variation against the grid
+that strided layers leave.
 """
 
 from __future__ import annotations
@@ -40,38 +40,38 @@ from zoo.tasks.art.perceptual import PerceptualTask, layer_shares, middle
 from zoo.tasks.art.stylization import Batch, Stylization
 from zoo.tasks.normalize import Normalize
 
-PROBE = 64  # pixels of the image that tells the layers' channels
-SHOWN = 3  # contents in the picture of an evaluation
+PROBE = 64  # side in pixels of the image that is used to find the layers' channels
+SHOWN = 3  # number of contents in the picture of an evaluation
 PARTS = ("style", "content", "patches", "tv")
 Maps = dict[str, Tensor]
 
 
 class FastStyleTransfer(Stylization, PerceptualTask):
-    """Trains a network that gives pictures one style, and applies it.
+    """Trains a network that applies one style to pictures.
 
-    The style is the data's: of several pictures, the mean of their Gram matrices by their weights. It is kept with the
-    task, so that a checkpoint stands alone.
+    The style comes from the data; for several pictures it is the weighted mean of their Gram matrices. It is saved with
+    the task, so that a checkpoint is self-contained.
 
     Args:
         architecture: of the role ``transform``: images in, images in [0, 1] out.
-        perceptual: the network whose maps and Gram matrices are to agree.
-        style_layers: weights of the layers of the Gram matrices; left out, the last of each resolution.
-        content_layers: weights of the layers whose maps are kept; left out, the middle one of those.
-        content_weight: of the maps' distance; the style's weight is 1.
-        patch_weight: of the correlations of neighbouring pixels, in 3x3 patches.
-        tv_weight: of the total variation, as a share of the content's own.
-        strength: of the style, in test and prediction: the share of the result in a mean, pixel by pixel, with the
+        perceptual: the network whose feature maps and Gram matrices are compared.
+        style_layers: weights of the layers whose Gram matrices are compared; default: the last of each resolution.
+        content_layers: weights of the layers whose feature maps are compared; default: the middle one of those.
+        content_weight: weight of the feature maps' distance; the style's weight is 1.
+        patch_weight: weight of the correlations of neighbouring pixels, in 3x3 patches.
+        tv_weight: weight of the total variation, relative to the content's own.
+        strength: strength of the style at test and prediction: the weight of the result in a pixel-wise mean with the
             content; 0 gives the content.
-        optimizer: of the transform network.
-        scheduler: of its learning rate.
+        optimizer: optimiser of the transform network.
+        scheduler: learning-rate scheduler.
         blur_strides: put a blur in front of the perceptual network's strided layers.
-        perceptual_weights: checkpoint of any task that trained such a network, whose weights it takes.
-        grey: the perceptual network was trained on grey pictures, so it sees these in grey.
+        perceptual_weights: checkpoint of any task that trained such a network; its weights are loaded.
+        grey: whether the perceptual network was trained on grey pictures; it then sees the pictures in grey.
         weights: checkpoint of another style, to start from.
-        facts: what is known of the data; the data module adds what is missing.
+        facts: known properties of the data; the data module adds the missing ones.
 
     Shape:
-        batch: contents in [0, 1], (B, 3, H, W), and styles, which are not looked at -> images (B, 3, H, W)
+        batch: contents in [0, 1], (B, 3, H, W), and styles, which are ignored -> images (B, 3, H, W)
     """
 
     needs = ("in_channels",)
@@ -104,7 +104,7 @@ class FastStyleTransfer(Stylization, PerceptualTask):
         self.content_weight, self.patch_weight, self.tv_weight = content_weight, patch_weight, tv_weight
 
     def build(self) -> None:
-        """Both networks, the layers' shares, the places of the style, and the metrics."""
+        """Build both networks, the layers' weights, the buffers of the style, and the metrics."""
         super().build()
         self.architecture = self.make("architecture")
         self.adjust = Normalize(self.architecture, self.facts)
@@ -119,7 +119,7 @@ class FastStyleTransfer(Stylization, PerceptualTask):
     # The style
 
     def on_fit_start(self) -> None:
-        """Look at the data's styles."""
+        """Compute the style from the data's pictures."""
         super().on_fit_start()
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if not hasattr(data, "whole_styles"):
@@ -128,17 +128,17 @@ class FastStyleTransfer(Stylization, PerceptualTask):
 
     @torch.no_grad()
     def take_style(self, styles: Sequence[tuple[Tensor, float]]) -> None:
-        """Keep the mean of the styles' Gram matrices.
+        """Store the mean of the styles' Gram matrices.
 
         Args:
-            styles: images in [0, 1], (1, 3, h, w), with their shares of 1.
+            styles: images in [0, 1], (1, 3, h, w), with their weights, which sum to 1.
         """
         found = [(self._measure_style(image.to(self.device)), share) for image, share in styles]
         for name in found[0][0]:
             getattr(self, name).copy_(torch.stack([share * values[name] for values, share in found]).sum(0))
 
     def _measure_style(self, image: Tensor) -> dict[str, Tensor]:
-        """Gram matrices by the names under which they are kept."""
+        """Gram matrices by the names of their buffers."""
         maps = self.maps(image, list(self.style_shares))
         grams = {f"gram_{i}": gram(found) for i, found in enumerate(maps.values())}
         return {**grams, "gram_patches": patch_gram(image)}
@@ -146,21 +146,21 @@ class FastStyleTransfer(Stylization, PerceptualTask):
     # Distances
 
     def look(self, images: Tensor) -> Maps:
-        """Maps of every layer that is wanted, in one pass."""
+        """Feature maps of every layer that is used, in one pass."""
         return self.maps(images, [*{**self.style_shares, **self.content_shares}], margin=0)
 
     def style(self, maps: Maps) -> Tensor:
-        """Squared distance of Gram matrices as a share of the style's, mean of the layers, (B,)."""
+        """Squared distance of Gram matrices relative to the style's, averaged over the layers, (B,)."""
         shares = enumerate(self.style_shares.items())
         kept = [share * style_distance(gram(maps[name]), getattr(self, f"gram_{i}")) for i, (name, share) in shares]
         return torch.stack(kept).sum(0)
 
     def content(self, maps: Maps, target: Maps) -> Tensor:
-        """Squared distance of the maps as a share of the content's variation, mean of the layers, (B,)."""
+        """Squared distance of the feature maps relative to the content's variation, averaged over the layers, (B,)."""
         return mean_of_layers(content_distance, self.content_shares, maps, target)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Style and content, and what keeps the pixels in order."""
+        """Losses of style and content, and the regularisation of the pixels."""
         contents, images = batch[0], self(batch[0])
         with torch.no_grad():
             target = self.look(contents)
@@ -197,7 +197,7 @@ class FastStyleTransfer(Stylization, PerceptualTask):
 
     @torch.no_grad()
     def pictures(self) -> dict[str, list[Image.Image]]:
-        """A few contents, of the last evaluation where there is one, above their results."""
+        """A few contents above their results, from the last evaluation if there was one."""
         if self._shown is None:
             return {}
         contents = self._shown[0][:SHOWN]

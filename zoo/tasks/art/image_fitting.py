@@ -1,10 +1,9 @@
-"""A picture fitted by a function of its coordinates, as Sitzmann et al. have it ("Implicit Neural Representations with
+"""A picture fitted by a function of its coordinates, as in Sitzmann et al. ("Implicit Neural Representations with
 Periodic Activation Functions", 2020, section 4.1), and Tancik et al. ("Fourier Features Let Networks Learn High
 Frequency Functions in Low Dimensional Domains", 2020, section 6.1).
 
-A network is given a place and is to give the colour there; the loss is the mean squared error. What has been fitted can
-be drawn at any size, since size is only how densely the function is sampled. A network that was not fitted draws a
-random pattern.
+A network maps coordinates to the colour there; the loss is the mean squared error. A fitted picture can be drawn at any
+size, since the size is only how densely the function is sampled. An untrained network draws a random pattern.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ Batch = tuple[Tensor, list[str]]
 
 
 class ImageFitting(Task):
-    """Fits a network to a picture; several pictures have a network each.
+    """Fits a network to a picture; with several pictures, one network each.
 
     Args:
-        architecture: a pattern: from places (…, 2) to colours (…, 3).
-        optimizer: any of torch's or of a plugin.
-        scheduler: of the learning rate; one that takes ``total_steps`` is stepped after every optimiser step.
-        pixels: that a step looks at, drawn at random; left out, all of them.
-        facts: what is known of the data; the data module adds what is missing.
+        architecture: a pattern network: from coordinates (…, 2) to colours (…, 3).
+        optimizer: any optimiser of torch or of a plugin.
+        scheduler: learning-rate scheduler; one that takes ``total_steps`` is stepped after every optimiser step.
+        pixels: number of pixels per step, drawn at random; default: all of them.
+        facts: known properties of the data; the data module adds the missing ones.
 
     Shape:
         batch: images in [0, 1], (B, 3, H, W), and their names -> pictures of the same height and width
@@ -66,17 +65,17 @@ class ImageFitting(Task):
         self.architecture = nn.ModuleList(self.make("architecture") for _ in range(self.facts["num_images"]))
 
     def setup(self, stage: str) -> None:
-        """See that there is a picture.
+        """Check that there is a picture.
 
         Raises:
-            UserError: there is none, and it is to be fitted or compared.
+            UserError: there is none, and the stage needs one.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage in ("fit", "test") and getattr(data, "picture", "") is None:
             raise UserError("there is no picture to fit: give data.picture a file or the name of an embedded one")
 
     def configure_optimizers(self) -> Any:
-        """Over the networks of all pictures."""
+        """The optimiser of all pictures' networks."""
         return self.optimizers_for(self.architecture)
 
     # Steps
@@ -99,7 +98,7 @@ class ImageFitting(Task):
         return torch.randint(count, (self.pixels,), device=self.device)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """How far the drawn picture is from the given one."""
+        """Log the distances between the drawn picture and the given one."""
         for name, values in self.figures(batch[0]).items():
             self.log(f"test/{name}", values.mean(), batch_size=1)
 
@@ -130,7 +129,7 @@ class ImageFitting(Task):
         return torch.stack([render(network, size) for network in self.architecture])
 
     def finished(self) -> list[Image.Image]:
-        """The pictures as they are at the end of a fit, to be written."""
+        """The final pictures of a fit, to be written to files."""
         return [] if self._size is None else [drawing.to_picture(image, 1) for image in self.drawn(self._size)]
 
     def pictures(self) -> dict[str, list[Image.Image]]:
@@ -142,5 +141,5 @@ class ImageFitting(Task):
         return [drawing.to_picture(result.image, 1) for result in results]
 
     def as_json(self, results: list[StylizedImage]) -> list[dict[str, Any]]:
-        """One dictionary a picture: its name."""
+        """One dictionary per picture, with its name."""
         return [{"name": result.name, **result.figures} for result in results]

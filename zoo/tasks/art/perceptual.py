@@ -1,4 +1,4 @@
-"""Networks that look at pictures for a task: frozen, with blurred strides, their weights from anywhere."""
+"""Perceptual networks: frozen, with blurred strides, and with weights from any source."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from zoo.tasks.base import Task
 from zoo.tasks.normalize import Normalize
 from zoo.training.checkpoints import load_part
 
-MARGIN = 32  # pixels, a multiple of most layers' stride; at 16, a seam so far from the edge can be seen
-LARGE = 1024**2  # pixels of a picture from which memory is dearer than time
+MARGIN = 32  # pixels, a multiple of most layers' stride; at 16, a seam at that distance from the edge is visible
+LARGE = 1024**2  # number of pixels from which a picture trades time for memory (checkpointing)
 GREY = "model.grey true is for one that was trained on grey pictures"
 
 
 class PerceptualTask(Task):
-    """Base of tasks that a perceptual network, their factory of this name, looks at pictures for.
+    """Base of tasks with a perceptual network, built by their factory ``perceptual``.
 
-    A subclass takes ``blur_strides``, ``perceptual_weights`` and ``grey`` as well.
+    A subclass also takes the arguments ``blur_strides``, ``perceptual_weights`` and ``grey``.
     """
 
     may_change = ("perceptual_weights",)  # which are in the checkpoint
@@ -48,13 +48,13 @@ class PerceptualTask(Task):
             self.hparams["facts"] = {**self.facts, **report.statistics}
         elif should_load_pretrained() and not self._weights:
             say_if_random(network, self.factories["perceptual"], "perceptual", "perceptual_weights")
-        self.hparams["perceptual_weights"] = None  # they are in the task's own checkpoints
+        self.hparams["perceptual_weights"] = None  # the task's own checkpoints contain them
         self.perceptual = freeze(network, self.blur_strides)
         self.normalize = Normalize(self.perceptual, {**self.facts, "in_channels": channels})
 
     @property
     def num_outputs(self) -> int:
-        """Classes that the network is built with; none, a backbone, unless a subclass looks at them."""
+        """Number of classes that the network is built with; 0 for a backbone, unless a subclass uses the classes."""
         return 0
 
     def stage_layers(self) -> list[str]:
@@ -62,7 +62,7 @@ class PerceptualTask(Task):
         return [stage.layer for stage in self.perceptual.stages]
 
     def train(self, mode: bool = True) -> Self:
-        """As every module, but the perceptual network only looks."""
+        """Set the training mode, except for the perceptual network, which stays in evaluation mode."""
         super().train(mode)
         if self._built:
             self.perceptual.eval()
@@ -73,10 +73,11 @@ class PerceptualTask(Task):
         return self.normalize(images.mean(1, keepdim=True) if self.grey else images)
 
     def maps(self, images: Tensor, layers: Sequence[str], margin: int = MARGIN) -> dict[str, Tensor]:
-        """Feature maps of images in [0, 1], and in their precision.
+        """Feature maps of images in [0, 1], in the images' precision.
 
-        A network pads, which a descent on pixels makes use of along the edges. So it sees the picture with a mirrored
-        margin, whose part of the maps is cut off again. Of large pictures little is kept for the backward pass.
+        A network pads its input, which an optimisation of pixels would exploit along the edges. So the network sees the
+        picture with a mirrored margin, and the margin's part of the feature maps is cropped again. For large pictures,
+        activations are recomputed in the backward pass.
         """
         down, right = (min(margin, n - 1) for n in images.shape[2:])  # a mirror gives no more than the picture has
         seen = F.pad(self.prepared(images), (right, right, down, down), mode="reflect")
@@ -88,20 +89,20 @@ class PerceptualTask(Task):
 
 
 def _without_margin(maps: Tensor, shares: Sequence[float]) -> Tensor:
-    """Maps without these shares of height and width at each edge, to the nearest cell; one is left at least."""
+    """Feature maps cropped by these fractions of height and width at each edge, rounded; at least one cell remains."""
     down, right = (min(round(n * share), (n - 1) // 2) for n, share in zip(maps.shape[2:], shares, strict=True))
     return maps[..., down : maps.shape[2] - down, right : maps.shape[3] - right]
 
 
 @rank_zero_only
 def say_if_random(network: Architecture, factory: Any, argument: str, checkpoint: str) -> None:
-    """Say it where a network that is to look at pictures has learnt nothing: allowed, but hardly ever meant.
+    """Warn about a perceptual network with random weights: allowed, but hardly ever intended.
 
     Args:
-        network: what the factory made.
-        factory: an architecture of which trained weights are asked for by ``weights`` or ``pretrained``.
-        argument: the task's for the factory, for the message.
-        checkpoint: the task's for a checkpoint of such a network, likewise.
+        network: the network that the factory built.
+        factory: the architecture's factory, whose pretrained weights are requested by ``weights`` or ``pretrained``.
+        argument: name of the task's argument for the factory, for the message.
+        checkpoint: name of the task's argument for a checkpoint of such a network, for the message.
     """
     known = inspect.signature(factory).parameters
     asked = [name for name in ("weights", "pretrained") if name in known]
@@ -114,12 +115,12 @@ def say_if_random(network: Architecture, factory: Any, argument: str, checkpoint
 def layer_shares(
     network: Architecture, layers: dict[str, float] | None, default: Callable[[], Sequence[str]]
 ) -> dict[str, float]:
-    """Names of layers with their shares of 1; where none are given, the default's, all alike.
+    """Names of layers with their weights, normalised to sum to 1; the default layers are weighted equally.
 
     Args:
-        network: has them.
+        network: has the layers.
         layers: weights by name.
-        default: names, asked for only where they are needed.
+        default: names of layers, called only if ``layers`` is not given.
 
     Raises:
         UserError: the network has no such layer, or a weight is below 0.
@@ -135,13 +136,13 @@ def layer_shares(
 
 
 def middle(layers: Iterable[str]) -> list[str]:
-    """The middle one; of an even number, the later one of the two."""
+    """The middle element; for an even number of elements, the later of the two."""
     names = list(layers)
     return [names[len(names) // 2]]
 
 
 def resized(images: Tensor, size: Sequence[int]) -> Tensor:
-    """Images at another size, smoothed where they get smaller.
+    """Resized images, antialiased when they get smaller.
 
     Shape:
         (B, C, H, W) -> (B, C, *size)

@@ -1,12 +1,12 @@
-"""Tasks whose parameter is an image: what they look for is found by descent on its pixels.
+"""Tasks whose parameter is an image: its pixels are optimised.
 
-There is a picture, and an optimiser, for every scale; an epoch is a scale, from coarse to fine, and each begins with
-the last one's picture, enlarged. By default a training step is ten iterations of L-BFGS (Liu and Nocedal, "On the
+Every scale has its own picture and optimiser. One epoch is one scale, from coarse to fine, and each starts from the
+previous scale's picture, enlarged. By default a training step is ten iterations of L-BFGS (Liu and Nocedal, "On the
 Limited Memory BFGS Method for Large Scale Optimization", 1989), whose history of ten steps takes 20 times the picture's
 memory, here and in the checkpoint.
 
-The checkpoint also holds the perceptual network, so that it stands alone. Pictures of one batch have
-losses of their own, but share the optimiser's line search and history: each goes other steps than it would alone.
+The checkpoint also holds the perceptual network, so that it is self-contained. Pictures of one batch have their own
+losses, but share the optimiser's line search and history, so each takes other steps than it would alone.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from zoo.errors import UserError
 from zoo.functional.style import out_of_range
 from zoo.tasks.art.perceptual import PerceptualTask, resized
 
-UNSAID = 1000  # epochs where neither recipe nor command line says any; Lightning's
-UNBOUNDED = -1  # and where steps or time are limited instead
-RANGE = 15.0  # weight of the mean squared distance of pixels to [0, 1]; they are clamped at the end of a scale
+UNSAID = 1000  # Lightning's default number of epochs, if neither recipe nor command line sets it
+UNBOUNDED = -1  # and if steps or time are limited instead
+RANGE = 15.0  # weight of the mean squared distance from pixels to [0, 1]; they are clamped at the end of a scale
 SCALES = (0.25, 0.5, 1.0)
 
 
@@ -41,7 +41,7 @@ class StylizedImage:
     Args:
         name: its number in the batch.
         image: in [0, 1], (3, H, W), on the CPU.
-        figures: what was measured of it.
+        figures: its metrics.
     """
 
     name: str
@@ -52,13 +52,12 @@ class StylizedImage:
 class PixelTask(PerceptualTask):
     """Base of tasks whose parameter is an image.
 
-    A subclass says where to start (``start``), what is to be approached (``targets``), how far away a picture is
-    (``losses``), and what is measured at the end (``figures``); it takes ``scales`` and ``optimizer`` as well, and what
-    ``PerceptualTask`` takes.
+    A subclass defines the initial pictures (``start``), the targets (``targets``), the loss (``losses``) and the final
+    metrics (``figures``). It also takes the arguments ``scales`` and ``optimizer``, and those of ``PerceptualTask``.
 
     Attributes:
         images: a picture for each scale, each (B, 3, h, w).
-        reached: the scale that the descent is at.
+        reached: the current scale.
     """
 
     needs = ("in_channels", "image_size", "num_images")
@@ -76,15 +75,15 @@ class PixelTask(PerceptualTask):
         self._targets: tuple[int, Any] | None = None
         self._seen: Any = None
 
-    # What a subclass says
+    # To be defined by a subclass
 
     @abstractmethod
     def start(self, batch: Any, size: list[int]) -> Tensor:
-        """The pictures to begin with, in [0, 1], (B, 3, *size)."""
+        """The initial pictures, in [0, 1], (B, 3, *size)."""
 
     @abstractmethod
     def targets(self, batch: Any, scale: float) -> Any:
-        """What is to be approached at a scale; computed once, without gradients."""
+        """The targets at a scale; computed once, without gradients."""
 
     @abstractmethod
     def losses(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
@@ -92,24 +91,24 @@ class PixelTask(PerceptualTask):
 
     @abstractmethod
     def figures(self, images: Tensor, batch: Any) -> dict[str, Tensor]:
-        """What is measured of finished pictures in [0, 1], each (B,)."""
+        """Metrics of finished pictures in [0, 1], each (B,)."""
 
     def enlarged(self, scale: int, batch: Any) -> Tensor:
-        """What a scale begins with, but the first: the last one's pictures at its size, (B, 3, *size)."""
+        """Initial pictures of every scale but the first: the previous scale's, resized, (B, 3, *size)."""
         return resized(cast(Tensor, self.images[scale - 1]).clamp(0, 1), self.sizes[scale])
 
     def conditioned(self, gradient: Tensor) -> Tensor:
-        """The gradient (B, 3, h, w) as the optimiser gets it; untouched, unless a subclass shapes it."""
+        """The gradient (B, 3, h, w) for the optimiser; unchanged, unless a subclass overrides this."""
         return gradient
 
     def finish(self, images: Tensor, batch: Any) -> Tensor:
-        """The last touch to finished pictures; none, unless a subclass has one."""
+        """Postprocess finished pictures; unchanged, unless a subclass overrides this."""
         return images
 
     # Building
 
     def build(self) -> None:
-        """The perceptual network, and a picture for each scale."""
+        """Build the perceptual network, and a picture for each scale."""
         super().build()
         count = self.facts["num_images"]
         self.sizes = [[max(1, round(n * s)) for n in self.facts["image_size"]] for s in self.scales]
@@ -117,10 +116,11 @@ class PixelTask(PerceptualTask):
         self.register_buffer("reached", torch.zeros((), dtype=torch.int64))
 
     def setup(self, stage: str) -> None:
-        """An epoch is a scale, so their number is known.
+        """Set the number of epochs, which is the number of scales.
 
         Raises:
-            UserError: more epochs are asked for; or, after the fit, pictures of another size or number.
+            UserError: more epochs are requested than there are scales; or, after the fit, the data has pictures of
+                another size or number.
         """
         if stage != "fit":
             self._refuse_other_pictures()
@@ -179,7 +179,7 @@ class PixelTask(PerceptualTask):
 
     @torch.no_grad()
     def _begin(self, scale: int, batch: Any) -> None:
-        """Fill this scale's picture; the last one's optimiser is not needed any more."""
+        """Fill this scale's picture; the previous optimiser is no longer needed."""
         self.reached.fill_(scale)
         if scale == 0:
             self.images[0].copy_(self.start(batch, self.sizes[0]))
@@ -194,12 +194,12 @@ class PixelTask(PerceptualTask):
         return self._targets[1]
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Figures of the result, and of the start."""
+        """Log the metrics of the result and of the start."""
         for name, values in self.measured(batch).items():
             self.log(f"test/{name}", values.mean(), batch_size=1)
 
     def predict_step(self, batch: Any, batch_idx: int) -> list[StylizedImage]:
-        """The pictures with their figures."""
+        """The pictures with their metrics."""
         figures = self.measured(batch)
         return [
             StylizedImage(str(i), image.cpu(), {name: float(values[i]) for name, values in figures.items()})
@@ -208,7 +208,7 @@ class PixelTask(PerceptualTask):
 
     @torch.no_grad()
     def measured(self, batch: Any) -> dict[str, Tensor]:
-        """Figures of the result, and those of the start under ``…_start``, each (B,)."""
+        """Metrics of the result, and of the start as ``…_start``, each (B,)."""
         start = self.figures(self.start(batch, self.sizes[-1]), batch)
         end = self.figures(self.result(batch), batch)
         return end | {f"{name}_start": values for name, values in start.items()}
@@ -217,21 +217,21 @@ class PixelTask(PerceptualTask):
 
     @torch.no_grad()
     def result(self, batch: Any = None) -> Tensor:
-        """The pictures so far, in [0, 1], (B, 3, H, W); of full size, whatever scale they have reached.
+        """The current pictures, in [0, 1], (B, 3, H, W); of full size, at any scale.
 
         Args:
-            batch: for the last touch; without it, there is none.
+            batch: input of the postprocessing, which is skipped without it.
         """
         images = cast(Tensor, self.images[int(self.reached)]).detach().clamp(0, 1)
         images = resized(images, self.sizes[-1]).clamp(0, 1)
         return images if batch is None else self.finish(images, batch)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Remember the batch, for the last touch to ``pictures`` and ``finished``."""
+        """Store the batch for the postprocessing of ``pictures`` and ``finished``."""
         self._seen = batch
 
     def finished(self) -> list[Image.Image]:
-        """The pictures as they are at the end of a fit, to be written."""
+        """The final pictures of a fit, to be written to files."""
         return [drawing.to_picture(image, 1) for image in self.result(self._seen).cpu()]
 
     def pictures(self) -> dict[str, list[Image.Image]]:
@@ -243,16 +243,16 @@ class PixelTask(PerceptualTask):
         return [drawing.to_picture(result.image, 1) for result in results]
 
     def as_json(self, results: list[StylizedImage]) -> list[dict[str, Any]]:
-        """One dictionary a picture: its number, and what was measured of it."""
+        """One dictionary per picture, with its number and metrics."""
         return [{"name": result.name, **result.figures} for result in results]
 
     def noise_generator(self) -> torch.Generator:
-        """Of noise to start from: a function of the run's seed."""
+        """A generator for the initial noise, seeded by the run's seed."""
         return torch.Generator().manual_seed(derive_seed(run_seed(), 2))
 
 
 def lbfgs(params: Any) -> LBFGS:
-    """Ten iterations a step, each with a line search; it never stops by itself."""
+    """L-BFGS with ten iterations per step, each with a line search; it never stops by itself."""
     return LBFGS(
         params,
         max_iter=10,

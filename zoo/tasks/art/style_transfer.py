@@ -1,12 +1,12 @@
 """Neural style transfer (Gatys, Ecker and Bethge, "Image Style Transfer Using Convolutional Neural Networks", 2016).
 
-The picture's feature maps are to stay near the content's in one layer, and its Gram matrices near the style's in
-several; the pixels are changed by descent. Several styles are mixed by their weights, or each has a mask (Gatys et al.,
+The picture's feature maps should stay close to the content's in one layer, and its Gram matrices close to the style's
+in several; the pixels are optimised. Several styles are mixed by their weights, or each has a mask (Gatys et al.,
 "Controlling Perceptual Factors in Neural Style Transfer", 2017, section 3).
 
-Deviations: any network instead of VGG-19; both distances are shares of the target's own, so that weights mean the same
-for any network; several scales, blurred strides, the correlations of neighbouring pixels and a little total variation
-against the grid that strided layers leave.
+Deviations: any network instead of VGG-19; both distances are relative to the target's own scale, so that weights mean
+the same for any network; several scales, blurred strides, the correlations of neighbouring pixels and a little total
+variation against the grid that strided layers leave.
 """
 
 from __future__ import annotations
@@ -42,30 +42,31 @@ Batch = tuple[Tensor, list[Any]]
 
 
 class StyleTransfer(PixelTask):
-    """Gives pictures a style.
+    """Transfers a style to pictures.
 
     Args:
-        perceptual: the network whose maps and Gram matrices are to agree.
-        style_layers: weights of the layers of the Gram matrices; left out, the last of each resolution.
-        content_layers: weights of the layers whose maps are kept; left out, the middle one of those.
-        content_weight: of the maps' distance; the style's weight is 1.
-        patch_weight: of the correlations of neighbouring pixels, in 3x3 patches.
-        tv_weight: of the total variation, as a share of the content's own.
-        start: from the content, the (first) style, or noise of the style's colours.
-        preserve_colors: take the result's luminance only, and the content's colours.
-        scales: shares of the size, growing to 1; an epoch each.
-        optimizer: of the pixels; left out, L-BFGS with ten iterations a step, a line search and a history of ten.
+        perceptual: the network whose feature maps and Gram matrices are compared.
+        style_layers: weights of the layers whose Gram matrices are compared; default: the last of each resolution.
+        content_layers: weights of the layers whose feature maps are compared; default: the middle one of those.
+        content_weight: weight of the feature maps' distance; the style's weight is 1.
+        patch_weight: weight of the correlations of neighbouring pixels, in 3x3 patches.
+        tv_weight: weight of the total variation, relative to the content's own.
+        start: the initial picture: the content, the (first) style, or noise of the style's colours.
+        preserve_colors: take only the luminance from the result, and the colours from the content.
+        scales: fractions of the size, growing to 1; one epoch each.
+        optimizer: optimiser of the pixels; default: L-BFGS with ten iterations per step, a line search and a history of
+            ten.
         blur_strides: put a blur in front of the network's strided layers.
-        perceptual_weights: checkpoint of any task that trained such a network, whose weights it takes.
-        grey: the network was trained on grey pictures, so it sees these in grey.
-        facts: what is known of the data; the data module adds what is missing.
+        perceptual_weights: checkpoint of any task that trained such a network; its weights are loaded.
+        grey: whether the network was trained on grey pictures; it then sees the pictures in grey.
+        facts: known properties of the data; the data module adds the missing ones.
 
     Shape:
         batch: content in [0, 1], (B, 3, H, W), and a list of ``zoo.data.art.pictures.Style`` -> images (B, 3, H, W)
     """
 
     batch = "style_transfer"
-    may_change = ("preserve_colors",)  # a last touch
+    may_change = ("preserve_colors",)  # postprocessing
     example: ClassVar[dict[str, Any]] = {"scales": [0.5, 1.0]}
 
     def __init__(
@@ -93,13 +94,13 @@ class StyleTransfer(PixelTask):
         self.begin_with, self.preserve_colors = start, preserve_colors
 
     def build(self) -> None:
-        """Network and pictures, and the layers' shares."""
+        """Build the network, the pictures, and the layers' weights."""
         super().build()
         self.style_shares = layer_shares(self.perceptual, self.style_layers, self.stage_layers)
         self.content_shares = layer_shares(self.perceptual, self.content_layers, lambda: middle(self.style_shares))
 
     def start(self, batch: Batch, size: list[int]) -> Tensor:
-        """The content, the first style stretched to its shape, or noise; the same for each picture but the first."""
+        """The content, the first style stretched to its shape, or noise."""
         content, styles = batch
         style = styles[0].image[None]
         if self.begin_with == "content":
@@ -111,11 +112,13 @@ class StyleTransfer(PixelTask):
     # Distances
 
     def all_maps(self, images: Tensor) -> dict[str, Tensor]:
-        """Maps of every layer that is wanted, in one pass."""
+        """Feature maps of every layer that is used, in one pass."""
         return self.maps(images, [*{**self.style_shares, **self.content_shares}])
 
     def targets(self, batch: Batch, scale: float) -> dict[str, Any]:
-        """The content's maps and total variation, and of each style Gram matrices, those of its patches, and mask."""
+        """The content's feature maps and total variation; for each style the Gram matrices, those of its patches, and
+        its mask.
+        """
         content = resized(batch[0], self.sizes[self.scales.index(scale)]).clamp(0, 1)
         maps = self.all_maps(content)
         return {
@@ -136,7 +139,7 @@ class StyleTransfer(PixelTask):
         }
 
     def style(self, maps: dict[str, Tensor], styles: list[dict[str, Any]]) -> Tensor:
-        """Squared distance of Gram matrices as a share of the style's, mean of the layers and styles, (B,)."""
+        """Squared distance of Gram matrices relative to the style's, averaged over layers and styles, (B,)."""
         return torch.stack(
             [
                 share * style["weight"] * style_distance(_gram(maps[name], style["mask"]), style["grams"][name])
@@ -146,11 +149,11 @@ class StyleTransfer(PixelTask):
         ).sum(0)
 
     def content(self, maps: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor:
-        """Squared distance of the maps as a share of the content's variation, mean of the layers, (B,)."""
+        """Squared distance of the feature maps relative to the content's variation, averaged over the layers, (B,)."""
         return mean_of_layers(content_distance, self.content_shares, maps, target)
 
     def losses(self, images: Tensor, targets: dict[str, Any]) -> dict[str, Tensor]:
-        """Style and content, and what keeps the pixels in order."""
+        """Losses of style and content, and the regularisation of the pixels."""
         maps = self.all_maps(images)
         parts = {"style": self.style(maps, targets["styles"])}
         parts["content"] = self.content_weight * self.content(maps, targets["maps"])
@@ -163,7 +166,7 @@ class StyleTransfer(PixelTask):
     # Result
 
     def finish(self, images: Tensor, batch: Batch) -> Tensor:
-        """The content's colours, where they are to be kept."""
+        """Restore the content's colours if ``preserve_colors`` is set."""
         return keep_colors(images, batch[0]) if self.preserve_colors else images
 
     def figures(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:

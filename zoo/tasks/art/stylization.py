@@ -1,4 +1,4 @@
-"""Training a network that stylises pictures in one pass, whatever it takes for a style."""
+"""Training of networks that stylise pictures in one pass."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Stylization(Task):
-    """Base of tasks that train such a network, which is their factory ``architecture``.
+    """Base of tasks that train a stylising network, built by their factory ``architecture``.
 
-    A subclass says what a loss is made of (``losses``), what a result is (``stylize``) and what is measured of it
-    (``figures``); it takes ``strength`` as well, and calls ``build_metrics``.
+    A subclass defines the loss (``losses``), the result (``stylize``) and its metrics (``figures``). It also takes the
+    argument ``strength``, and calls ``build_metrics``.
     """
 
     batch = "stylization"
     architecture: Any
 
-    may_change = ("strength",)  # of test and prediction alone
+    may_change = ("strength",)  # used at test and prediction only
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Stylization(Task):
             raise UserError(f"model.strength must be from 0 to 1, not {self.strength}")
         self._shown: Batch | None = None
 
-    # What a subclass says
+    # To be defined by a subclass
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -51,16 +51,18 @@ class Stylization(Task):
 
         Args:
             contents: in [0, 1], (B, 3, H, W).
-            styles: each (1 or B, 3, h, w), in [0, 1]; none for a network that has its style in its weights.
-            weights: of each.
+            styles: each (1 or B, 3, h, w), in [0, 1]; empty for a network whose weights hold its style.
+            weights: one per style.
         """
 
     @abstractmethod
     def figures(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """What is measured of finished pictures (``MEASURED``), each (B,)."""
+        """Metrics of finished pictures (``MEASURED``), each (B,)."""
 
     def build_metrics(self, parts: Sequence[str]) -> None:
-        """Of validation the loss and its parts; of the test figures of the results and of the untouched contents."""
+        """Build the metrics: for validation the loss and its parts; for the test those of the results and of the
+        unchanged contents.
+        """
         names = [f"val_{name}" for name in ("loss", *parts)]
         names += [f"test_{name}{end}" for name in MEASURED for end in ("", "_start")]
         self.metrics = nn.ModuleDict({name: MeanMetric() for name in names})
@@ -68,7 +70,7 @@ class Stylization(Task):
     # Steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss; its parts are logged."""
+        """The loss; its parts are logged too."""
         parts = {name: values.mean() for name, values in self.losses(batch).items()}
         loss = torch.stack(list(parts.values())).sum()
         self._show(batch, batch_idx)
@@ -78,13 +80,13 @@ class Stylization(Task):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The loss and its parts, of contents that were held out."""
+        """Log the loss and its parts on held-out contents."""
         parts = self.losses(batch)
         self._note("val", {"loss": torch.stack(list(parts.values())).sum(0), **parts})
         self._show(batch, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Figures of the results, and of the untouched contents under ``…_start``."""
+        """Log the metrics of the results, and of the unchanged contents as ``…_start``."""
         images = self.stylize(batch[0], [batch[1]], [1.0])
         with torch.autocast(images.device.type, enabled=False):
             start, end = self.figures(batch[0], batch), self.figures(images, batch)
@@ -98,13 +100,13 @@ class Stylization(Task):
             self.log(f"{stage}/{name}", metric)
 
     def predict_step(self, batch: tuple[Tensor, Sequence[str], Sequence[Any]], batch_idx: int) -> list[StylizedImage]:
-        """The pictures in the styles that come with them."""
+        """The pictures in the batch's styles."""
         contents, names, styles = batch
         images = self.stylize(contents, [style.image[None] for style in styles], [style.weight for style in styles])
         return [StylizedImage(str(name), image.cpu(), {}) for name, image in zip(names, images, strict=True)]
 
     def configure_optimizers(self) -> Any:
-        """The optimiser of what learns in the architecture, and the scheduler."""
+        """The optimiser of the architecture's trainable parameters, and the scheduler."""
         return self.optimizers_for(self.architecture)
 
     # Results and pictures
@@ -114,7 +116,7 @@ class Stylization(Task):
         return [drawing.to_picture(result.image, 1) for result in results]
 
     def as_json(self, results: list[StylizedImage]) -> list[dict[str, Any]]:
-        """One dictionary a picture: its name."""
+        """One dictionary per picture, with its name."""
         return [{"name": result.name} for result in results]
 
     def _show(self, batch: Batch, batch_idx: int) -> None:

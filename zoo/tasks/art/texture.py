@@ -1,11 +1,11 @@
 """Texture synthesis (Gatys, Ecker and Bethge, "Texture Synthesis Using Convolutional Neural Networks", 2015).
 
-The texture passes through a pretrained network; the Gram matrices of chosen layers say what it is; noise is changed,
-by descent on its pixels, until its Gram matrices are the same.
+The texture passes through a pretrained network; the Gram matrices of chosen layers describe it. The pixels of a noise
+image are optimised until its Gram matrices are the same.
 
-Deviations: any network instead of VGG-19; each layer's distance is a share of the texture's own norm; several scales,
+Deviations: any network instead of VGG-19; each layer's distance is relative to the texture's own norm; several scales,
 blurred strides and the correlations of neighbouring pixels (``zoo.functional.style.patches``) against the grid that
-strided layers leave; noise begins with the texture's own mean and covariance of colours.
+strided layers leave; the noise has the texture's mean and covariance of colours.
 """
 
 from __future__ import annotations
@@ -37,19 +37,20 @@ Batch = tuple[list[Tensor], list[str]]
 
 
 class TextureSynthesis(PixelTask):
-    """Makes more of a texture.
+    """Synthesises a texture from an example.
 
     Args:
-        perceptual: the network whose Gram matrices are to agree.
-        layers: their weights by name, as in ``named_modules``; left out, the last layer of each resolution.
-        patch_weight: of the correlations of neighbouring pixels, in 3x3 patches.
-        tv_weight: of the total variation, as a share of the texture's own.
-        scales: shares of the size, growing to 1; an epoch each.
-        optimizer: of the pixels; left out, L-BFGS with ten iterations a step, a line search and a history of ten.
+        perceptual: the network whose Gram matrices are compared.
+        layers: weights of layers by name, as in ``named_modules``; default: the last layer of each resolution.
+        patch_weight: weight of the correlations of neighbouring pixels, in 3x3 patches.
+        tv_weight: weight of the total variation, relative to the texture's own.
+        scales: fractions of the size, growing to 1; one epoch each.
+        optimizer: optimiser of the pixels; default: L-BFGS with ten iterations per step, a line search and a history of
+            ten.
         blur_strides: put a blur in front of the network's strided layers.
-        perceptual_weights: checkpoint of any task that trained such a network, whose weights it takes.
-        grey: the network was trained on grey pictures, so it sees these in grey.
-        facts: what is known of the data; the data module adds what is missing.
+        perceptual_weights: checkpoint of any task that trained such a network; its weights are loaded.
+        grey: whether the network was trained on grey pictures; it then sees the pictures in grey.
+        facts: known properties of the data; the data module adds the missing ones.
 
     Shape:
         batch: textures, a list of B images in [0, 1], (3, h, w), and their names -> images (B, 3, H, W)
@@ -77,34 +78,34 @@ class TextureSynthesis(PixelTask):
         self.layers, self.patch_weight, self.tv_weight = layers, patch_weight, tv_weight
 
     def build(self) -> None:
-        """Network and pictures, and the layers' shares."""
+        """Build the network, the pictures, and the layers' weights."""
         super().build()
         self.shares = layer_shares(self.perceptual, self.layers, self.stage_layers)
 
     def start(self, batch: Batch, size: list[int]) -> Tensor:
-        """Noise of each texture's colours."""
+        """Noise with each texture's mean and covariance of colours."""
         generator = self.noise_generator()
         return torch.cat([noise_like(texture[None], size, generator) for texture in batch[0]])
 
     def grams(self, images: Tensor) -> list[Tensor]:
-        """Of each layer, (B, C, C)."""
+        """Gram matrices of each layer, (B, C, C)."""
         return [gram(maps) for maps in self.maps(images, list(self.shares)).values()]
 
     def targets(self, batch: Batch, scale: float) -> dict[str, Any]:
-        """Gram matrices of the textures at this scale; of their patches, too; and their total variation."""
-        textures = [scaled(texture[None], scale) for texture in batch[0]]  # of different sizes, so one by one
+        """Gram matrices of the textures and of their patches at this scale, and their total variation."""
+        textures = [scaled(texture[None], scale) for texture in batch[0]]  # one by one, since sizes differ
         grams = [torch.cat(layer) for layer in zip(*map(self.grams, textures), strict=True)]
         neighbours = torch.cat([patch_gram(texture) for texture in textures])
         variation = torch.cat([total_variation(texture) for texture in textures]).clamp(min=1e-4)
         return {"grams": grams, "patches": neighbours, "white": whitener(neighbours), "variation": variation}
 
     def style(self, images: Tensor, grams: list[Tensor]) -> Tensor:
-        """Squared distance of Gram matrices as a share of the texture's, mean of the layers, (B,)."""
+        """Squared distance of Gram matrices relative to the texture's, averaged over the layers, (B,)."""
         found = zip(self.grams(images), grams, self.shares.values(), strict=True)
         return torch.stack([share * style_distance(ours, theirs) for ours, theirs, share in found]).sum(0)
 
     def losses(self, images: Tensor, targets: dict[str, Any]) -> dict[str, Tensor]:
-        """The Gram matrices' distance, and what keeps the pixels in order."""
+        """The distance of Gram matrices, and the regularisation of the pixels."""
         parts = {"gram": self.style(images, targets["grams"])}
         if self.patch_weight:
             apart = whitened_distance(patch_gram(images), targets["patches"], targets["white"])
@@ -123,6 +124,6 @@ class TextureSynthesis(PixelTask):
         }
 
     def measured(self, batch: Batch) -> dict[str, Tensor]:
-        """Figures of start and end, and how many times the Gram distance has fallen."""
+        """Metrics of start and end, and the factor by which the Gram distance has fallen."""
         found = super().measured(batch)
         return found | {"gram_ratio": found["gram_start"] / found["gram"]}
