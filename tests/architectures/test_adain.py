@@ -121,7 +121,7 @@ def test_mistakes_end_in_one_line():
         ({"width": 0}, "width must be at least 1"),
         ({"layers": ["layers.relu9_1"]}, "VGG has no layer layers.relu9_1"),
         ({"layers": []}, "at least one"),
-        ({"layers": ["layers.relu2_1", "layers.conv2_1"]}, "a resolution of its own"),
+        ({"layers": ["layers.relu2_1", "layers.conv2_1"]}, "a different resolution"),
     ):
         with pytest.raises(UserError, match=said):
             network(**options)

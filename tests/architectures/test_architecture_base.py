@@ -102,7 +102,7 @@ def test_no_stages() -> None:
     class Plain(Net):
         stages = Architecture.stages  # type: ignore[assignment]
 
-    with pytest.raises(UserError, match="Plain states no stages"):
+    with pytest.raises(UserError, match="Plain has no stages"):
         _ = Plain().stages
 
 

@@ -183,7 +183,7 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
         Timm("resnet18.a1_in1k", pretrained=True)
     assert str(told.value) == (
         "timm's weights of resnet18.a1_in1k could not be fetched from huggingface.co/timm/resnet18.a1_in1k (name or "
-        "service not known); without a network, EfficientNetLite0 brings its ImageNet weights along"
+        "service not known); offline, EfficientNetLite0 includes its ImageNet weights"
     )
     with skip_pretrained():  # a checkpoint has them
         assert Timm("resnet18.a1_in1k", pretrained=True).mean == (0.485, 0.456, 0.406)

@@ -212,8 +212,8 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
         TorchVision("resnet18", weights="DEFAULT")
     assert str(told.value) == (
         "torchvision's weights ResNet18_Weights.IMAGENET1K_V1 could not be fetched from https://download.pytorch.org/"
-        "models/resnet18-f37072fd.pth (<urlopen error name or service not known>); without a network, "
-        "EfficientNetLite0 brings its ImageNet weights along"
+        "models/resnet18-f37072fd.pth (<urlopen error name or service not known>); offline, "
+        "EfficientNetLite0 includes its ImageNet weights"
     )
     with skip_pretrained():  # a checkpoint has them
         network = TorchVision("resnet18", weights="DEFAULT", num_classes=4)

@@ -124,7 +124,7 @@ def test_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
     for arguments, message in (
-        ({}, r"could not be fetched from https://.*vgg19-.*no route to host.*EfficientNetLite0 brings"),
+        ({}, r"could not be fetched from https://.*vgg19-.*no route to host.*EfficientNetLite0 includes"),
         ({"weights": "V9"}, "no weights V9 of vgg19; there are: IMAGENET1K_V1, DEFAULT"),
         ({"width": 0.5}, "for width 1 and pooled_size 7"),
     ):

@@ -1,4 +1,4 @@
-"""Every registered class of this kind, the zoo's and plugins' alike, imported when it is asked for."""
+"""Every registered class of this kind, from the zoo and from plugins, imported on first access."""
 
 from zoo.registry import attribute_access
 

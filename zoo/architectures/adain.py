@@ -1,17 +1,18 @@
 """AdaIN. Huang and Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization", 2017.
 
-A fixed encoder looks at content and style; the content's maps are given the style's mean and deviation in each channel;
-a decoder, the only part that learns, makes a picture of them. Its convolutions mirror the edge, and nothing in it is
-normalised (section 6.2).
+A fixed encoder encodes content and style. The content's feature maps are given the style's mean and standard deviation
+in each channel, and a decoder, the only trained part, decodes them to an image. Its convolutions use reflection
+padding, and it has no normalisation (section 6.2).
 
 Deviations:
-- Any backbone in the place of VGG-19, and maps of several of its layers instead of one (relu4_1): a cell of an
-  efficient network's deep maps keeps so little that a picture can't be made of one layer alone. Each layer's maps are
-  renormalised, and enter the decoder at their own resolution.
-- The encoder's strided layers have a blur in front of them, and its edges are repeated, as for slow style transfer.
+- Any backbone instead of VGG-19, and feature maps of several layers instead of one (relu4_1): the deep feature maps of
+  an efficient network keep too little for decoding an image from one layer alone. Each layer's feature maps are
+  renormalised and enter the decoder at their resolution.
+- The encoder's strided layers are preceded by a blur, and it pads by replication, as for optimisation-based style
+  transfer.
 - The decoder has ``width`` channels at full resolution and twice as many at each halving, up to eight times; 64 are the
-  paper's. It has two convolutions at each resolution, enlarges linearly (nearest neighbours left a grid of two pixels,
-  which the encoder's blur does not see), and starts near grey.
+  paper's. It has two convolutions at each resolution, upsamples bilinearly (nearest neighbours left a grid of two
+  pixels, which the encoder's blur does not see), and its output starts near grey.
 """
 
 from __future__ import annotations
@@ -32,32 +33,32 @@ from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, build, plain
 from zoo.functional.style import adain
 
-PROBE = 64  # pixels of the image that tells the layers' shapes
+PROBE = 64  # side in pixels of the image that the layers' shapes are measured with
 Maps = dict[str, Tensor]
 
 
 class AdaIN(Architecture):
-    """Gives pictures any style at once; in its recipe the decoder learns 1,528,723 parameters.
+    """Arbitrary style transfer in one pass; in its recipe the decoder has 1,528,723 parameters.
 
     Args:
         encoder: a backbone; its weights and statistics never change.
-        layers: those of the encoder whose maps are renormalised, each of a resolution of its own; left out, the last of
-            each resolution down to a sixteenth of the image's.
+        layers: the encoder's layers whose feature maps are renormalised, each of a different resolution; by default
+            the last layer of each resolution down to a sixteenth of the image's.
         width: the decoder's channels at full resolution.
-        blur_strides: put a blur in front of the encoder's strided layers.
-        init: of the decoder's weights; see ``zoo.architectures.initialisation``.
+        blur_strides: blur the input of the encoder's strided layers.
+        init: initialisation of the decoder's weights; see ``zoo.architectures.initialisation``.
 
     Shape:
         content in [0, 1], (B, 3, H, W), and style in [0, 1], (1 or B, 3, h, w), of any other size -> images
         (B, 3, H, W), near [0, 1]
 
     Raises:
-        UserError: the encoder has no such layers, or an image is smaller than a cell of the coarsest map.
+        UserError: the encoder has no such layers, or an image is smaller than the encoder's reduction.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("stylizer",)
     fixed_channels = 3
-    mean, std = None, None  # it takes images in [0, 1], and normalises them for the encoder itself
+    mean, std = None, None  # it takes images in [0, 1] and normalises them for the encoder
     example: ClassVar[dict[str, object]] = {"width": 4}
     encoder_mean: Tensor
     encoder_std: Tensor
@@ -80,10 +81,10 @@ class AdaIN(Architecture):
         self.decoder = Decoder({level.reduction: level.channels for level in self.levels}, width, init)
 
     def load_encoder(self, path: str) -> Report:
-        """The encoder's weights and statistics from a file, by ``load_part``; all of them, or none.
+        """Load the encoder's weights and statistics from a file by ``load_part``; all of them or none.
 
         Raises:
-            UserError: the file has no such network.
+            UserError: the file does not hold this network.
         """
         from zoo.training.checkpoints import load_part
 
@@ -92,12 +93,12 @@ class AdaIN(Architecture):
         return report
 
     def _normalise_as_encoder(self) -> None:
-        """Keep with the weights what the encoder's were trained with, by channel of images in [0, 1]."""
+        """Keep the mean and std that the encoder was trained with as buffers, per channel of images in [0, 1]."""
         for name, values in (("mean", self.encoder.mean or (0.0,)), ("std", self.encoder.std or (1.0,))):
             self.register_buffer(f"encoder_{name}", torch.tensor(values).expand(3).reshape(1, 3, 1, 1).clone())
 
     def _levels(self, layers: Sequence[str] | None) -> list[Stage]:
-        """The layers as stages, measured by a pass."""
+        """The layers as stages, measured by a forward pass."""
         names = [s.layer for s in self.encoder.stages if s.reduction <= 16] if layers is None else list(layers)
         with torch.no_grad():
             found = self.encoder.features(torch.zeros(1, 3, PROBE, PROBE), names)
@@ -108,16 +109,16 @@ class AdaIN(Architecture):
             ):
                 raise UserError(f"AdaIN: layer {level.layer} does not halve the image a whole number of times")
         if not levels or len({level.reduction for level in levels}) < len(levels):
-            raise UserError("AdaIN: layers must be at least one, each of a resolution of its own")
+            raise UserError("AdaIN: give at least one layer, each of a different resolution")
         return levels
 
     @property
     def reduction(self) -> int:
-        """Image pixels to a cell of the coarsest map, along one side."""
+        """Image pixels per pixel of the coarsest feature map, along one side."""
         return self.levels[0].reduction
 
     def train(self, mode: bool = True) -> AdaIN:
-        """As every module, but the encoder only looks."""
+        """Set the mode of the decoder; the encoder stays in evaluation mode."""
         super().train(mode)
         self.encoder.eval()
         return self
@@ -134,19 +135,21 @@ class AdaIN(Architecture):
         Args:
             content: (B, 3, H, W).
             style: (1 or B, 3, h, w), or several of these, of any sizes.
-            strength: 0 for the content as the decoder gives it, 1 for all of the style (alpha, section 6.5).
-            weights: shares of several styles, whose renormalised maps are mixed (section 6.5); left out, all alike.
+            strength: 0 reconstructs the content, 1 applies the style fully (alpha, section 6.5).
+            weights: shares of several styles, whose renormalised feature maps are mixed (section 6.5); by default
+                equal.
         """
         styles = [style] if isinstance(style, Tensor) else list(style)
         maps = self.mix(self.encode(content), [self.encode(one) for one in styles], strength, weights)
         return self.decode(maps, content.shape[2:])
 
     def encode(self, images: Tensor, layers: Sequence[str] = ()) -> Maps:
-        """Maps of the encoder, of its own precision whatever the decoder's is, since their statistics are the style.
+        """Feature maps of the encoder, in its precision whatever the decoder's is, since their statistics are the
+        style.
 
         Args:
-            images: (B, 3, H, W); mirrored to the right and below until the coarsest map has whole cells.
-            layers: further ones beside those that are renormalised.
+            images: (B, 3, H, W); padded by reflection at the right and bottom to a multiple of the reduction.
+            layers: further layers besides those that are renormalised.
         """
         check_size("AdaIN", images, self.reduction)
         names = [*{**dict.fromkeys(level.layer for level in self.levels), **dict.fromkeys(layers)}]
@@ -159,7 +162,7 @@ class AdaIN(Architecture):
     def mix(
         self, content: Maps, styles: Sequence[Maps], strength: float = 1.0, weights: Sequence[float] | None = None
     ) -> Maps:
-        """The content's maps with the styles' statistics, by their shares and by the strength."""
+        """The content's feature maps with the styles' statistics, mixed by the shares and the strength."""
         shares = [1 / len(styles)] * len(styles) if weights is None else list(weights)
         if len(shares) != len(styles):
             raise UserError(f"AdaIN: {len(styles)} styles have {len(shares)} weights")
@@ -170,21 +173,21 @@ class AdaIN(Architecture):
         return mixed
 
     def decode(self, maps: Mapping[str, Tensor], size: Sequence[int]) -> Tensor:
-        """A picture of this height and width of maps, (B, 3, *size)."""
+        """Decode feature maps to images of this height and width, (B, 3, *size)."""
         images = self.decoder([maps[level.layer] for level in self.levels])
         return images[..., : size[0], : size[1]]
 
 
 class Decoder(nn.Module):
-    """Enlarges the coarsest maps step by step to the image, and takes in the finer ones where their resolution is met.
+    """Upsamples the coarsest feature maps step by step and adds the finer ones at their resolution.
 
     Args:
-        channels: of the maps, by reduction (a power of 2).
+        channels: of the feature maps, by reduction (a power of 2).
         width: channels at full resolution.
-        init: of the weights.
+        init: initialisation of the weights.
 
     Shape:
-        maps, coarsest first, each (B, channels[r], H / r, W / r) -> (B, 3, H, W)
+        feature maps, coarsest first, each (B, channels[r], H / r, W / r) -> (B, 3, H, W)
     """
 
     def __init__(self, channels: Mapping[int, int], width: int, init: Init = "forward") -> None:
@@ -203,13 +206,13 @@ class Decoder(nn.Module):
         self.takes = frozenset(str(r) for r in channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """The images."""
+        """Decode the feature maps."""
         given = iter(maps)
         x = self.blocks[next(iter(self.blocks))](next(given))
         for name, layers in list(self.blocks.items())[1:]:
             x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             x = layers(torch.cat([x, next(given)], 1) if name in self.takes else x)
-        with torch.autocast(x.device.type, enabled=False):  # halves have 256 steps between 0.5 and 1
+        with torch.autocast(x.device.type, enabled=False):  # half precision has 256 steps between 0.5 and 1
             return self.last(x.to(self.last.weight.dtype))
 
 
@@ -219,5 +222,5 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def convolution(inputs: int, outputs: int) -> MirroredConv:
-    """3×3 with a reflected edge."""
+    """A 3×3 convolution with reflection padding."""
     return MirroredConv(inputs, outputs, 3)

@@ -4,10 +4,10 @@ The network of section 3: five convolutions and three fully connected layers, wi
 (groups in layers 2, 4 and 5), ReLU (3.1), response normalisation (3.3), overlapping pooling (3.4) and dropout (4.2).
 
 Deviations and readings:
-- Images are 227×227: the 224 that the paper writes does not give its own 55×55 maps.
-- Below 128 pixels the first stride is 2, not 4, and a map smaller than a pooling window is passed on as it is.
+- Images are 227×227: the 224 that the paper writes does not give the 55×55 feature maps that it states.
+- Below 128 pixels the first stride is 2, not 4, and a feature map smaller than a pooling window is not pooled.
 - The paper's N(0, 0.01) weights are too small to start learning in a much narrower network on small images;
-  ``init: forward`` (see ``zoo.architectures.initialisation``; biases 0) is for these.
+  ``init: forward`` (see ``zoo.architectures.initialisation``; biases 0) is meant for these.
 """
 
 from __future__ import annotations
@@ -48,20 +48,21 @@ class AlexNet(Architecture):
     """Five convolutional and three fully connected layers; 60,965,224 parameters at 1,000 classes and 227×227.
 
     Args:
-        num_classes: length of the output; 0 leaves the fully connected layers out, for a backbone.
+        num_classes: length of the output; 0 omits the fully connected layers, for a backbone.
         in_channels: channels of the images.
         image_size: height and width of the images.
-        width: factor on every hidden layer's channels; 1.0 is the paper's.
-        activation: the paper's ReLU, or the tanh that it is compared with.
-        overlapping_pooling: windows of 3 pixels every 2 pixels; else windows of 2.
-        response_norm: local response normalisation behind layers 1 and 2.
+        width: factor on every hidden layer's channels; 1.0 as in the paper.
+        activation: the paper's ReLU, or tanh, with which the paper compares it.
+        overlapping_pooling: pooling windows of 3 pixels with stride 2; else windows of 2.
+        response_norm: local response normalisation after layers 1 and 2.
         dropout: of the inputs of the first two fully connected layers; 0 for none.
         init: the paper's N(0, 0.01) with some biases of one, or one of ``zoo.architectures.initialisation``, for
             narrow networks on small images.
-        stride: of the first convolution; left out, 4, and 2 below 128 pixels.
+        stride: of the first convolution; by default 4, and 2 below 128 pixels.
 
     Shape:
-        images (B, C, H, W), normalised -> logits (B, num_classes), or the last map (B, C', H', W') without classes
+        images (B, C, H, W), normalised -> logits (B, num_classes), or the last feature map (B, C', H', W') without
+        classes
 
     Raises:
         UserError: the image is smaller than the first filter, or a value is out of range.
@@ -136,11 +137,11 @@ class AlexNet(Architecture):
 
     @property
     def stages(self) -> list[Stage]:
-        """The last layer at each resolution: in front of each pooling, and the last pooling."""
+        """The last layer at each resolution: before each pooling, and the last pooling."""
         return list(self._stages.values())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, or the last map where there are no classes."""
+        """Logits, or the last feature map without classes."""
         maps = self.layers(images)
         if self.classifier is None:
             return maps
@@ -158,7 +159,7 @@ class ResponseNorm(nn.Module):
         self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps of the same shape."""
+        """Feature maps of the same shape."""
         return response_norm(maps, self.k, self.n, self.alpha, self.beta)
 
 
@@ -169,14 +170,14 @@ def response_norm(maps: Tensor, k: float = 2.0, n: int = 5, alpha: float = 1e-4,
     times as fast on a CPU, where that layer takes a third of a step.
 
     Args:
-        maps: (B, C, H, W).
+        maps: feature maps (B, C, H, W).
         n: odd.
     """
     return _ResponseNorm.apply(maps, k, n, alpha, beta)
 
 
 class _ResponseNorm(Function):
-    """The derivative by hand: ``d/dx`` needs one more sum over channels, autograd keeps eight maps for it."""
+    """A custom derivative: ``d/dx`` needs one more sum over channels, where autograd would store eight tensors."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, k: float, n: int, alpha: float, beta: float) -> Tensor:
@@ -209,7 +210,7 @@ def _activation(name: str) -> nn.Module:
 
 
 def _scaled(channels: int, width: float) -> int:
-    """An even number of channels, for the two groups."""
+    """The scaled number of channels, even for the two groups."""
     return 2 * max(1, round(channels * width / 2))
 
 

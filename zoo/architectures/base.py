@@ -1,4 +1,4 @@
-"""What every architecture is: a network with ``forward``, that states its shapes and lends its feature maps."""
+"""The base class of architectures: a network with ``forward`` that declares its stages and gives its feature maps."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from zoo.errors import UserError
 
 
 class Stage(NamedTuple):
-    """Where a backbone's features come out.
+    """A layer whose output is a backbone's feature map.
 
     Args:
         layer: the name of a submodule, as in ``named_modules``.
         channels: channels of its output.
-        reduction: image pixels to a cell of the map, along one side.
+        reduction: image pixels per pixel of the feature map, along one side.
     """
 
     layer: str
@@ -34,9 +34,9 @@ class _Enough(Exception):  # noqa: N818  ends a forward pass after the last laye
 
 
 class _OfBackbone:
-    """What the weights were trained on; a network that stands on a backbone has the backbone's.
+    """An attribute that describes the weights; a network with a backbone takes the backbone's value.
 
-    A class or an instance that states its own value shadows it, since this is no data descriptor.
+    A class or an instance that sets the attribute shadows it, since this is not a data descriptor.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -48,20 +48,21 @@ class _OfBackbone:
 
 
 class Architecture(LightningModule, ABC):
-    """Base of every architecture: built from plain arguments and factories, knowing nothing of trainers or data sets.
+    """Base of every architecture: built from plain arguments and factories, independent of trainers and data sets.
 
     Attributes:
-        roles: how it is called (``classifier``, ``segmenter``, ``detector``, ``generator``, ``discriminator``,
-            ``denoiser``, ``captioner``, ``transform``, ``stylizer``, ``pattern``); the conformance kit tests it for
-            these.
-        fixed_channels: the number of channels where it can't be chosen (grey images are then repeated), else None.
-        mean, std: the normalisation that its weights were trained with, by channel of images in [0, 1]; None where
-            the data's own is right. These three are the backbone's (``find_backbone``) where neither the class nor
-            its constructor states others.
-        latent_shape: of a sample's noise, where it is a generator.
-        may_change: arguments that a resumed run may change, since the network computes the same.
-        example: arguments of a small instance, for tests.
-        licence: of weights that it can load, where it can.
+        roles: how tasks call it (``classifier``, ``segmenter``, ``detector``, ``generator``, ``discriminator``,
+            ``denoiser``, ``captioner``, ``transform``, ``stylizer``, ``pattern``); the conformance kit tests it in
+            each of these roles.
+        fixed_channels: the number of input channels where it can't be chosen (grey images are then repeated), else
+            None.
+        mean, std: the normalisation that its weights were trained with, per channel of images in [0, 1]; None to use
+            the data's. These three are the backbone's (``find_backbone``) unless the class or its constructor sets
+            them.
+        latent_shape: shape of one sample's noise, for generators.
+        may_change: arguments that a resumed run may change, since the network still computes the same function.
+        example: arguments of a small instance for tests.
+        licence: licence of the pretrained weights, if there are any.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("classifier",)
@@ -79,41 +80,42 @@ class Architecture(LightningModule, ABC):
 
     @classmethod
     def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
-        """Names of the classes that ready weights tell apart, in the order of the output; empty without such weights.
+        """Names of the classes that pretrained weights classify, in the order of the output; empty without such
+        weights.
 
         Args:
-            arguments: those that the network is to be built with, and which ask for the weights; defaults left out.
+            arguments: arguments that the network is to be built with, including those that choose the weights;
+                without defaults.
         """
         return []
 
     def find_backbone(self) -> Architecture | None:
-        """The network that it stands on, and whose view of the images it shares: the first architecture that it holds.
+        """The backbone, which shares this network's input normalisation: the first submodule that is an architecture.
 
-        A network that holds several, of which another one sees the images, overrides it.
+        Override this in a network with several architectures if another one takes the images.
         """
         return next((module for module in self.children() if isinstance(module, Architecture)), None)
 
     @property
     def stages(self) -> list[Stage]:
-        """The layers that a backbone's features come from, finest first.
+        """The layers that a backbone's feature maps come from, finest first.
 
         Raises:
-            UserError: this network states none.
+            UserError: this network has no stages.
         """
-        raise UserError(f"{type(self).__name__} states no stages, so it can't serve as a backbone")
+        raise UserError(f"{type(self).__name__} has no stages, so it can't be used as a backbone")
 
     def features(self, images: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Outputs of the named layers, in this order, as each was when its layer had run; stops after the last one.
+        """Outputs of the named layers, in this order; the forward pass stops after the last of them.
 
-        What comes behind a layer may write into its output (an in-place activation, a residual sum): the outputs that
-        are given back are copies, and are not changed by it.
+        Later layers may modify an output in place (an in-place activation, a residual sum), so copies are returned.
 
         Args:
             images: as ``forward`` takes them.
-            layers: names as in ``named_modules``; left out, those of ``stages``.
+            layers: names as in ``named_modules``; by default those of ``stages``.
 
         Raises:
-            UserError: there is no layer of that name, or ``forward`` does not call it.
+            UserError: there is no layer of this name, or ``forward`` does not call it.
         """
         names = [stage.layer for stage in self.stages] if layers is None else list(layers)
         found = capture(lambda: self._run_layers(images), find_layers(self, names))
@@ -122,12 +124,12 @@ class Architecture(LightningModule, ABC):
         return {name: found[name] for name in names}
 
     def _run_layers(self, images: Tensor) -> None:
-        """The pass that ``features`` listens to; a network overrides it whose ``forward`` is made of ``capture``."""
-        self._call_impl(images)  # interpreted: a compiled network would not run hooks that came later
+        """The forward pass that ``features`` hooks into; override it where ``forward`` itself uses ``capture``."""
+        self._call_impl(images)  # not compiled: a compiled network would not run hooks registered later
 
 
 def find_layers(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """The submodules of these names.
+    """The submodules with these names.
 
     Raises:
         UserError: there is no such submodule.
@@ -141,7 +143,7 @@ def find_layers(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Module
 
 
 def capture(run: Callable[[], Any], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Outputs of the layers while ``run`` calls them, copied; it is ended after the last, but where it is exported."""
+    """Copies of the layers' outputs while ``run`` calls them; it stops after the last one, except during export."""
     found: dict[str, Tensor] = {}
 
     def hook(name: str, output: Tensor) -> None:
@@ -162,12 +164,12 @@ def capture(run: Callable[[], Any], layers: Mapping[str, nn.Module]) -> dict[str
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Number of learnt values."""
+    """Number of parameters."""
     return sum(p.numel() for p in network.parameters())
 
 
 def output_shape(network: nn.Module, *shape: int) -> tuple[int, ...]:
-    """Shape of the output for one input of this shape, without gradients and without touching running statistics."""
+    """Shape of the output for one input of this shape; running statistics do not change."""
     was_training = network.training
     network.eval()
     with torch.no_grad():
@@ -177,12 +179,12 @@ def output_shape(network: nn.Module, *shape: int) -> tuple[int, ...]:
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels of a network that is narrower or wider; at least one."""
+    """The number of channels times the width factor, rounded; at least one."""
     return max(1, round(channels * width))
 
 
 def check_numbers(name: str, num_classes: int, in_channels: int, width: float) -> None:
-    """Refuse numbers that make no network.
+    """Check the arguments that most networks share.
 
     Raises:
         UserError: one of them is out of range.
@@ -192,7 +194,7 @@ def check_numbers(name: str, num_classes: int, in_channels: int, width: float) -
 
 
 def check_size(name: str, images: Tensor, smallest: int) -> None:
-    """Refuse images of which less than a pixel would be left.
+    """Check that images are large enough for the network's downsampling.
 
     Raises:
         UserError: height or width is below ``smallest``.
@@ -207,7 +209,7 @@ _SKIP_PRETRAINED: ContextVar[bool] = ContextVar("skip_pretrained", default=False
 
 @contextmanager
 def skip_pretrained() -> Iterator[None]:
-    """Networks built in here get all their weights from a checkpoint, so none looks for pretrained ones."""
+    """Networks built in this context get all weights from a checkpoint, so they do not load pretrained ones."""
     token = _SKIP_PRETRAINED.set(True)
     try:
         yield
@@ -216,35 +218,35 @@ def skip_pretrained() -> Iterator[None]:
 
 
 def should_load_pretrained() -> bool:
-    """Whether a network that is to start from pretrained weights must find them now; see ``skip_pretrained``."""
+    """Whether a network with pretrained weights has to load them now; see ``skip_pretrained``."""
     return not _SKIP_PRETRAINED.get()
 
 
 def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Mean or std of other channels than the weights were trained on, to go with ``timm.models.adapt_input_conv``.
+    """Mean or std for another number of channels, to match ``timm.models.adapt_input_conv``.
 
-    That sums the filters of all colours for one channel, and repeats them in turn for several.
+    That function sums the filters over the colours for one channel and repeats them cyclically for several.
     """
     return (sum(values) / len(values),) if channels == 1 else tuple(values[i % len(values)] for i in range(channels))
 
 
 def refuse_bad_size(network: nn.Module, name: str, channels: int, image_size: Sequence[int]) -> None:
-    """Try one image of zeros, since a library's network says only in its forward that it can't take a size.
+    """Run the network on one image of zeros, since many libraries check the image size only in ``forward``.
 
     Raises:
-        UserError: it can't.
+        UserError: the network can't take this size.
     """
     size = "×".join(map(str, image_size))
     if len(image_size) != 2:
         raise UserError(f"{name}: image_size is height and width, not {list(image_size)}")
     try:
         output_shape(network, channels, *image_size)
-    except Exception as error:  # each library's own kinds
+    except Exception as error:  # the types differ by library
         raise UserError(f"{name} can't take images of {size} pixels: {first_line(error)}") from error
 
 
 def refuse_options(name: str, options: Mapping[str, Any] | None, taken: Sequence[str]) -> None:
-    """Further arguments for a library's function must not be those that its adapter gives, or answers for, itself.
+    """Check that extra options for a library's function are not arguments that the adapter sets itself.
 
     Raises:
         UserError: one of them is.
@@ -254,5 +256,5 @@ def refuse_options(name: str, options: Mapping[str, Any] | None, taken: Sequence
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its kind where it says nothing."""
+    """The first line of an error's message, or its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,12 +1,12 @@
 """The small network of fast CIFAR-10 training. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024.
 
-A fixed whitening convolution in front (section 3.2, after tysam-code's hlb-CIFAR10), convolutions that start as the
-identity where they can (3.3), and, as in the author's code, batch norm without a learnt scale and with a short memory:
-1,972,792 parameters at ten classes.
+A fixed whitening convolution as the first layer (section 3.2, after tysam-code's hlb-CIFAR10), convolutions initialised
+as the identity where possible (3.3), and, as in the author's code, batch norm without a learned scale and with a short
+averaging window for its statistics: 1,972,792 parameters at ten classes.
 
-Deviations: the maximum at the end is over the whole map, which at 32×32 is the paper's 3×3 window, so that any size of
-images fits; the numbers of channels have one factor; the whitening's bias is a parameter like any other (the author
-trains it in the first 3 of 8 epochs).
+Deviations: the last max pooling is over the whole feature map, which at 32×32 is the paper's 3×3 window, so that any
+image size works; one width factor scales all numbers of channels; the whitening's bias is an ordinary parameter (the
+author trains it in the first 3 of 8 epochs only).
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from zoo.architectures.initialisation import Init, initialise
 
 CHANNELS = (64, 256, 256)
 SEEN = 5000  # training images that the whitening is computed from
-SMALLEST = 9  # pixels: a map of 8×8 after the whitening, halved three times
+SMALLEST = 9  # pixels: a feature map of 8×8 after the whitening, halved three times
 
 
 class CifarNet(Architecture):
-    """Whitening, three groups of two convolutions, the maximum over the map, a linear layer without bias.
+    """Whitening, three groups of two convolutions, global max pooling, a linear layer without bias.
 
     Args:
-        num_classes: length of the output; 0 leaves out what follows the last group, for a backbone.
+        num_classes: length of the output; 0 omits what follows the last group, for a backbone.
         in_channels: channels of the images.
         width: factor on every group's channels.
-        init: the paper's (the first filters of each convolution pass their channel on, the others are PyTorch's own;
-            the linear layer has standard deviation 1), or one of ``zoo.architectures.initialisation``.
+        init: the paper's (the first filters of each convolution are the identity, the others PyTorch's default; the
+            linear layer has standard deviation 1), or one of ``zoo.architectures.initialisation``.
 
     Attributes:
-        wants_images: how many training images it wants to see before its first step, none when it has seen them.
+        wants_images: number of training images needed before the first step; 0 once ``see`` was called.
 
     Shape:
         images (B, C, H, W), normalised, 9×9 or larger -> logits (B, num_classes), or (B, 256 width, H // 8 or one
@@ -74,11 +74,11 @@ class CifarNet(Architecture):
 
     @property
     def wants_images(self) -> int:
-        """Training images, normalised, for ``see``."""
+        """Number of normalised training images to pass to ``see``."""
         return 0 if self.whitened else SEEN
 
     def see(self, images: Tensor) -> None:
-        """Take the whitening of these images' patches as the first layer's filters; they are kept with the weights.
+        """Set the first layer's filters to the whitening of these images' patches; they are saved with the weights.
 
         Args:
             images: normalised, (N, C, H, W).
@@ -89,12 +89,12 @@ class CifarNet(Architecture):
 
     @property
     def stages(self) -> list[Stage]:
-        """The whitening, and each group."""
+        """The whitening and each group."""
         groups = [Stage(f"group{i + 1}", n, 2 ** (i + 1)) for i, n in enumerate(self.channels)]
         return [Stage("whiten", self.whiten.out_channels, 1), *groups]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, or the last group's maps where there are no classes."""
+        """Logits, or the last group's feature maps without classes."""
         check_size("CifarNet", images, SMALLEST)
         maps = self.group3(self.group2(self.group1(F.gelu(self.whiten(images)))))
         if self.head is None:
@@ -103,10 +103,10 @@ class CifarNet(Architecture):
 
 
 class Group(nn.Module):
-    """Convolution, half the size, normalisation, GELU; convolution, normalisation, GELU.
+    """Convolution, 2×2 max pooling, normalisation, GELU; convolution, normalisation, GELU.
 
     Shape:
-        maps (B, in_channels, H, W) -> (B, out_channels, H // 2, W // 2)
+        feature maps (B, in_channels, H, W) -> (B, out_channels, H // 2, W // 2)
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -117,28 +117,29 @@ class Group(nn.Module):
         self.norm2 = shift_norm(out_channels)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps of half the size."""
+        """Feature maps of half the size."""
         maps = F.gelu(self.norm1(F.max_pool2d(self.conv1(maps), 2)))
         return F.gelu(self.norm2(self.conv2(maps)))
 
 
 def shift_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm with a learnt shift only; its running statistics remember few batches, which a short run needs."""
+    """Batch norm with a learned shift only; its running statistics average few batches, which suits short runs."""
     norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm
 
 
 def whitening(images: Tensor, size: int = 2, eps: float = 5e-4, chunk: int = 500) -> Tensor:
-    """Filters whose outputs over these images are uncorrelated and of variance about 1; and their negatives.
+    """Filters whose outputs on these images are uncorrelated with variance about 1, followed by their negatives.
 
-    The eigenvectors of the second moments of the images' patches, each divided by the root of its eigenvalue.
+    They are the eigenvectors of the second moments of the images' patches, each divided by the square root of its
+    eigenvalue.
 
     Args:
         images: with a mean of about 0, (N, C, H, W).
         size: side of the patches.
-        eps: added to the eigenvalues, so that what hardly varies is not blown up.
-        chunk: images at a time, which bounds the memory.
+        eps: added to the eigenvalues, so that directions with little variance are not amplified.
+        chunk: images processed at a time, to bound memory.
 
     Returns:
         (2 C size², C, size, size), of the images' type and device

@@ -1,18 +1,18 @@
 """Compositional pattern-producing networks. Stanley, "Compositional Pattern Producing Networks: A Novel Abstraction of
 Development", 2007.
 
-A picture as a function: the network is given a place, and its distance from the centre, and gives the colour there. So
-a picture has no resolution of its own; a larger one is the same function at more places.
+An image as a function: the network takes a pixel's coordinates and its distance from the centre, and returns the
+colour there. The image has no fixed resolution; a larger one is the same function at more points.
 
-Deviations: layers that are fully connected, with random weights or fitted by descent, instead of a graph that is
-evolved; three colours instead of one intensity. Weights are normal, with a gain for each layer that keeps patterns
-rich, and the output starts with colours that are spread over their range.
+Deviations: fully connected layers with random weights, or weights fitted by gradient descent, instead of an evolved
+graph; three colours instead of one intensity. Weights are normally distributed, with a gain per layer that keeps
+patterns rich, and initial colours spread over the whole range.
 
-With sines alone, ``frequency`` 40 and ``scale`` √2 it is what fits pictures best: the network of Sitzmann et al.,
-"Implicit Neural Representations with Periodic Activation Functions", 2020 (SIREN). Their factor of 30 in front of every
-sine is here part of the weights, whose learning rate is larger for it; the hidden weights' variance is theirs, but they
-are normal. The first layer then is random Fourier features (Tancik et al., "Fourier Features Let Networks Learn High
-Frequency Functions in Low Dimensional Domains", 2020) that learn.
+With sines alone, ``frequency`` 40 and ``scale`` √2 it fits images best and is the network of Sitzmann et al.,
+"Implicit Neural Representations with Periodic Activation Functions", 2020 (SIREN). Their factor of 30 before every
+sine is part of the weights here, whose learning rate is larger accordingly; the hidden weights have their variance, but
+a normal distribution. The first layer then computes trainable random Fourier features (Tancik et al., "Fourier Features
+Let Networks Learn High Frequency Functions in Low Dimensional Domains", 2020).
 """
 
 from __future__ import annotations
@@ -38,24 +38,26 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "absolute": torch.abs,
     "linear": lambda a: a,
 }
-# Deviations of the logits at the start: of luminance, and of the two colour differences, which vary less in nature.
+# Initial standard deviations of the logits: luminance, and two colour differences, which vary less in natural images.
 SPREAD = (1.4, 0.7, 0.7)
-AT_ONCE = 2**16  # pixels that are drawn together: 64 MB a layer of 256 units
+AT_ONCE = 2**16  # pixels per forward pass: 64 MB per layer of 256 units
 
 
 class CPPN(Architecture):
-    """A pattern: from places to colours.
+    """An MLP from coordinates to colours.
 
     Args:
-        depth: hidden layers.
-        units: of a hidden layer.
-        activations: functions by name, shared out evenly among the units of each layer.
-        frequency: deviation of the first layer's weights: how fine a pattern is, in radians a half of the longer side.
-        scale: gain of the other hidden layers, whose weights have the deviation ``scale / √fan-in``: how contorted.
-        radius: whether the distance from the centre is given, too.
+        depth: number of hidden layers.
+        units: width of each hidden layer.
+        activations: names of activations, distributed evenly over the units of each layer.
+        frequency: standard deviation of the first layer's weights: how fine a pattern is, in radians per half of the
+            longer side.
+        scale: gain of the other hidden layers, whose weights have standard deviation ``scale / √fan-in``: how complex
+            the pattern is.
+        radius: whether the distance from the centre is an input, too.
 
     Shape:
-        places (…, 2), x and y in [-1, 1] along the longer side -> colours in [0, 1], (…, 3)
+        coordinates (…, 2), x and y in [-1, 1] along the longer side -> colours in [0, 1], (…, 3)
 
     Raises:
         UserError: an activation is unknown, or a number out of range.
@@ -83,7 +85,7 @@ class CPPN(Architecture):
 
     @torch.no_grad()
     def _start(self, frequency: float, scale: float) -> None:
-        """Random weights; colours that over the square have mean 0.5 and the deviations of ``SPREAD``."""
+        """Random weights; colours have mean 0.5 over the square and the standard deviations ``SPREAD``."""
         for i, layer in enumerate(weight_layers(self.layers)):
             nn.init.normal_(layer.weight, 0.0, scale / math.sqrt(layer.weight.shape[1]) if i else frequency)
             nn.init.normal_(cast(Tensor, layer.bias))
@@ -96,13 +98,13 @@ class CPPN(Architecture):
         self.output.bias.copy_(-(mix @ mean))
 
     def forward(self, places: Tensor) -> Tensor:
-        """The colours there."""
+        """The colours at these coordinates."""
         return torch.sigmoid(self.output(self._hidden(places)))
 
     def _hidden(self, places: Tensor) -> Tensor:
         signal = torch.cat([places, places.norm(dim=-1, keepdim=True)], -1) if self.radius else places
         for i, layer in enumerate(self.layers):
-            if i == 0:  # half precision can't tell neighbouring places apart
+            if i == 0:  # half precision can't represent the difference of neighbouring pixels
                 with torch.autocast(places.device.type, enabled=False):
                     signal = layer(signal)
             else:
@@ -122,14 +124,14 @@ def _check(depth: int, units: int, activations: Sequence[str], frequency: float,
 
 
 def places_of(pixels: Tensor, size: Sequence[int]) -> Tensor:
-    """Centres of pixels, on a scale on which the longer side goes from -1 to 1 and the middle is 0.
+    """Coordinates of pixel centres; the longer side goes from -1 to 1, and the image's centre is 0.
 
     Args:
-        pixels: their numbers, row by row from the upper left, (…).
-        size: height and width of the picture.
+        pixels: flat indices, row by row from the upper left, (…).
+        size: height and width of the image.
 
     Returns:
-        x and y, which grow to the right and downwards, (…, 2)
+        x (to the right) and y (downwards), (…, 2)
     """
     height, width = size
     rows, columns = pixels.div(width, rounding_mode="floor"), pixels % width
@@ -137,14 +139,14 @@ def places_of(pixels: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def grid(size: Sequence[int]) -> Tensor:
-    """Centres of all pixels of a picture of this height and width, (H, W, 2)."""
+    """Coordinates of all pixel centres of an image of this height and width, (H, W, 2)."""
     height, width = size
     return places_of(torch.arange(height * width), size).view(height, width, 2)
 
 
 @torch.no_grad()
 def render(network: nn.Module, size: Sequence[int]) -> Tensor:
-    """Draw a pattern of any size; what is computed at a time does not grow with it.
+    """Render a pattern at any size, in chunks, so that memory does not grow with the size.
 
     Args:
         network: a pattern.

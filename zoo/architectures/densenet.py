@@ -1,17 +1,17 @@
 """DenseNet. Huang, Liu, van der Maaten and Weinberger, "Densely Connected Convolutional Networks", 2017.
 
-Within a block each layer sees the concatenation of the block's input and of all layers before it, and adds k maps of
-its own (k is the growth rate): ``x_l = H_l([x_0, x_1, …, x_{l-1}])``, equation 2. H is batch norm, ReLU and a 3×3
-convolution, with a bottleneck in front of it batch norm, ReLU and a 1×1 convolution to 4k maps. A transition between
-two blocks is batch norm, ReLU, a 1×1 convolution and an average pooling; with compression it keeps a part of the maps.
+Within a block each layer sees the concatenation of the block's input and of all layers before it, and adds k feature
+maps (k is the growth rate): ``x_l = H_l([x_0, x_1, …, x_{l-1}])``, equation 2. H is batch norm, ReLU and a 3×3
+convolution, with a bottleneck preceded by batch norm, ReLU and a 1×1 convolution to 4k channels. A transition between
+two blocks is batch norm, ReLU, a 1×1 convolution and an average pooling; compression reduces the channels.
 
 Depths 121, 161, 169 and 201 are ImageNet's networks (table 1), every other depth is CIFAR's: three blocks of equal
-length behind one 3×3 convolution (section 3, "Implementation Details").
+length after one 3×3 convolution (section 3, "Implementation Details").
 
 The memory-saving mode is that of Pleiss, Chen, Huang, Li, van der Maaten and Weinberger, "Memory-Efficient
-Implementation of DenseNets", 2017: concatenations and what batch norm makes of them are not kept for the backward pass
-but computed again. They share buffers and keep the 1×1 convolution's output; here PyTorch's checkpointing also repeats
-that convolution. The running statistics are written in the forward pass only (torchvision's write them twice).
+Implementation of DenseNets", 2017: concatenations and their normalised values are not stored for the backward pass but
+recomputed. The authors share buffers and store the 1×1 convolution's output; here PyTorch's checkpointing recomputes
+that convolution, too. Running statistics are updated in the forward pass only (torchvision updates them twice).
 
 Deviations and readings:
 - Convolutions have no biases, as in the authors' code.
@@ -54,23 +54,25 @@ EXPANSION = 4  # of a bottleneck, in growth rates; section 3
 
 
 class DenseNet(Architecture):
-    """Layers that see the maps of all layers before them; 7,978,856 parameters at depth 121 and 1,000 classes.
+    """Each layer takes the outputs of all layers before it; 7,978,856 parameters at depth 121 and 1,000 classes.
 
     CIFAR's: 1.0 M at depth 40 without bottleneck and compression, 0.8 M at 100, 15.3 M at 250 with a growth rate of 24,
-    25.6 M at 190 with 40. torchvision's weights of ImageNet's networks load as they are; see ``rename_torchvision``.
+    25.6 M at 190 with 40. torchvision's weights of ImageNet's networks can be loaded directly; see
+    ``rename_torchvision``.
 
     Args:
-        num_classes: length of the output; 0 leaves the linear layer out, for a backbone.
+        num_classes: length of the output; 0 omits the linear layer, for a backbone.
         in_channels: channels of the images.
         depth: 121, 161, 169 or 201 for ImageNet's networks, else CIFAR's: 6n + 4, or 3n + 4 without bottleneck.
-        growth_rate: maps that a layer adds, k; left out, 32 (48 at depth 161), and 12 in CIFAR's networks.
-        bottleneck: a 1×1 convolution to 4k maps in front of each 3×3 convolution.
-        compression: part of the maps that a transition keeps; 1 for all.
-        memory_efficient: keep no concatenation for the backward pass but compute it again; only in training mode.
-        init: see ``zoo.architectures.initialisation.initialise``; He et al.'s by fan-in where nothing is said.
+        growth_rate: channels that a layer adds, k; by default 32 (48 at depth 161), and 12 in CIFAR's networks.
+        bottleneck: a 1×1 convolution to 4k channels before each 3×3 convolution.
+        compression: share of the channels that a transition keeps; 1 for all.
+        memory_efficient: recompute concatenations in the backward pass instead of storing them; in training mode only.
+        init: see ``zoo.architectures.initialisation.initialise``; by default He et al.'s with fan-in.
 
     Shape:
-        images (B, C, H, W), normalised -> logits (B, num_classes), or the last map (B, C', H', W') without classes
+        images (B, C, H, W), normalised -> logits (B, num_classes), or the last feature map (B, C', H', W') without
+        classes
 
     Raises:
         UserError: there is no such depth, a number is out of range, or an image is smaller than the poolings need (4
@@ -127,11 +129,11 @@ class DenseNet(Architecture):
 
     @property
     def stages(self) -> list[Stage]:
-        """ImageNet's stem, each block in front of its transition, and the last block behind its normalisation."""
+        """ImageNet's stem, each block before its transition, and the last block after its normalisation."""
         return self._stages
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, or the last map where there are no classes."""
+        """Logits, or the last feature map without classes."""
         check_size(f"DenseNet-{self.depth}", images, 29 if self.imagenet else 4)
         maps = self.layers(images)
         return maps if self.classifier is None else self.classifier(F.adaptive_avg_pool2d(maps, 1).flatten(1))
@@ -153,13 +155,13 @@ def _cifar_stem(in_channels: int, channels: int) -> nn.Sequential:
 
 
 class DenseBlock(nn.ModuleDict):
-    """Layers of which each sees the block's input and the outputs of all layers before it.
+    """Layers that each take the block's input and the outputs of all layers before them.
 
     Args:
         channels: of the block's input.
         length: number of layers.
-        growth_rate: maps that each adds.
-        bottleneck: whether each has a 1×1 convolution in front.
+        growth_rate: channels that each layer adds.
+        bottleneck: whether each layer starts with a 1×1 convolution.
         memory_efficient: as the layers'.
 
     Shape:
@@ -186,12 +188,12 @@ class DenseLayer(nn.Module):
     """H of equation 2: concatenation, batch norm, ReLU, and a 3×3 convolution.
 
     Args:
-        channels: of all inputs together.
-        growth_rate: maps of the output.
-        memory_efficient: of all this, keep nothing but the inputs for the backward pass; only in training mode.
+        channels: of all inputs in total.
+        growth_rate: channels of the output.
+        memory_efficient: store only the inputs for the backward pass; in training mode only.
 
     Shape:
-        list of (B, C_i, H, W), whose C_i add up to ``channels`` -> (B, growth_rate, H, W)
+        list of (B, C_i, H, W) with sum of C_i = ``channels`` -> (B, growth_rate, H, W)
     """
 
     def __init__(self, channels: int, growth_rate: int, memory_efficient: bool = False) -> None:
@@ -202,11 +204,11 @@ class DenseLayer(nn.Module):
         self.conv1 = self.first_convolution(channels, growth_rate)
 
     def first_convolution(self, channels: int, growth_rate: int) -> nn.Conv2d:
-        """The convolution that sees all maps."""
+        """The convolution that takes the concatenation."""
         return nn.Conv2d(channels, growth_rate, 3, padding=1, bias=False)
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
-        """This layer's own maps."""
+        """The feature maps that this layer adds."""
         if self.memory_efficient and self.training:
             return computed_again(self.collect, self.norm1, *outputs)
         return self.collect(*outputs)
@@ -217,7 +219,7 @@ class DenseLayer(nn.Module):
 
 
 class BottleneckLayer(DenseLayer):
-    """H of DenseNet-B: a 1×1 convolution to 4k maps, then batch norm, ReLU and the 3×3 convolution to k."""
+    """H of DenseNet-B: a 1×1 convolution to 4k channels, then batch norm, ReLU and the 3×3 convolution to k."""
 
     def __init__(self, channels: int, growth_rate: int, memory_efficient: bool = False) -> None:
         super().__init__(channels, growth_rate, memory_efficient)
@@ -230,12 +232,12 @@ class BottleneckLayer(DenseLayer):
         return nn.Conv2d(channels, EXPANSION * growth_rate, 1, bias=False)
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
-        """This layer's own maps."""
+        """The feature maps that this layer adds."""
         return self.conv2(self.relu2(self.norm2(super().forward(outputs))))
 
 
 class Transition(nn.Sequential):
-    """What separates two blocks: batch norm, ReLU, a 1×1 convolution, and an average over windows of 2×2.
+    """The layers between two blocks: batch norm, ReLU, a 1×1 convolution, and 2×2 average pooling.
 
     Shape:
         (B, channels, H, W) -> (B, kept, H // 2, W // 2)
@@ -250,28 +252,28 @@ class Transition(nn.Sequential):
         self.pool = nn.AvgPool2d(2)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Fewer maps of half the size."""
+        """Fewer channels at half the size."""
         if self.memory_efficient and self.training:
             return computed_again(super().forward, self.norm, maps)
         return super().forward(maps)
 
 
 def computed_again(function: Callable[..., Tensor], norm: nn.Module, *inputs: Tensor) -> Tensor:
-    """``function(*inputs)``, of which nothing but the inputs is kept: the backward pass computes it again.
+    """``function(*inputs)``, recomputed in the backward pass: only the inputs are stored.
 
     Args:
-        function: has nothing random in it.
-        norm: the one normalisation in it; its running statistics are written once.
+        function: must be deterministic.
+        norm: the normalisation in it, whose running statistics are updated once.
     """
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-    if not torch.compiler.is_compiling():  # a compiled program writes buffers at its end, once, and takes no contexts
+    if not torch.compiler.is_compiling():  # a compiled program updates buffers once, at its end, and takes no contexts
         contexts = nullcontext(), KeptStatistics(norm)
         options["context_fn"] = lambda: contexts
     return cast(Tensor, checkpoint(function, *inputs, **options))
 
 
 class KeptStatistics:
-    """While it is entered, a normalisation's running statistics are written into copies that are then thrown away."""
+    """In this context a normalisation updates copies of its running statistics, which are then discarded."""
 
     def __init__(self, norm: nn.Module) -> None:
         self.norm = norm
@@ -287,9 +289,10 @@ class KeptStatistics:
 
 
 def rename_torchvision(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename torchvision's tensors in place: its ``features`` is a method here, and its files still say ``norm.1``.
+    """Rename torchvision's tensors in place: ``features`` is a method here, and torchvision's files contain old names
+    such as ``norm.1``.
 
-    A hook in front of ``load_state_dict``, so that this is all that it takes::
+    Registered as a ``load_state_dict`` pre-hook, so that this works::
 
         DenseNet().load_state_dict(torchvision.models.DenseNet121_Weights.DEFAULT.get_state_dict())
     """
@@ -299,7 +302,7 @@ def rename_torchvision(module: nn.Module, state: dict[str, Any], prefix: str, *_
 
 
 def _size(depth: int, bottleneck: bool) -> tuple[int, tuple[int, ...]]:
-    """Standard growth rate, and layers of each block."""
+    """Default growth rate, and number of layers in each block."""
     if depth in IMAGENET:
         if not bottleneck:
             raise UserError(f"DenseNet-{depth} is ImageNet's, which has bottlenecks; bottleneck: false is for CIFAR's")

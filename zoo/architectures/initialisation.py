@@ -1,7 +1,7 @@
-"""Weights that keep the variance of the signal, forward, backward, or as a compromise of both.
+"""Weight initialisation that keeps the variance of the signal forward, backward, or a compromise of both.
 
-Layers z_l = W_l f_l(z_{l-1}), where f_l is the activation *in front of* W_l (f_1 is the identity: the first
-layer sees the images, of variance 1). With weights of mean 0 that do not depend on each other
+Layers z_l = W_l f_l(z_{l-1}), where f_l is the activation *before* W_l (f_1 is the identity: the first
+layer sees the images, of variance 1). With independent weights of mean 0
 
     forward:   Var[z_l]          = n_in  · Var[w_l] · E[f_l(z)²]  and z ~ N(0, Var[z_{l-1}])
     backward:  Var[dL/dz_{l-1}]  = n_out · Var[w_l] · G0 · Var[dL/dz_l],  G0 = E[f_l'(z)²]
@@ -39,22 +39,22 @@ def initialise(
     negative_slope: float = 0.01,
     image_shape: Sequence[int] | None = None,
 ) -> None:
-    """Draw the weights of every convolution and linear layer anew, from N(0, Var[w]), and set their biases to 0.
+    """Initialise the weights of every convolution and linear layer from N(0, Var[w]), and set the biases to 0.
 
     Layers are taken in the order of their definition; other layers (normalisation, embeddings, custom weights) are left
-    as they are. What lies between a activation and the next weights (pooling, dropout, response normalisation)
-    is not counted.
+    as they are. Layers between an activation and the next weights (pooling, dropout, response normalisation)
+    are not taken into account.
 
     Args:
         network: changed in place.
-        init: ``backward``, ``forward``, ``compromise``; ``normal`` is N(0, 0.01²) for every layer, without care;
-            ``torch`` leaves PyTorch's own weights and biases.
-        activation: the network's activation, in front of every weight layer but the first.
-        normalised: batch norm holds the variance in front of every activation at 1, so that it isn't followed
-            from layer to layer (which would need the layers to be a chain).
+        init: ``backward``, ``forward``, ``compromise``; ``normal`` is N(0, 0.01²) for every layer; ``torch``
+            keeps PyTorch's default weights and biases.
+        activation: the network's activation, before every weight layer except the first.
+        normalised: batch norm keeps the variance before every activation at 1, so the variance is not propagated
+            from layer to layer (which requires the layers to be a chain).
         negative_slope: of ``leaky_relu``.
-        image_shape: (C, H, W) of the images that a chain of layers is made for: terms that filters at the margins lack,
-            where they see padding, are then not counted as terms (see ``fans_on_maps``).
+        image_shape: (C, H, W) of the images that a chain of layers is made for: terms that are padding at
+            the margins are then not counted in the fans (see ``fans_on_maps``).
 
     Raises:
         UserError: there is no such init or activation.
@@ -73,7 +73,7 @@ def initialise(
 
 
 class Fans(NamedTuple):
-    """Terms in the sum of one output (``into``), and of the gradient of one input (``out``)."""
+    """Number of terms in one output's sum (``into``) and in one input's gradient (``out``)."""
 
     into: float
     out: float
@@ -112,7 +112,7 @@ def fans(layer: _ConvNd | nn.Linear) -> Fans:
 
     With a stride s an input pixel takes part in only 1 / s² of the k² windows that it would be in, on average over the
     pixels, so that the fan-out of a convolution (and the fan-in of a transposed one) is divided by s². PyTorch's
-    ``fan_out`` is not. Filters count as whole also at the margins.
+    ``fan_out`` ignores the stride. Padding counts as terms here.
     """
     if isinstance(layer, nn.Linear):
         return Fans(layer.in_features, layer.out_features)
@@ -124,9 +124,10 @@ def fans(layer: _ConvNd | nn.Linear) -> Fans:
 def fans_on_maps(network: nn.Module, image_shape: Sequence[int]) -> list[Fans]:
     """Fan-in and fan-out of each layer of a chain on images of this shape, without terms that are padding.
 
-    A 3×3 filter at the corner of a map has 4 terms, not 9. Where maps are small that is no detail: a hundred padded
-    convolutions at 4×4 pixels lose a factor of 10¹¹ by it. Since the margins get less, and pass less on, the energy is
-    followed along each side of the map, up for the fan-in and down for the fan-out, and the mean over pixels is kept.
+    A 3×3 filter at the corner of a map has 4 terms, not 9. For small feature maps this matters: a hundred padded
+    convolutions at 4×4 pixels lose a factor of 10¹¹. Since the margins receive less and pass less on, the energy is
+    propagated along each side of the feature map, forward for the fan-in and backward for the fan-out, and the mean
+    over pixels is preserved.
 
     Args:
         network: two-dimensional convolutions, padded with zeros or not at all, and linear layers.
@@ -148,7 +149,7 @@ def fans_on_maps(network: nn.Module, image_shape: Sequence[int]) -> list[Fans]:
 
 
 def _map_sizes(network: nn.Module, image_shape: Sequence[int]) -> dict[nn.Module, tuple[int, ...]]:
-    """Height and width of what each convolution sees."""
+    """Height and width of each convolution's input."""
     sizes: dict[nn.Module, tuple[int, ...]] = {}
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -182,11 +183,11 @@ def _pairs(layer: _ConvNd | nn.Linear, sizes: tuple[int, ...], side: int) -> Ten
 
 
 def _terms(chain: Sequence[Tensor]) -> list[float]:
-    """How much of the energy each layer passes on along one side, from where the layer before has left it."""
+    """The factor on the energy along one side at each layer, given its distribution after the layer before."""
     found = []
     energy = torch.ones(0, device="cpu")
     for pairs in chain:
-        if len(energy) != len(pairs):  # the first layer, or one behind a pooling: even
+        if len(energy) != len(pairs):  # the first layer, or one after pooling: uniform
             energy = torch.ones(len(pairs), device="cpu")
         after = energy @ pairs
         found.append((after.mean() / energy.mean()).item())
@@ -195,11 +196,11 @@ def _terms(chain: Sequence[Tensor]) -> list[float]:
 
 
 class Factors(NamedTuple):
-    """What a activation f does to variances, for z ~ N(0, v).
+    """The factors of an activation f on variances, for z ~ N(0, v).
 
     Args:
         forward: E[f(z)²] / v.
-        backward: E[f'(z)²], the course's G0.
+        backward: E[f'(z)²], called G0 above.
     """
 
     forward: float
@@ -208,10 +209,10 @@ class Factors(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def activation_factors(activation: str, variance: float = 1.0, negative_slope: float = 0.01) -> Factors:
-    """The factors of a activation at this variance of its input: closed forms where f has a kink, else a sum.
+    """The factors of an activation at this variance of its input: closed forms where f has a kink, else quadrature.
 
-    A quadrature rule does not see where in its interval a kink is; the rest are smooth, and for these the trapezium
-    rule on ±12 deviations is exact to rounding.
+    Quadrature is inaccurate at kinks; for smooth functions the trapezium rule on ±12 standard deviations is exact to
+    rounding.
     """
     if activation in ("linear", "relu", "leaky_relu"):
         slope = {"linear": 1.0, "relu": 0.0, "leaky_relu": negative_slope}[activation]

@@ -1,11 +1,11 @@
 """LeNet-5. LeCun, Bottou, Bengio and Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998, II.B.
 
 Layers C1, S2, C3, S4, C5 and F6 as in the paper, with its connection table, its trainable subsampling and its scaled
-tanh: 60,000 parameters. Weights start as appendix A says, uniform within 2.4 / fan-in (``init: paper``).
+tanh: 60,000 parameters. Weights are initialised as in appendix A, uniform within 2.4 / fan-in (``init: paper``).
 
-Deviations: the output is a linear layer of logits, for the cross-entropy, not the paper's ten fixed bitmaps with their
-distances (850 parameters more at ten classes). Subsampling is squashed by the same scaled tanh as the other layers;
-the paper says a sigmoid.
+Deviations: the output is a linear layer of logits, for the cross-entropy, not distances to the paper's ten fixed
+bitmaps (850 parameters more at ten classes). Subsampling uses the same scaled tanh as the other layers; the paper says
+a sigmoid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from zoo.architectures.base import Architecture, Stage
 from zoo.architectures.initialisation import Init, initialise, weight_layers
 from zoo.errors import UserError
 
-# Table I: the maps of S2 that each of C3's 16 maps sees.
+# Table I: the channels of S2 that each of C3's 16 channels is connected to.
 TABLE = (
     (0, 1, 2),
     (1, 2, 3),
@@ -43,18 +43,19 @@ TABLE = (
 
 
 class LeNet(Architecture):
-    """LeNet-5: two convolutions with subsampling, a third over the whole map, two linear layers.
+    """LeNet-5: two convolutions with subsampling, a third over the whole feature map, two linear layers.
 
     Args:
-        num_classes: length of the output; 0 leaves C5 and what follows out, for a backbone.
+        num_classes: length of the output; 0 omits C5 and what follows, for a backbone.
         in_channels: channels of the images.
-        image_size: height and width of the images; the paper's 28×28 digits stand in the middle of 32×32.
-        init: the paper's, or one of ``zoo.architectures.initialisation`` for C1, C5, F6 and the output, taking the
-            signal's variance as 1 in front of each, for which the scaled tanh is made; C3 with its table and the
-            subsampling keep the paper's.
+        image_size: height and width of the images; the paper centres 28×28 digits in 32×32.
+        init: the paper's, or one of ``zoo.architectures.initialisation`` for C1, C5, F6 and the output, assuming a
+            variance of 1 before each, for which the scaled tanh is designed; C3 and the subsampling always use the
+            paper's.
 
     Shape:
-        images (B, C, H, W), normalised -> logits (B, num_classes), or the maps of S4 (B, 16, H', W') without classes
+        images (B, C, H, W), normalised -> logits (B, num_classes), or the feature maps of S4 (B, 16, H', W') without
+        classes
 
     Raises:
         UserError: the image is smaller than 16×16, or a number is out of range.
@@ -74,7 +75,7 @@ class LeNet(Architecture):
             raise UserError(f"LeNet needs an image_size of at least 16×16 pixels, not {list(image_size)}")
         if num_classes < 0 or in_channels < 1:
             raise UserError("LeNet: num_classes must be at least 0 and in_channels at least 1")
-        # Two times: 4 pixels less by a 5×5 filter, then half.
+        # Twice: a 5×5 filter removes 4 pixels, then pooling halves.
         height, width = (((n - 4) // 2 - 4) // 2 for n in image_size)
         self.c1 = nn.Sequential(nn.Conv2d(in_channels, 6, 5), ScaledTanh())
         self.s2 = Subsampling(6)
@@ -90,11 +91,11 @@ class LeNet(Architecture):
 
     @property
     def stages(self) -> list[Stage]:
-        """Each convolution's and each subsampling's last layer, by resolution."""
+        """The last layer at each resolution."""
         return [Stage("c1", 6, 1), Stage("c3", 16, 2), Stage("s4", 16, 4)]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, or the maps of S4 where there are no classes."""
+        """Logits, or the feature maps of S4 without classes."""
         maps = self.s4(self.c3(self.s2(self.c1(images))))
         if self.classifier is None:
             return maps
@@ -118,10 +119,10 @@ class ScaledTanh(nn.Module):
 
 
 class Subsampling(nn.Module):
-    """The sum over windows of 2×2, times a trainable coefficient, plus a trainable bias, squashed.
+    """The sum over windows of 2×2, times a trainable coefficient, plus a trainable bias, then the scaled tanh.
 
     Shape:
-        maps (B, C, H, W) -> (B, C, H // 2, W // 2)
+        feature maps (B, C, H, W) -> (B, C, H // 2, W // 2)
     """
 
     def __init__(self, channels: int) -> None:
@@ -132,21 +133,21 @@ class Subsampling(nn.Module):
         _initialise(self.coefficient, 4)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps of half the size."""
+        """Feature maps of half the size."""
         total = 4 * F.avg_pool2d(maps, 2)
         return self.squash(total * self.coefficient.view(-1, 1, 1) + self.bias.view(-1, 1, 1))
 
 
 class TableConv2d(nn.Module):
-    """A convolution in which each output map sees some of the input maps; only connected filters are parameters.
+    """A convolution whose output channels use some of the input channels; only connected filters are parameters.
 
     Args:
-        in_channels: number of input maps.
-        table: for each output map, the input maps that it sees.
+        in_channels: number of input channels.
+        table: for each output channel, the input channels that it uses.
         kernel: side of the filters.
 
     Shape:
-        maps (B, in_channels, H, W) -> (B, len(table), H - kernel + 1, W - kernel + 1)
+        feature maps (B, in_channels, H, W) -> (B, len(table), H - kernel + 1, W - kernel + 1)
     """
 
     places: Tensor
@@ -162,7 +163,7 @@ class TableConv2d(nn.Module):
         _initialise(self.weight, fan_in)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """The filters put at their places among zeros, then an ordinary convolution."""
+        """An ordinary convolution, with zeros for the missing connections."""
         out, into, kernel, _ = self.shape
         dense = self.weight.new_zeros(out * into, kernel, kernel).index_copy(0, self.places, self.weight)
         return F.conv2d(maps, dense.view(self.shape), self.bias)

@@ -1,11 +1,11 @@
 """PlainNet. The plain networks of He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2.
 
-CIFAR's ResNet without its shortcuts: 3×3 convolutions in three groups of 16, 32 and 64 channels, each group with half
-the resolution of the one before, the mean over the map, a linear layer. With batch normalisation behind every
-convolution, as in the paper, or without any, to see what depth does to a network that has neither.
+CIFAR's ResNet without its shortcuts: 3×3 convolutions in three groups of 16, 32 and 64 channels, each group at half
+the resolution of the one before, global average pooling, a linear layer. With batch normalisation after every
+convolution, as in the paper, or without any, to study the effect of depth without both.
 
-Deviations: any depth, not only 6n+2 (convolutions that do not divide by three go to the first groups); other activation
-functions. Without normalisation, convolutions have biases. The last layer's weights start as the others do.
+Deviations: any depth, not only 6n+2 (convolutions that do not divide by three go to the first groups); other
+activations. Without normalisation, convolutions have biases. The last layer is initialised like the others.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class PlainNet(Architecture):
     """A chain of ``depth - 1`` convolutions and a linear layer; 269,722 parameters at 20 layers and ten classes.
 
     Args:
-        num_classes: length of the output; 0 leaves pooling and the linear layer out, for a backbone.
+        num_classes: length of the output; 0 omits pooling and the linear layer, for a backbone.
         in_channels: channels of the images.
-        depth: number of weight layers, from 5 on.
-        width: factor on every layer's channels; 1.0 is the paper's.
-        norm: ``batch`` behind every convolution, or ``none``.
+        depth: number of weight layers, at least 5.
+        width: factor on every layer's channels; 1.0 as in the paper.
+        norm: ``batch`` after every convolution, or ``none``.
         activation: the activation.
-        init: of the weights, for this activation; see ``zoo.architectures.initialisation``.
-        image_size: height and width of the images that the weights are drawn for. Without normalisation, what is lost
-            at the margins of small maps adds up with depth; other sizes can be used all the same.
+        init: initialisation of the weights, for this activation; see ``zoo.architectures.initialisation``.
+        image_size: height and width of the images that the weights are initialised for. Without normalisation, the
+            signal lost at the margins of small feature maps adds up with depth. Other sizes can be used, too.
 
     Shape:
-        images (B, C, H, W) of at least 4×4 pixels, normalised -> logits (B, num_classes), or the last map
+        images (B, C, H, W) of at least 4×4 pixels, normalised -> logits (B, num_classes), or the last feature map
         (B, C', H / 4, W / 4) without classes
 
     Raises:
-        UserError: there is no such activation or norm, a number is out of range, or images are too small.
+        UserError: the activation or norm is unknown, a number is out of range, or images are too small.
     """
 
     example: ClassVar[dict[str, Any]] = {"num_classes": 4, "depth": 9, "width": 0.25}
@@ -86,14 +86,14 @@ class PlainNet(Architecture):
         return self._stages
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, or the last map where there are no classes."""
+        """Logits, or the last feature map without classes."""
         check_size("PlainNet", images, 4)
         maps = self.layers(images)
         return maps if self.fc is None else self.fc(maps.mean((2, 3)))
 
 
 def group_sizes(depth: int) -> list[int]:
-    """Convolutions in each of the three groups; the network's first one counts to the first group."""
+    """Convolutions in each of the three groups; including the network's first one in the first group."""
     each, rest = divmod(depth - 2, 3)
     return [each + 1 + (rest > 0), each + (rest > 1), each]
 

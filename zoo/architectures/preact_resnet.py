@@ -1,20 +1,21 @@
 """PreActResNet. He, Zhang, Ren and Sun, "Identity Mappings in Deep Residual Networks", 2016 (arXiv 1603.05027).
 
-A block computes ``y = F(x) + x`` and nothing after the sum: normalisation and ReLU stand in front of F's convolutions
-("full pre-activation", section 4.1), so that the signal runs from any block to any later one as it is, and the
-gradient back, but for the two places where the resolution changes. This is CIFAR's family: three groups of
+A block computes ``y = F(x) + x`` and nothing after the sum: normalisation and ReLU come before F's convolutions
+("full pre-activation", section 4.1), so that signal and gradient pass between any two blocks unchanged, except where
+the resolution changes. This is CIFAR's family: three groups of
 
 - pairs of 3×3 convolutions with 16, 32, 64 channels, 6n+2 layers, up to 110;
-- bottlenecks (1×1, 3×3, 1×1) with 64, 128, 256 channels at their ends, 9n+2 layers, from 164 on.
+- bottlenecks (1×1, 3×3, 1×1) with 64, 128, 256 output channels, 9n+2 layers, from 164.
 
-As in the paper's appendix, the first block's activation is in front of its shortcut too, the last block is followed by
-one of its own, and where bottlenecks change the number of channels the shortcut is a 1×1 convolution of the activated
-maps; between groups of pairs, it takes every second pixel and pads with channels of zeros (He et al. 2015, option A).
+As in the paper's appendix, the first block's activation also precedes its shortcut, the last block is followed by
+another activation, and where bottlenecks change the number of channels the shortcut is a 1×1 convolution of the
+activated maps; between groups of pairs, it takes every second pixel and pads with channels of zeros (He et al. 2015,
+option A).
 
-Deviations and readings: a bottleneck's stride is at its first 1×1 convolution, as in the authors' code. Weights start
-with the variance 2 / fan-out, as there; the fan-out counts that a stride skips pixels, and the first layer, with no
-ReLU in front of it, has 1 / fan-out. The last layer starts in the same way, there in Torch's own. Narrower or wider
-networks (``width``) are not the paper's.
+Deviations and readings: a bottleneck's stride is at its first 1×1 convolution, as in the authors' code. Weights are
+initialised with variance 2 / fan-out, as there; the fan-out takes the stride into account, and the first layer, with no
+ReLU before it, has 1 / fan-out. The last layer is initialised in the same way, in the authors' code by Torch's default.
+Narrower or wider networks (``width``) are not the paper's.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from zoo.architectures.resnet import (
     conv3,
 )
 
-DEEPEST_OF_PAIRS = 110  # what is deeper is made of bottlenecks
+DEEPEST_OF_PAIRS = 110  # deeper networks use bottlenecks
 
 
 class PreActResNet(Architecture):
@@ -44,17 +45,17 @@ class PreActResNet(Architecture):
     Table 4 says 10.2 M for 1001: without the 149,216 of batch normalisation.
 
     Args:
-        num_classes: length of the output; 0 leaves pooling and the linear layer out, for a backbone.
+        num_classes: length of the output; 0 omits pooling and the linear layer, for a backbone.
         in_channels: channels of the images.
-        depth: number of weight layers on the longest path: 6n+2 from 8 to 110, 9n+2 from 119 on.
-        width: factor on every layer's channels; 1.0 is the paper's.
-        init: of the weights, see ``zoo.architectures.initialisation``.
-        zero_init_residual: start every branch's last convolution at 0, so that each block starts as the identity. (Not
-            its last normalisation, as in ResNet: a ReLU follows it here, through which no gradient would come back.)
+        depth: number of weight layers on the longest path: 6n+2 from 8 to 110, 9n+2 from 119.
+        width: factor on every layer's channels; 1.0 as in the paper.
+        init: initialisation of the weights, see ``zoo.architectures.initialisation``.
+        zero_init_residual: initialise every branch's last convolution with 0, so that each block starts as the
+            identity. (Not its last normalisation, as in ResNet: here a ReLU follows, which would block the gradient.)
 
     Shape:
-        images (B, C, H, W) of at least 4×4 pixels, normalised -> logits (B, num_classes), or the last activated map
-        (B, C', H / 4, W / 4) without classes
+        images (B, C, H, W) of at least 4×4 pixels, normalised -> logits (B, num_classes), or the last activated feature
+        map (B, C', H / 4, W / 4) without classes
 
     Raises:
         UserError: no network has this depth, a number is out of range, or images are too small.
@@ -89,7 +90,7 @@ class PreActResNet(Architecture):
                     nn.init.zeros_(block.branch[-1].get_parameter("weight"))
 
     def _add_groups(self, blocks: int, widths: Sequence[int], bottleneck: bool) -> int:
-        """``layer1``, ``layer2``, ``layer3``: each with half the resolution of the one before."""
+        """``layer1``, ``layer2``, ``layer3``: each at half the resolution of the one before."""
         self.groups, self._stages, channels = ["layer1", "layer2", "layer3"], list[Stage](), widths[0]
         for i, (name, middle) in enumerate(zip(self.groups, widths, strict=True)):
             group = nn.Sequential()
@@ -102,11 +103,11 @@ class PreActResNet(Architecture):
 
     @property
     def stages(self) -> list[Stage]:
-        """The last sum of the first two resolutions, which is not activated, and the last activation."""
+        """The last sum (before activation) of the first two resolutions, and the last activation."""
         return self._stages
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, or the last activated map where there are no classes."""
+        """Logits, or the last activated feature map without classes."""
         check_size(self.name, images, 4)
         maps = self.first(self.conv1(images))
         for name in self.groups:
@@ -116,22 +117,22 @@ class PreActResNet(Architecture):
 
 
 class PreActBlock(nn.Module):
-    """``F(x) + x``; where a convolution is in the shortcut, ``F(a) + shortcut(a)`` with a the activated x.
+    """``F(x) + x``; if the shortcut is a convolution, ``F(a) + shortcut(a)``, where a is the activated x.
 
     Args:
         in_channels: channels of x.
         channels: of the 3×3 convolutions; a bottleneck's last one has four times as many.
         stride: of the first convolution.
         bottleneck: 1×1, 3×3 and 1×1 convolutions, else two of 3×3.
-        first: x is activated already.
+        first: whether x is already activated.
 
     Attributes:
         before: the activation that branch and shortcut share, else the identity.
         branch: F.
-        shortcut: the identity, or what makes x as large as F(x).
+        shortcut: the identity, or what gives x the shape of F(x).
 
     Shape:
-        maps (B, in_channels, H, W) -> (B, channels or 4 · channels, H / stride, W / stride)
+        feature maps (B, in_channels, H, W) -> (B, channels or 4 · channels, H / stride, W / stride)
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, bottleneck: bool, first: bool) -> None:

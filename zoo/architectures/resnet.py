@@ -1,6 +1,6 @@
 """ResNet. He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", 2016 (arXiv 1512.03385).
 
-A block computes ``y = relu(F(x) + x)``: what its layers F learn is the difference from the identity. Two families:
+A block computes ``y = relu(F(x) + x)``: its layers F learn the difference from the identity. Two families:
 
 - CIFAR's (section 4.2): 6n+2 layers, three groups of n blocks with 16, 32 and 64 channels; where the channels double,
   the shortcut takes every second pixel and pads with channels of zeros (option A), so that it has no parameters;
@@ -9,9 +9,9 @@ A block computes ``y = relu(F(x) + x)``: what its layers F learn is the differen
 Deviations:
 - A bottleneck's stride is at its 3×3 convolution, as in torchvision and fb.resnet.torch ("ResNet v1.5"); the paper has
   it at the first 1×1.
-- Weights start with the variance 2 / fan-out of torchvision and fb.resnet.torch, where the fan-out counts that a stride
-  skips pixels; the paper refers to He et al. 2015, which allows fan-in as well. The last layer starts in the same way,
-  the first with 1 / fan-out, since no ReLU is in front of it.
+- Weights are initialised with variance 2 / fan-out as in torchvision and fb.resnet.torch, but the fan-out takes the
+  stride into account; the paper refers to He et al. 2015, which allows fan-in as well. The last layer is initialised
+  in the same way, the first with 1 / fan-out, since no ReLU precedes it.
 - Narrower or wider networks (``width``) are not the paper's.
 """
 
@@ -38,21 +38,21 @@ EXPANSION = 4  # of a bottleneck's last convolution
 class ResNet(Architecture):
     """The residual networks of CIFAR (20, 32, 44, 56, 110, 1202, any 6n+2) and of ImageNet (18, 34, 50, 101, 152).
 
-    ``load_state_dict`` takes the weights of torchvision's ResNets as they are, at the depths that torchvision has.
+    ``load_state_dict`` accepts the weights of torchvision's ResNets directly, at the depths that torchvision has.
 
     Args:
-        num_classes: length of the output; 0 leaves pooling and the linear layer out, for a backbone.
+        num_classes: length of the output; 0 omits pooling and the linear layer, for a backbone.
         in_channels: channels of the images.
         depth: number of weight layers on the longest path. 18, 34, 50, 101 and 152 are ImageNet's (50 and 152 are of
             the form 6n+2, too, but always ImageNet's), any other 6n+2 from 8 is CIFAR's.
-        width: factor on every layer's channels; 1.0 is the paper's.
-        init: of the weights, see ``zoo.architectures.initialisation``.
-        zero_init_residual: start every branch's last normalisation with a weight of 0, so that each block starts as the
+        width: factor on every layer's channels; 1.0 as in the paper.
+        init: initialisation of the weights, see ``zoo.architectures.initialisation``.
+        zero_init_residual: initialise every branch's last normalisation with weight 0, so that each block starts as the
             identity (Goyal et al. 2017, section 5.1).
 
     Shape:
-        images (B, C, H, W), normalised -> logits (B, num_classes), or the last map without classes: a quarter of the
-        image's size in CIFAR's networks, a 32nd in ImageNet's. Images are of any size from there, 4 or 32 pixels, on.
+        images (B, C, H, W), normalised -> logits (B, num_classes), or the last feature map without classes: a quarter
+        of the image's size in CIFAR's networks, a 32nd in ImageNet's. Images are at least 4 or 32 pixels, respectively.
 
     Raises:
         UserError: no network has this depth, a number is out of range, or images are too small.
@@ -90,7 +90,7 @@ class ResNet(Architecture):
                     nn.init.zeros_(block.branch[-1].get_parameter("weight"))
 
     def _add_groups(self, blocks: Sequence[int], widths: Sequence[int], bottleneck: bool, imagenet: bool) -> int:
-        """``layer1``, ``layer2``, …: groups of blocks, each with half the resolution of the one before."""
+        """``layer1``, ``layer2``, …: groups of blocks, each at half the resolution of the one before."""
         self.groups, channels = [f"layer{i + 1}" for i in range(len(blocks))], widths[0]
         for i, (name, count, middle) in enumerate(zip(self.groups, blocks, widths, strict=True)):
             group = nn.Sequential()
@@ -107,7 +107,7 @@ class ResNet(Architecture):
         return self._stages
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, or the last map where there are no classes."""
+        """Logits, or the last feature map without classes."""
         check_size(self.name, images, self._stages[-1].reduction)
         maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for name in self.groups:
@@ -122,15 +122,15 @@ class Block(nn.Module):
         in_channels: channels of x.
         channels: of the 3×3 convolutions; a bottleneck's last one has four times as many.
         stride: of the first 3×3 convolution.
-        bottleneck: which of the two.
-        projected: whether a shortcut that changes its shape is a convolution (option B), else option A's.
+        bottleneck: whether to use the bottleneck.
+        projected: whether a shortcut that changes the shape is a convolution (option B), else option A.
 
     Attributes:
         branch: F.
-        shortcut: the identity, or what makes x as large as F(x).
+        shortcut: the identity, or what gives x the shape of F(x).
 
     Shape:
-        maps (B, in_channels, H, W) -> (B, channels or 4 · channels, H / stride, W / stride)
+        feature maps (B, in_channels, H, W) -> (B, channels or 4 · channels, H / stride, W / stride)
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, bottleneck: bool, projected: bool) -> None:
@@ -155,10 +155,10 @@ class Block(nn.Module):
 
 
 class PaddedShortcut(nn.Module):
-    """Option A of section 4.1: every ``stride``-th pixel, and ``channels`` more channels, which are zero.
+    """Option A of section 4.1: every ``stride``-th pixel, padded with ``channels`` channels of zeros.
 
     Shape:
-        maps (B, C, H, W) -> (B, C + channels, H / stride, W / stride), rounded up
+        feature maps (B, C, H, W) -> (B, C + channels, H / stride, W / stride), rounded up
     """
 
     def __init__(self, channels: int, stride: int) -> None:
@@ -196,7 +196,7 @@ def _bottleneck(in_channels: int, channels: int, stride: int) -> nn.Sequential:
 
 
 def conv3(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 3×3 convolution without bias, since a normalisation follows it, that keeps the size at stride 1."""
+    """A 3×3 convolution without bias, since a normalisation follows; it keeps the size at stride 1."""
     return nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
 
 
@@ -209,11 +209,11 @@ def cifar_blocks(name: str, depth: int, layers: int = 2, others: Sequence[int] =
     """Blocks in each of three groups: n of depth = 3 · layers · n + 2.
 
     Args:
-        layers: of a block.
-        others: depths that the network has besides, for the message.
+        layers: number of layers in a block.
+        others: further valid depths, for the message.
 
     Raises:
-        UserError: there is no whole n.
+        UserError: n is not an integer.
     """
     step = 3 * layers
     blocks, rest = divmod(depth - 2, step)
@@ -226,7 +226,7 @@ def cifar_blocks(name: str, depth: int, layers: int = 2, others: Sequence[int] =
 
 
 def _rename_torchvision_keys(_block: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """``conv1`` … ``bn3`` are in the branch here, ``downsample`` is the shortcut."""
+    """``conv1`` … ``bn3`` are in ``branch`` here, ``downsample`` is ``shortcut``."""
     for key in [k for k in state if k.startswith(prefix)]:
         name = key.removeprefix(prefix)
         if name.startswith(("conv", "bn")):

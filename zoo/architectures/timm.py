@@ -1,11 +1,11 @@
-"""Every image network of timm (Wightman, "PyTorch Image Models"), under its own name, with its own weights.
+"""Every image network of timm (Wightman, "PyTorch Image Models"), under timm's name, with timm's weights.
 
-The network is timm's and so is its initialisation; this file gives it the zoo's arguments, errors and feature maps.
-With ``num_classes: 0`` it is a backbone: what comes behind the last stage is left out, and the other layers keep the
-classifier's names, so that a classifier's checkpoint fits.
+Network and initialisation are timm's; this file adds the zoo's arguments, errors and feature maps. With
+``num_classes: 0`` it is a backbone: the layers after the last stage are omitted, and the others keep the classifier's
+names, so that a classifier's checkpoint fits.
 
-Pretrained weights for other than three channels are adapted as timm does: for one channel the filters of the three
-colours are summed, for several they are repeated in turn and scaled. ``mean`` and ``std`` go along.
+Pretrained weights for other than three channels are adapted as timm does: for one channel the filters are summed over
+the colours, for several they are repeated cyclically and scaled. ``mean`` and ``std`` are adapted accordingly.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from zoo.architectures.weights import start_head
 from zoo.errors import UserError
 from zoo.registry import did_you_mean
 
-OFFLINE = "EfficientNetLite0 brings its ImageNet weights along"
-# Said by arguments of ours, or naming files to be read.
+OFFLINE = "EfficientNetLite0 includes its ImageNet weights"
+# Set by this class's arguments, or naming files to be read.
 TAKEN = (
     "num_classes",
     "in_chans",
@@ -51,21 +51,22 @@ class Timm(Architecture):
     """A network of timm, as a classifier or as a backbone.
 
     Args:
-        name: as in ``timm.list_models()``, with a tag (``resnet18.a1_in1k``) to choose among its weights.
-        pretrained: start from timm's weights, which are fetched once from huggingface.co; with another number of
-            classes the last layer starts anew, near zero.
+        name: as in ``timm.list_models()``, with a tag (``resnet18.a1_in1k``) to choose the weights.
+        pretrained: start from timm's weights, which are downloaded once from huggingface.co; with another number
+            of classes the last layer is initialised near zero.
         num_classes: length of the output; 0 for a backbone.
         in_channels: channels of the images.
-        image_size: height and width of the images. Networks that are made for one size (ViT, Swin) are built for
-            this one; all are tried on it once. Left out, the network's own size, and nothing is tried.
-        options: further arguments of ``timm.create_model``, such as ``drop_path_rate``; none that choose weights.
+        image_size: height and width of the images. Networks with a fixed size (ViT, Swin) are built for this one;
+            every network is run on it once as a check. By default the network's own size, without a check.
+        options: further arguments of ``timm.create_model``, such as ``drop_path_rate``; not those that choose weights.
 
     Shape:
-        images (B, C, H, W), normalised -> logits (B, num_classes), or the last stage's map (B, C', H', W') for 0
+        images (B, C, H, W), normalised -> logits (B, num_classes), or the last stage's feature map (B, C', H', W') for
+        0
 
     Raises:
-        UserError: timm has no such network or weights, they can't be fetched, or the network can't take the arguments
-            or the image size.
+        UserError: timm has no such network or weights, they can't be downloaded, or the network can't take the
+            arguments or the image size.
     """
 
     network: Any  # an nn.Module with the methods that timm's have
@@ -93,7 +94,7 @@ class Timm(Architecture):
         if pretrained:
             if num_classes not in (0, cfg.num_classes) and should_load_pretrained():
                 for head in [cfg.classifier] if isinstance(cfg.classifier, str) else cfg.classifier or ():
-                    start_head(self.network.get_submodule(head))  # a distilled network has two
+                    start_head(self.network.get_submodule(head))  # a distilled network has two heads
             self.mean, self.std = by_channel(cfg.mean, in_channels), by_channel(cfg.std, in_channels)
         self._indices = _last_of_each_reduction(self.network.feature_info)
         if num_classes == 0:
@@ -103,7 +104,7 @@ class Timm(Architecture):
 
     @classmethod
     def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
-        """Those of the pretrained weights, where they are one of timm's sets of ImageNet's classes."""
+        """The classes of the pretrained weights, where they are one of timm's ImageNet label sets."""
         if not arguments.get("pretrained"):
             return []
         subset = infer_imagenet_subset(_pretrained_cfg(arguments["name"], True).to_dict())
@@ -111,24 +112,24 @@ class Timm(Architecture):
 
     @property
     def stages(self) -> list[Stage]:
-        """The last layer of each resolution, of those that timm gives feature maps of."""
+        """The last layer at each resolution, of those that timm returns feature maps of."""
         return list(self._indices)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, or the last stage's map where there are no classes."""
+        """Logits, or the last stage's feature map without classes."""
         return self.network(images) if self.num_classes else self._maps(images, list(self._indices.values())[-1:])[0]
 
     def features(self, images: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Outputs of the named layers, as ``Architecture.features`` gives them.
 
-        Those of ``stages`` are maps (B, C, H, W) whatever order of axes the network has inside; any other layer's is
-        as the layer gives it. A mixture of both takes two passes.
+        Outputs of ``stages`` are always (B, C, H, W); outputs of other layers keep the network's layout. A mixture of
+        both takes two forward passes.
         """
         indices = {stage.layer: i for stage, i in self._indices.items()}
         names = list(indices) if layers is None else list(layers)
         others = [name for name in names if name not in indices]
         found = super().features(images, others) if others else {}
-        told = [name for name in indices if name in names]  # in timm's order, which is that of its answer
+        told = [name for name in indices if name in names]  # timm returns them in its own order
         if told:
             found |= dict(zip(told, self._maps(images, [indices[name] for name in told]), strict=True))
         return {name: found[name] for name in names}
@@ -140,7 +141,7 @@ class Timm(Architecture):
 
 
 def _pretrained_cfg(name: str, pretrained: bool) -> PretrainedCfg:
-    """What timm says of this network and its weights."""
+    """timm's configuration of this network and its weights."""
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
         raise UserError(f"timm has no network {name}{did_you_mean(base, timm.list_models())}")
@@ -166,7 +167,7 @@ def _create(name: str, cfg: PretrainedCfg, pretrained: bool, arguments: dict[str
 
 
 def _reach_hub(name: str, cfg: PretrainedCfg) -> None:
-    """Ask once whether the hub can be reached: its client tries for 50 seconds, and says so in a dozen lines."""
+    """Check once whether the hub can be reached: its client retries for 50 seconds and prints a dozen lines."""
     if not cfg.hf_hub_id or cfg.file:
         return
     from huggingface_hub import HfApi, try_to_load_from_cache
@@ -176,22 +177,21 @@ def _reach_hub(name: str, cfg: PretrainedCfg) -> None:
         return
     try:
         HfApi().model_info(cfg.hf_hub_id, timeout=10)
-    except Exception as error:  # the client's, of the library below it, or the system's
+    except Exception as error:  # from the client, the library below it, or the system
         raise _not_fetched(name, cfg, error) from error
 
 
 def _not_fetched(name: str, cfg: PretrainedCfg, error: Exception) -> UserError:
     source = f"huggingface.co/{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url
     return UserError(
-        f"timm's weights of {name} could not be fetched from {source} ({first_line(error)}); "
-        f"without a network, {OFFLINE}"
+        f"timm's weights of {name} could not be fetched from {source} ({first_line(error)}); offline, {OFFLINE}"
     )
 
 
 def _last_of_each_reduction(feature_info: Any) -> dict[Stage, int]:
-    """Stages with their numbers in ``forward_intermediates``, finest first."""
+    """Stages with their indices in ``forward_intermediates``, finest first."""
     told = {info["reduction"]: (info, i) for i, info in enumerate(feature_info)}
     return {Stage(f"network.{told[r][0]['module']}", told[r][0]["num_chs"], r): told[r][1] for r in sorted(told)}
 
 
-logging.getLogger("timm.models").setLevel(logging.ERROR)  # tells of weights adapted as asked for
+logging.getLogger("timm.models").setLevel(logging.ERROR)  # it logs that weights were adapted, which was requested

@@ -1,16 +1,17 @@
-"""Every classification network of torchvision, under its own name, with its own weights.
+"""Every classification network of torchvision, under torchvision's name, with torchvision's weights.
 
-The network is torchvision's and so is its initialisation; this file gives it the zoo's arguments, errors and feature
-maps. With ``num_classes: 0`` it is a backbone: what comes behind the last stage is left out, and the other layers keep
-the classifier's names, so that a classifier's checkpoint fits.
+Network and initialisation are torchvision's; this file adds the zoo's arguments, errors and feature maps. With
+``num_classes: 0`` it is a backbone: the layers after the last stage are omitted, and the others keep the classifier's
+names, so that a classifier's checkpoint fits.
 
 Deviations from ``torchvision.models.get_model``:
-- Weights go with any number of classes: the last weight layer, in order of definition, is then a new one, near zero.
-- Other than three channels: the first convolution is a new one. Pretrained filters are adapted to it as timm does: for
-  one channel those of the three colours are summed, for several they are repeated in turn and scaled; ``mean`` and
-  ``std`` go along. Fresh ones are drawn with the standard deviation that torchvision's have.
-- GoogLeNet and Inception v3 come without their auxiliary classifiers. What their pretrained forms do to their input
-  is said by ``mean`` and ``std`` instead.
+- Weights can be used with any number of classes: the last weight layer, in order of definition, is then initialised
+  near zero.
+- For other than three channels the first convolution is replaced. Pretrained filters are adapted as in timm: for one
+  channel they are summed over the colours, for several they are repeated cyclically and scaled; ``mean`` and ``std``
+  are adapted accordingly. Random filters have the standard deviation of torchvision's.
+- GoogLeNet and Inception v3 have no auxiliary classifiers. The input transform of their pretrained forms is expressed
+  by ``mean`` and ``std`` instead.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from zoo.errors import UserError
 from zoo.registry import did_you_mean
 
 INCEPTIONS = ("googlenet", "inception_v3")
-WIDE = (128, 512)  # no pooled map has these proportions; Inception's unpadded layers want it larger
+WIDE = (128, 512)  # no pooled feature map has this aspect ratio; Inception's unpadded layers need it this large
 
 
 class TorchVision(Architecture):
@@ -50,19 +51,20 @@ class TorchVision(Architecture):
 
     Args:
         name: as in ``torchvision.models.list_models(module=torchvision.models)``.
-        weights: of torchvision's for this network, such as ``IMAGENET1K_V1`` or ``DEFAULT``, fetched once from
-            download.pytorch.org; None for random ones.
+        weights: name of torchvision's weights for this network, such as ``IMAGENET1K_V1`` or ``DEFAULT``, downloaded
+            once from download.pytorch.org; None for random weights.
         num_classes: length of the output; 0 for a backbone.
         in_channels: channels of the images.
-        image_size: height and width of the images. ViT and MaxViT are built for this one; all are tried on it once.
-            Left out, the network's own size, and nothing is tried.
+        image_size: height and width of the images. ViT and MaxViT are built for this one; every network is run on
+            it once as a check. By default the network's own size, without a check.
         options: further arguments of ``torchvision.models.get_model``, such as ``dropout``.
 
     Shape:
-        images (B, C, H, W), normalised -> logits (B, num_classes), or the last stage's map (B, C', H', W') for 0
+        images (B, C, H, W), normalised -> logits (B, num_classes), or the last stage's feature map (B, C', H', W') for
+        0
 
     Raises:
-        UserError: torchvision has no such network or weights, they can't be fetched, or the network can't take the
+        UserError: torchvision has no such network or weights, they can't be downloaded, or the network can't take the
             arguments or the image size.
     """
 
@@ -105,7 +107,7 @@ class TorchVision(Architecture):
 
     @classmethod
     def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
-        """Those of the pretrained weights."""
+        """The classes of the pretrained weights."""
         weights = find_weights(arguments["name"], arguments.get("weights"))
         return list(weights.meta["categories"] or ()) if weights else []
 
@@ -117,13 +119,13 @@ class TorchVision(Architecture):
 
     @property
     def stages(self) -> list[Stage]:
-        """The last layer of each resolution in front of the classifier, found by one forward pass of zeros."""
+        """The last layer at each resolution before the classifier, found by a forward pass of zeros."""
         return self._stages
 
-    @cached_property  # a cut network can't run to its end
+    @cached_property  # a backbone's removed layers can't be run any more
     def _stages(self) -> list[Stage]:
         found: dict[int, Stage] = {}
-        head, _ = _last_weighted(self.network)  # SqueezeNet's is a convolution, whose map is one of classes
+        head, _ = _last_weighted(self.network)  # SqueezeNet's is a convolution, whose output is logits
         for layer, channels, reduction in self._line:
             if reduction and layer.partition(".")[0] != head.partition(".")[0]:
                 found[reduction] = Stage(f"network.{layer}", channels, reduction)
@@ -131,9 +133,9 @@ class TorchVision(Architecture):
 
     @cached_property
     def _line(self) -> list[tuple[str, int, int]]:
-        """The network's parts in the order in which they end: name, channels and reduction; 0 where it is no map.
+        """The network's parts in the order in which they finish: name, channels and reduction (0 if not a feature map).
 
-        Parts are its children, and the members of those that are plain sequences.
+        Parts are its children, and the children of those that are plain sequences.
         """
         network, parts = self.network, _parts(self.network)
         line: list[tuple[str, int, int]] = []
@@ -144,7 +146,7 @@ class TorchVision(Architecture):
             if maps is None or maps.dim() != 4 or isinstance(parts[name], nn.AdaptiveAvgPool2d):
                 return line.append((name, 0, 0))
             _, channels, h, w = maps.shape
-            proportional = abs(math.log2(w / h * height / width)) < 0.5  # else pooled, or not in this order
+            proportional = abs(math.log2(w / h * height / width)) < 0.5  # else pooled, or another layout
             line.append((name, channels, _reduction(network, height / h) if proportional else 0))
 
         handles = [m.register_forward_hook(lambda _m, _a, out, n=n: note(n, out)) for n, m in parts.items()]
@@ -158,13 +160,13 @@ class TorchVision(Architecture):
         return line
 
     def _cut(self) -> None:
-        """Leave out what comes behind the last stage."""
+        """Remove the layers after the last stage."""
         line, last = [name for name, *_ in self._line], self.stages[-1].layer.removeprefix("network.")
         for name in line[line.index(last) + 1 :]:
             _replace(self.network, name, nn.Identity())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, or the last stage's map where there are no classes."""
+        """Logits, or the last stage's feature map without classes."""
         if self.num_classes:
             return self.network(images)
         (output,) = capture(lambda: self.network(images), {"last": self._last_layer}).values()
@@ -176,15 +178,14 @@ class TorchVision(Architecture):
     def features(self, images: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Outputs of the named layers, as ``Architecture.features`` gives them.
 
-        Those of ``stages`` are maps (B, C, H, W) whatever order of axes the network has inside; any other layer's is
-        as the layer gives it.
+        Outputs of ``stages`` are always (B, C, H, W); outputs of other layers keep the network's layout.
         """
         found, stages = super().features(images, layers), {stage.layer for stage in self.stages}
         return {n: _as_map(self.network, t, images.shape[-2:]) if n in stages else t for n, t in found.items()}
 
 
 def _reduction(network: nn.Module, pixels: float) -> int:
-    """Pixels to a cell, of which there may be less than a whole number where a layer does not pad: a power of two."""
+    """The reduction as a power of two; unpadded layers make the measured ratio inexact."""
     return network.patch_size if isinstance(network, VisionTransformer) else 2 ** round(math.log2(pixels))
 
 
@@ -198,7 +199,7 @@ def _traced_size(network: nn.Module, image_size: Sequence[int] | None) -> tuple[
 
 
 def find_weights(name: str, text: str | None) -> WeightsEnum | None:
-    """torchvision's weights of a network by their name; None for None.
+    """torchvision's weights of a network by name; None for None.
 
     Raises:
         UserError: there are no such weights.
@@ -213,7 +214,7 @@ def find_weights(name: str, text: str | None) -> WeightsEnum | None:
 
 
 def _size_argument(name: str, image_size: Sequence[int] | None) -> dict[str, Any]:
-    """Transformers whose position codes are made for one size."""
+    """The size argument of transformers whose positional embeddings are for one size."""
     if image_size is None or not name.startswith(("vit_", "maxvit")):
         return {}
     if name.startswith("maxvit"):
@@ -225,22 +226,22 @@ def _size_argument(name: str, image_size: Sequence[int] | None) -> dict[str, Any
 
 @contextmanager
 def fetching(weights: WeightsEnum) -> Iterator[None]:
-    """Weights are fetched in here, unless they were before.
+    """Weights are downloaded in this context, unless they are cached.
 
     Raises:
-        UserError: they can't be.
+        UserError: they can't be downloaded.
     """
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"torchvision's weights {weights} could not be fetched from {weights.url} ({first_line(error)}); without "
-            "a network, EfficientNetLite0 brings its ImageNet weights along"
+            f"torchvision's weights {weights} could not be fetched from {weights.url} ({first_line(error)}); offline, "
+            "EfficientNetLite0 includes its ImageNet weights"
         ) from error
 
 
 def _create(name: str, weights: WeightsEnum | None, num_classes: int, arguments: dict[str, Any]) -> nn.Module:
-    """The network, with as many classes; with weights of another number, under a new last layer."""
+    """The network with this number of classes; weights for another number get a new last layer."""
     load = weights if should_load_pretrained() else None
     try:
         if load is None:
@@ -254,9 +255,9 @@ def _create(name: str, weights: WeightsEnum | None, num_classes: int, arguments:
         told = ", ".join(f"{k} {v}" for k, v in {"weights": weights, **arguments}.items())
         raise UserError(f"torchvision can't build {name} with {told}: {first_line(error)}") from error
     if name in INCEPTIONS:
-        network.transform_input = network.aux_logits = False  # ``mean`` and ``std`` say the same
+        network.transform_input = network.aux_logits = False  # ``mean`` and ``std`` do the same
         network.aux1 = network.aux2 = network.AuxLogits = None
-    if num_classes != len(load.meta["categories"] or ()):  # VGG-16 has weights without any
+    if num_classes != len(load.meta["categories"] or ()):  # VGG-16 has weights without a classifier
         _replace_head(network, num_classes)
     return network
 
@@ -282,7 +283,7 @@ def _replace_head(network: nn.Module, num_classes: int) -> None:
 
 
 def _replace_stem(network: nn.Module, in_channels: int, keep: bool) -> None:
-    """A first convolution for other channels, with its filters adapted, or drawn anew to the same deviation."""
+    """Replace the first convolution for other channels: adapted filters, or random ones of the same scale."""
     name, old = _weighted(network, nn.Conv2d)[0]
     new = nn.Conv2d(in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
     with torch.no_grad():
@@ -308,7 +309,7 @@ def _parts(network: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
 
 
 def _as_map(network: nn.Module, output: Tensor, size: Sequence[int]) -> Tensor:
-    """An output in the order (B, C, H, W): Swin has channels last, ViT a class token and a row of cells."""
+    """An output as (B, C, H, W): Swin is channels-last, ViT gives a sequence with a class token."""
     if isinstance(network, SwinTransformer) and output.dim() == 4:
         return output.permute(0, 3, 1, 2)
     if isinstance(network, VisionTransformer) and output.dim() == 3:

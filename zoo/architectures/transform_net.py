@@ -1,14 +1,14 @@
-"""Transform network: a picture in one pass from another, of any size.
+"""The image transform network: image-to-image in one forward pass, at any size.
 
 Johnson, Alahi and Fei-Fei, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", 2016, section 3.1 and
-table 1 of its supplement: two strided convolutions, residual blocks at a quarter of the size, and back up. Instance
-normalisation in the place of batch normalisation is Ulyanov, Vedaldi and Lempitsky's ("Instance Normalization: The
+table 1 of its supplement: two strided convolutions, residual blocks at a quarter of the size, and upsampling. Instance
+normalisation instead of batch normalisation is Ulyanov, Vedaldi and Lempitsky's ("Instance Normalization: The
 Missing Ingredient for Fast Stylization", 2016).
 
-Deviations: maps are enlarged linearly and then convolved, instead of transposed convolutions, which leave a
-checkerboard (Odena, Dumoulin and Olah, "Deconvolution and Checkerboard Artifacts", 2016; nearest neighbours left a
-faint one); every convolution pads by reflection, instead of blocks that crop and one large margin; sizes that four does
-not divide come back as they were; the output's range is [0, 1], by a sigmoid.
+Deviations: feature maps are upsampled bilinearly and then convolved, instead of transposed convolutions, which leave
+a checkerboard (Odena, Dumoulin and Olah, "Deconvolution and Checkerboard Artifacts", 2016; nearest neighbours left a
+faint one); every convolution pads by reflection, instead of blocks that crop and one large margin; sizes that are not
+multiples of four are restored at the output; a sigmoid gives the range [0, 1].
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class TransformNet(Architecture):
     """Encoder, residual blocks and decoder; 1,679,235 parameters at full width.
 
     Args:
-        in_channels: channels of the pictures, and of what it makes of them.
-        width: factor on every layer's channels; 1.0 is the paper's.
+        in_channels: channels of the input and output images.
+        width: factor on every layer's channels; 1.0 as in the paper.
         blocks: number of residual blocks.
-        init: of the weights; see ``zoo.architectures.initialisation``.
+        init: initialisation of the weights; see ``zoo.architectures.initialisation``.
 
     Shape:
         images (B, C, H, W) of at least 8×8 pixels, normalised -> images in [0, 1], (B, C, H, W)
@@ -61,7 +61,7 @@ class TransformNet(Architecture):
         initialise(self, init, normalised=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pictures made of pictures."""
+        """The transformed images."""
         check_size("TransformNet", images, SMALLEST)
         maps, sizes = self.first(images), []
         for layer in self.down:
@@ -70,7 +70,7 @@ class TransformNet(Architecture):
         maps = self.blocks(maps)
         for layer, size in zip(self.up, sizes[::-1], strict=True):
             maps = layer(interpolate(maps, size, mode="bilinear", align_corners=False))
-        return self.last(maps).to(images.dtype).sigmoid()  # halves have 128 steps between 0.5 and 1
+        return self.last(maps).to(images.dtype).sigmoid()  # bfloat16 has 128 steps between 0.5 and 1
 
 
 class Layer(nn.Sequential):
@@ -82,7 +82,7 @@ class Layer(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Two convolutions of three by three beside an identity; nothing behind the sum."""
+    """Two 3×3 convolutions with an identity shortcut; no activation after the sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -91,19 +91,19 @@ class Residual(nn.Module):
         self.shortcut = nn.Identity()
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps of the same shape."""
+        """Feature maps of the same shape."""
         return self.shortcut(maps) + self.branch(maps)
 
 
 class MirroredConv(nn.Conv2d):
-    """A convolution that sees a mirrored margin; it keeps the size, or divides it by its stride."""
+    """A convolution with reflection padding; it keeps the size, or divides it by its stride."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__(in_channels, channels, kernel, stride)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps of the same size, or a share of it."""
+        """Feature maps of the same size, divided by the stride."""
         margin = [self.kernel_size[0] // 2] * 4
-        with torch.autocast(maps.device.type, enabled=False):  # which would pad halves as floats, at twice the time
+        with torch.autocast(maps.device.type, enabled=False):  # autocast would pad in float32, in twice the time
             maps = pad(maps, margin, mode="reflect")
         return super().forward(maps)

@@ -1,19 +1,18 @@
 """VGG. Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", 2015.
 
 Nothing but 3×3 convolutions, ReLU and 2×2 pooling, in five groups, then three fully connected layers: configurations A,
-B, D and E of table 1 are depths 11, 13, 16 and 19. Layers have the names that the literature on style and texture
-gives them: ``layers.conv4_2`` is the second convolution of the fourth group, ``layers.relu4_2`` and ``layers.pool4``
-follow.
+B, D and E of table 1 are depths 11, 13, 16 and 19. Layers have the names used in the literature on style transfer:
+``layers.conv4_2`` is the second convolution of the fourth group, followed by ``layers.relu4_2`` and ``layers.pool4``.
 
 Deviations and readings:
-- The paper drew weights from N(0, 0.01) (a variance), let a trained network A lend its layers to the deeper ones, and
-  later found that Glorot and Bengio's (2010) initialisation needs no such loan (section 3.1). The default is theirs,
-  with the factor 2 that ReLU needs: ``init: compromise``. torchvision takes ReLU's fan-out for convolutions and a
-  deviation of 0.01 for the rest.
-- The last map is averaged to 7×7 cells whatever the image's size, as in torchvision; ``pooled_size`` chooses fewer for
-  small images, where most of the weights would see copies of one cell.
-- Average pooling is Gatys, Ecker and Bethge's (2015) for synthesis; batch norm is torchvision's. The paper has neither,
-  nor A-LRN and C of table 1 a place here.
+- The paper drew weights from N(0, 0.01) (a variance), initialised deeper networks with layers of a trained network
+  A, and later found that Glorot and Bengio's (2010) initialisation makes this unnecessary (section 3.1). The default is
+  theirs, with the factor 2 for ReLU: ``init: compromise``. torchvision uses He initialisation with fan-out for
+  convolutions and a standard deviation of 0.01 for the rest.
+- The last feature map is average-pooled to 7×7 for any image size, as in torchvision; ``pooled_size`` chooses a smaller
+  one for small images, where most of the weights would see copies of one pixel.
+- Average pooling is Gatys, Ecker and Bethge's (2015) for synthesis; batch norm is torchvision's. The paper has neither.
+- Configurations A-LRN and C of table 1 are not implemented.
 """
 
 from __future__ import annotations
@@ -39,31 +38,31 @@ SMALLEST = 2 ** len(CHANNELS)
 class VGG(Architecture):
     """3×3 convolutions and pooling; 138,357,544 parameters at depth 16, 143,667,240 at 19, both at 1,000 classes.
 
-    torchvision's weights load as they are, with batch norm or without; see ``rename_torchvision``.
+    torchvision's weights can be loaded directly, with or without batch norm; see ``rename_torchvision``.
 
-    A checkpoint of a task holds all weights: loading it fetches nothing.
+    A task's checkpoint holds all weights, so loading it downloads nothing.
 
     Args:
-        num_classes: length of the output; 0 leaves the fully connected layers out, for a backbone.
+        num_classes: length of the output; 0 omits the fully connected layers, for a backbone.
         in_channels: channels of the images.
         depth: 11, 13, 16 or 19 layers with weights.
         width: factor on every hidden layer's channels.
-        norm: batch norm behind every convolution; the paper has none.
+        norm: batch norm after every convolution; the paper has none.
         pooling: ``max``, or ``average`` for synthesis.
-        pooled_size: cells along a side of the map that the fully connected layers see.
+        pooled_size: side of the feature map that the fully connected layers take.
         dropout: of the first two fully connected layers' outputs; 0 for none.
-        init: see ``zoo.architectures.initialisation.initialise``; Glorot and Bengio's for ReLU where nothing is said.
-        weights: of torchvision's for this depth and norm, such as ``IMAGENET1K_V1`` or ``DEFAULT``, fetched once from
-            download.pytorch.org; None for random ones. With other than ImageNet's 1,000 classes the last layer starts
-            anew, and filters are adapted to other than three channels as timm does.
+        init: see ``zoo.architectures.initialisation.initialise``; by default Glorot and Bengio's for ReLU.
+        weights: name of torchvision's weights for this depth and norm, such as ``IMAGENET1K_V1`` or ``DEFAULT``,
+            downloaded once from download.pytorch.org; None for random weights. If there are not ImageNet's 1,000
+            classes, the last layer is initialised anew; filters are adapted to other than three channels as in timm.
 
     Shape:
-        images (B, C, H, W), normalised -> logits (B, num_classes), or the last map (B, C', H // 32, W // 32) without
-        classes
+        images (B, C, H, W), normalised -> logits (B, num_classes), or the last feature map (B, C', H // 32, W // 32)
+        without classes
 
     Raises:
         UserError: a number is out of range, an image is smaller than 32×32, or there are no such weights, they can't be
-            fetched or are for another width.
+            downloaded or are for another width.
     """
 
     licence: ClassVar[str | None] = "BSD-3-Clause"
@@ -98,7 +97,7 @@ class VGG(Architecture):
             self._start_from(_pretrained(depth, norm, weights), in_channels)
 
     def _start_from(self, weights: Any, in_channels: int) -> None:
-        """torchvision's tensors, but those of another number of classes."""
+        """torchvision's tensors, except the last layer's if the number of classes differs."""
         from timm.models import adapt_input_conv
 
         from zoo.architectures.torchvision import fetching
@@ -117,7 +116,7 @@ class VGG(Architecture):
 
     @classmethod
     def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
-        """Those of the pretrained weights."""
+        """The classes of the pretrained weights."""
         depth, norm, weights = (arguments.get(k, d) for k, d in (("depth", 16), ("norm", "none"), ("weights", None)))
         return list(_pretrained(depth, norm, weights).meta["categories"] or ()) if weights else []
 
@@ -137,11 +136,11 @@ class VGG(Architecture):
 
     @property
     def stages(self) -> list[Stage]:
-        """The last layer in front of each pooling, and the last pooling."""
+        """The last layer before each pooling, and the last pooling."""
         return self._stages
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, or the last map where there are no classes."""
+        """Logits, or the last feature map without classes."""
         check_size("VGG", images, SMALLEST)
         maps = self.layers(images)
         if self.classifier is None:
@@ -160,15 +159,15 @@ def _head(features: int, hidden: int, num_classes: int, dropout: float) -> nn.Se
 
 
 def _pretrained(depth: int, norm: str, weights: str) -> Any:
-    from zoo.architectures.torchvision import find_weights  # with all of its networks, and timm
+    from zoo.architectures.torchvision import find_weights  # slow to import: it imports timm, too
 
     return find_weights(f"vgg{depth}{'_bn' if norm == 'batch' else ''}", weights)
 
 
 def rename_torchvision(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename torchvision's tensors in place, whose layers have numbers: ``features.0.weight``, ``classifier.6.bias``.
+    """Rename torchvision's tensors in place; its layers are numbered: ``features.0.weight``, ``classifier.6.bias``.
 
-    A hook in front of ``load_state_dict``, so that this is all that it takes::
+    Registered as a ``load_state_dict`` pre-hook, so that this works::
 
         VGG().load_state_dict(torchvision.models.VGG16_Weights.DEFAULT.get_state_dict())
     """

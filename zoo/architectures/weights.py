@@ -1,8 +1,8 @@
-"""Tensors for a network from anywhere: whichever part of what is given fits it best, and a list of what does not fit.
+"""Load tensors into a network from any file: the part of the file that fits best, with a report of what does not fit.
 
-The same layers have other names by where they were saved: a classifier's checkpoint has ``architecture.conv1.weight``,
-the same network as an encoder ``architecture.encoder.conv1.weight``, a library's file ``conv1.weight``, and an adapter
-of the library's network ``network.conv1.weight``. So prefixes are left out on both sides, until most values agree.
+Names of the same layer depend on what was saved: a classifier's checkpoint has ``architecture.conv1.weight``, the same
+network as an encoder ``architecture.encoder.conv1.weight``, a library's file ``conv1.weight``, and an adapter of the
+library's network ``network.conv1.weight``. So prefixes are removed on both sides such that the most values agree.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from torch import Tensor, nn
 from zoo.errors import UserError
 from zoo.registry import did_you_mean
 
-OWN = ("", "architecture.", "network.", "architecture.network.")  # what a network's own names may begin with
-USUAL = ("", "architecture.", "architecture.encoder.", "encoder.")  # preferred where several parts fit alike
-LISTED = 30  # lines of a list
+OWN = ("", "architecture.", "network.", "architecture.network.")  # possible prefixes of the network's names
+USUAL = ("", "architecture.", "architecture.encoder.", "encoder.")  # preferred where several parts fit equally well
+LISTED = 30  # maximum lines of a list
 
 
 @dataclass
 class Report:
-    """What a network was given.
+    """What was loaded into a network.
 
     Args:
-        part: what the names of the tensors given begin with.
-        loaded: the network's tensors that were given, by name.
-        left: its other ones, with their shape and the reason.
-        unused: tensors of that part that it has no place for, with their shape.
-        file: where they come from, if from a file.
-        facts: what that says of the data that they were trained on.
+        part: prefix of the names of the given tensors.
+        loaded: names of the network's tensors that were loaded.
+        left: the network's other tensors, with shape and reason.
+        unused: tensors of that part that do not match any of the network's, with shape.
+        file: the file that they come from, if any.
+        facts: the file's facts of the data that they were trained on.
     """
 
     part: str
@@ -46,12 +46,12 @@ class Report:
 
     @property
     def statistics(self) -> dict[str, list[float]]:
-        """``mean`` and ``std`` of the images that the weights were trained on, as far as the file says them."""
+        """``mean`` and ``std`` of the images that the weights were trained on, if the file has them."""
         return {name: list(self.facts[name]) for name in ("mean", "std") if self.facts.get(name)}
 
     @rank_zero_only
     def show(self) -> None:
-        """Print it in one line, and what did not fit below."""
+        """Print a one-line summary, and below it what did not fit."""
         part = f" ({self.part.removesuffix('.')})" if self.part else ""
         print(f"weights: {len(self.loaded)} of {len(self.loaded) + len(self.left)} tensors from {self.file}{part}")
         for title, lines in (("left as initialised", self.left), ("without a place here", self.unused)):
@@ -63,13 +63,13 @@ class Report:
 def load_tensors(
     network: nn.Module, tensors: Mapping[str, Tensor], part: str | None = None, whole: bool = False
 ) -> Report:
-    """Load those tensors whose name and shape agree with the network's, of the part that fits best.
+    """Load the tensors whose name and shape match the network's, from the part that fits best.
 
     Args:
         network: a network, or a task with its networks.
         tensors: by name.
-        part: what the names begin with, up to a dot; left out, whatever fits most values.
-        whole: refuse tensors that leave some of the network's as it is.
+        part: prefix of the names, up to a dot; by default the one that fits the most values.
+        whole: raise unless every tensor of the network is loaded.
 
     Raises:
         UserError: there is no such part, nothing in it fits, or not the whole network; nothing was loaded then.
@@ -82,13 +82,13 @@ def load_tensors(
     wanted = {n: given.get(n.removeprefix(front)) if n.startswith(front) else None for n in own}
     fitting = {n: t for n, t in wanted.items() if t is not None and t.shape == own[n].shape}
     left = [f"{n} {tuple(own[n].shape)} {_reason(t)}" for n, t in wanted.items() if n not in fitting]
-    matrices = {n for n, p in network.named_parameters() if p.dim() > 1}  # a bias of as many classes fits by chance
+    matrices = {n for n, p in network.named_parameters() if p.dim() > 1}  # a bias may fit by chance
     if not fitting.keys() & (matrices or {n for n, _ in network.named_parameters()}):
         such = f", such as {left[0]}" if left else ""
         raise UserError(f"no tensor in it has the name and shape of one of {name}{such}")
     if whole and left:
         raise UserError(f"it holds no {name} with these arguments: {left[0]}")
-    own.update(fitting)  # and not alone: some layers read the version that a whole state has with it
+    own.update(fitting)  # load the full state dict: some layers read its version metadata
     network.load_state_dict(own)
     taken = {n.removeprefix(front) for n in wanted if n.startswith(front)}
     unused = [f"{prefix}{n} {tuple(t.shape)}" for n, t in given.items() if n not in taken]
@@ -104,12 +104,12 @@ def _parts(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def best_prefixes(own: Mapping[str, Tensor], given: Mapping[str, Tensor], prefix: str | None = None) -> tuple[str, str]:
-    """What is to be left out in front of both sides' names, so that most values have an equal name and shape.
+    """The prefixes to remove from both sides' names so that the most values agree in name and shape.
 
     Args:
         own: a network's tensors.
-        given: those that it is to take.
-        prefix: the given side's, where it is known.
+        given: the tensors to load.
+        prefix: the given side's prefix, if known.
     """
     fit: dict[tuple[str, str], int] = {("", prefix or ""): 0}
     for front in OWN:
@@ -123,7 +123,7 @@ def best_prefixes(own: Mapping[str, Tensor], given: Mapping[str, Tensor], prefix
 
 
 def _splits(name: str) -> Iterator[tuple[str, str]]:
-    """A name as a prefix and the rest, at each dot: ``("", "a.b"), ("a.", "b")``."""
+    """All splits of a name into a prefix and the rest, at each dot: ``("", "a.b"), ("a.", "b")``."""
     yield "", name
     for i, letter in enumerate(name):
         if letter == ".":
@@ -132,14 +132,14 @@ def _splits(name: str) -> Iterator[tuple[str, str]]:
 
 @torch.no_grad()
 def start_head(head: nn.Module, std: float = 0.01) -> None:
-    """Draw a new last layer behind pretrained ones so small that all classes start almost equally probable.
+    """Initialise a new last layer so small that all classes are almost equally probable at first.
 
-    A library's own drawing may be larger than pretrained features bear: timm's for EfficientNets has a standard
-    deviation of 0.4 at two classes, and the first loss is 2.9 instead of log(2).
+    A library's default may be too large on pretrained features: timm's for EfficientNets has a standard deviation of
+    0.4 at two classes, and the first loss is 2.9 instead of log(2).
 
     Args:
-        head: of which every linear or convolutional layer is drawn anew.
-        std: of the weights, with zeros for the bias.
+        head: every linear or convolutional layer in it is initialised.
+        std: standard deviation of the weights; biases are zero.
     """
     for layer in head.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
