@@ -492,7 +492,7 @@ def test_a_second_run_does_not_replace_the_first(trap: Path) -> None:
     assert zoo(*words) == 0
     first = {p: p.read_bytes() for p in Path("mine").rglob("*") if p.is_file()}
     os.environ.pop("ZOO_RUN_DIR", None)
-    assert "holds a run already" in refused(*words, "--seed_everything", "5")
+    assert "already holds a run" in refused(*words, "--seed_everything", "5")
     assert first == {p: p.read_bytes() for p in Path("mine").rglob("*") if p.is_file()}
     resumed = ["fit", "--ckpt_path", "mine", "--out", "mine", "--trainer.max_epochs", "2", "--no_test"]
     assert zoo(*resumed) == 0, "going on is no second run"

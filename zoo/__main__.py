@@ -1,4 +1,4 @@
-"""The command ``zoo``: finds the verb's function, and imports nothing before it is known which."""
+"""The command ``zoo``: finds the verb's function, and imports nothing else before."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import sys
 
 from zoo.errors import UserError
 
-INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells have it
+INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 plus the signal's number, as in shells
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: the words behind ``zoo``; left out, those of the process.
+        argv: the arguments after ``zoo``; default: those of the process.
 
     Returns:
-        The exit status: 2 for what the user can put right, 130 after Ctrl-C.
+        The exit status: 2 for a user's mistake, 130 after Ctrl-C.
     """
     words = _take_debug(sys.argv[1:] if argv is None else argv)
     _allow_any_terminal()
     if argv is None:
-        sys.argv[1:] = words  # Lightning starts its other processes with these; ZOO_DEBUG they inherit
+        sys.argv[1:] = words  # Lightning starts its other processes with these arguments; they inherit ZOO_DEBUG
     try:
         status = _dispatch(words)
-        sys.stdout.flush()  # here, so that a closed pipe is met here
+        sys.stdout.flush()  # here, so that a closed pipe raises here
         return status
     except UserError as error:
         if os.environ.get("ZOO_DEBUG"):
@@ -37,20 +37,20 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("zoo: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # `zoo list | head`: nothing is left to say, and the interpreter must not say it
+    except BrokenPipeError:  # `zoo list | head`: the reader is gone, and the interpreter must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
 
 
 def _take_debug(argv: list[str]) -> list[str]:
     if argv[:2] == ["completion", "--complete"] or "--debug" not in argv:
-        return list(argv)  # what is completed there may be this very option
+        return list(argv)  # the word to complete may be this option itself
     os.environ["ZOO_DEBUG"] = "1"
     return [word for word in argv if word != "--debug"]
 
 
 def _allow_any_terminal() -> None:
-    """A terminal that lacks a sign shows a question mark, instead of ending the command."""
+    """Print a question mark for characters that the terminal can't show, instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -1,7 +1,7 @@
 """Rows of measured results: what was measured, with what, on what and when, read and written in one place.
 
-The tables of the documentation are made from these rows, so that no figure in them is typed by hand. A row holds no
-path, host or user name.
+The tables of the documentation are made from these rows, so that no number in them is typed by hand. A row never
+contains a path, host or user name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from zoo.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm")
-CODE = ("zoo", "recipes", "pyproject.toml")  # what a figure depends on; the rows themselves don't count
+CODE = ("zoo", "recipes", "pyproject.toml")  # what a metric depends on; the rows themselves don't count
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
@@ -53,12 +53,12 @@ def _cpu() -> str:
 def _memory() -> int | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-    except (ValueError, AttributeError, OSError):  # not told on this system
+    except (ValueError, AttributeError, OSError):  # not known on this system
         return None
 
 
 def versions() -> dict[str, str]:
-    """Python's, the zoo's, and those of the libraries that a figure depends on."""
+    """Python's, the zoo's, and those of the libraries that a metric depends on."""
     found = {"python": platform.python_version(), "zoo": _version("lightning-zoo")}
     return {**found, **{name: _version(name) for name in PACKAGES}}
 
@@ -71,7 +71,7 @@ def _version(name: str) -> str:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with ``-dirty`` where code or recipes differ from it; None for an installed package."""
+    """The checkout's commit, with ``-dirty`` if code or recipes differ from it; None for an installed package."""
     root = Path(__file__).resolve().parent.parent
     if _git(root, "ls-files", "--error-unmatch", "zoo/__init__.py") is None:
         return None
@@ -92,7 +92,7 @@ def _git(root: Path, *words: str) -> str | None:
 
 
 def write_row(folder: Path, name: str, row: Mapping[str, Any]) -> Path:
-    """Write a row in the place of what was measured before under this name."""
+    """Write a row, replacing an earlier one of this name."""
     target = folder / f"{file_name(name)}.json"
     folder.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
@@ -100,7 +100,7 @@ def write_row(folder: Path, name: str, row: Mapping[str, Any]) -> Path:
 
 
 def file_name(name: str) -> str:
-    """A recipe's or row's name as one of a file: what stands between words becomes a hyphen."""
+    """A recipe's or row's name as a file name: separators become hyphens."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")
 
 
@@ -108,7 +108,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of a folder, by name.
 
     Raises:
-        UserError: a file is no row.
+        UserError: a file is not a row of results.
     """
     found = []
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
@@ -121,13 +121,13 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def main_figures(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The figures of the whole test, without those of single classes, the one that is looked at first in front."""
+    """The metrics of the whole test, without those of single classes, the main one first."""
     whole = {k: v for k, v in row["figures"].items() if k.count("/") == 1}
     return dict(sorted(whole.items(), key=lambda item: (item[0] != "test/top1", item[0])))
 
 
 def shown(figure: Mapping[str, Any], digits: int = 4) -> str:
-    """``0.9850 ± 0.0012``, or the mean alone where there is one seed."""
+    """``0.9850 ± 0.0012``, or the mean alone for one seed."""
     spread = figure["spread"]
     mean = f"{figure['mean']:.{digits}f}"
     return mean if spread is None else f"{mean} ± {spread:.{digits}f}"
@@ -141,7 +141,7 @@ def machine(row: Mapping[str, Any]) -> str:
 
 
 def clock(seconds: float) -> str:
-    """``2:05`` for 125 seconds; hours in front where there are any."""
+    """``2:05`` for 125 seconds; with hours in front if there are any."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

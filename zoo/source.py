@@ -1,6 +1,6 @@
 """Classes read from their source by ``ast``, without importing them: for listings, completion and broken plugins.
 
-Standard library only, since ``zoo list`` stands on it.
+Standard library only, since ``zoo list`` uses it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class SourceError(Exception):
 
 
 class Parameter(NamedTuple):
-    """An argument of a class as its source has it; ``default`` is None where it must be given."""
+    """An argument of a class as written in its source; ``default`` is None if it is required."""
 
     name: str
     annotation: str
@@ -29,7 +29,7 @@ class Parameter(NamedTuple):
 
 
 def summary(entry: Entry) -> str:
-    """The first line of the class's docstring; empty where it has none.
+    """The first line of the class's docstring; empty if it has none.
 
     Raises:
         SourceError: the module can't be found, or the class in it.
@@ -43,7 +43,7 @@ def summary(entry: Entry) -> str:
 
 
 def function_summary(module: str, name: str) -> str:
-    """The first line of a function's docstring; empty where it has none.
+    """The first line of a function's docstring; empty if it has none.
 
     Raises:
         SourceError: the module can't be found, or the function in it.
@@ -52,12 +52,12 @@ def function_summary(module: str, name: str) -> str:
     return (ast.get_docstring(node, clean=False) or "").strip().partition("\n")[0]
 
 
-# A class's head and its docstring, where both are written plainly; compiled once for all names.
+# A class statement and its docstring, if both are simple; compiled once for all names.
 _HEAD = re.compile(r'\nclass \w+(?:\([^()]*\))?:[^\n]*\n\s+r?"""(?:(?!""")[^\\])*"""')
 
 
 def _quick_docstring(text: str, name: str) -> str | None:
-    """The docstring from these lines alone, in a tenth of the time; None where they are not that plain."""
+    """The docstring from these lines alone, in a tenth of the time; None if they are not simple enough."""
     start = max(text.find(f"\nclass {name}("), text.find(f"\nclass {name}:"))
     found = _HEAD.match(text, start) if start >= 0 else None
     if found is None:
@@ -70,7 +70,7 @@ def _quick_docstring(text: str, name: str) -> str | None:
 
 
 def mentions(module: str, name: str) -> bool:
-    """Whether a module may well have this name: it is written there, or the module decides when it is imported."""
+    """Whether a module may have this name: it is in the source, or the module defines names dynamically."""
     try:
         text = _read(module)
     except SourceError:
@@ -79,7 +79,7 @@ def mentions(module: str, name: str) -> bool:
 
 
 def definition(module: str, name: str) -> tuple[str, ast.ClassDef]:
-    """Module and syntax tree of a class, through ``from … import`` where the module only hands it on.
+    """Module and syntax tree of a class, through ``from … import`` if the module only re-exports it.
 
     Raises:
         SourceError: the module can't be found or parsed, or has no such class.
@@ -113,7 +113,7 @@ def module_tree(module: str) -> ast.Module:
 
 
 def parameters(module: str, name: str) -> list[Parameter]:
-    """Arguments of the class's ``__init__``; where it takes ``**`` arguments or has none, its bases' too.
+    """Arguments of the class's ``__init__``; if it takes ``**`` arguments or has none, its bases' too.
 
     Raises:
         SourceError: the module can't be found or parsed, or has no such class.
@@ -134,7 +134,7 @@ def parameters(module: str, name: str) -> list[Parameter]:
 def _bases(module: str, node: ast.ClassDef) -> list[tuple[str, ast.ClassDef]]:
     found = []
     for base in node.bases:
-        with suppress(SourceError):  # a library's class, of which nothing is said here
+        with suppress(SourceError):  # a library's class, whose arguments are not listed
             found.append(definition(module, ast.unparse(base)))
     return found
 
@@ -171,7 +171,7 @@ def _absolute(node: ast.ImportFrom, module: str) -> str:
 
 def _parse(text: str) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a plugin's odd escape sequence is no business of a listing
+        warnings.simplefilter("ignore")  # a listing ignores invalid escape sequences in a plugin
         return ast.parse(text)
 
 

@@ -233,7 +233,7 @@ def test_groups_that_do_not_fit() -> None:
         split_parameters(Net(2), [{"pattern": "body|head"}, {"pattern": "head", "lr": 0.1}])
     with pytest.raises(UserError, match="freezes every parameter"):
         split_parameters(Net(2), [{"pattern": "", "frozen": True}])
-    with pytest.raises(UserError, match="'body' is frozen, so lr has no meaning there"):
+    with pytest.raises(UserError, match="'body' is frozen, so lr has no effect there"):
         split_parameters(Net(2), [{"pattern": "body", "frozen": True, "lr": 0.1}])
 
 

@@ -1,1 +1,1 @@
-"""What every run does beside the training step: checkpoints, run folders, logging, callbacks, optimisers."""
+"""What every run needs besides the training step: checkpoints, run folders, logging, callbacks, optimisers."""

@@ -1,7 +1,7 @@
-"""Two ways to the same results in less time, as callbacks: compiled networks, and images stored channels last.
+"""Two callbacks that give the same results in less time: compiled networks, and channels-last memory format.
 
-Both change the task's networks where they stand, for as long as the trainer is at work, and take it back at the end.
-Names of weights, checkpoints and hyper-parameters stay as they are; a run may go on with or without them.
+Both change the task's networks in place while the trainer runs, and undo it at the end. Names of weights, checkpoints
+and hyper-parameters do not change; a run may be resumed with or without them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Mode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cu
 
 
 def networks_of(task: nn.Module) -> list[Architecture]:
-    """The task's networks, each once and none that is part of another."""
+    """The task's networks, each once, without those that are part of another."""
     found: list[Architecture] = []
     for child in task.children():
         found += [child] if isinstance(child, Architecture) else networks_of(child)
@@ -29,18 +29,20 @@ def networks_of(task: nn.Module) -> list[Architecture]:
 
 
 class _OnNetworks(Callback, ABC):
-    """Does something to a task's networks when they are built and on their device, and takes it back at the end."""
+    """Base of callbacks that change a task's networks once they are built and on their device, and undo it at the
+    end.
+    """
 
     def __init__(self) -> None:
         self._changed: list[Architecture] = []
 
     @abstractmethod
     def change(self, network: Architecture, device: torch.device) -> None:
-        """Do it."""
+        """Change a network in place."""
 
     @abstractmethod
     def restore(self, network: Architecture) -> None:
-        """Take it back."""
+        """Undo the change."""
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for network in networks_of(pl_module):
@@ -53,7 +55,7 @@ class _OnNetworks(Callback, ABC):
         self._start(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Change the networks; within a fit that is done."""
+        """Change the networks; within a fit they are changed already."""
         self._start(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,10 +73,10 @@ class _OnNetworks(Callback, ABC):
 
 
 class ChannelsLast(_OnNetworks):
-    """Stores images, feature maps and filters with the channels of a pixel side by side.
+    """Stores images, feature maps and filters in channels-last memory format.
 
-    Values and shapes are those of always, only their order in memory is another: (B, C, H, W) is laid out as
-    (B, H, W, C). Convolution kernels in half precision want it so on GPUs, and most on CPUs.
+    Values and shapes stay the same, only the memory layout differs: (B, C, H, W) is stored as (B, H, W, C). On GPUs,
+    convolutions in half precision prefer this layout, and on CPUs most convolutions do.
     """
 
     def __init__(self) -> None:
@@ -82,12 +84,12 @@ class ChannelsLast(_OnNetworks):
         self._handles: dict[Architecture, Any] = {}
 
     def change(self, network: Architecture, device: torch.device) -> None:
-        """The filters at once, the images whenever the network is called."""
+        """Convert the filters now, and the images whenever the network is called."""
         network.to(memory_format=torch.channels_last)
         self._handles[network] = network.register_forward_pre_hook(_images_channels_last)
 
     def restore(self, network: Architecture) -> None:
-        """The filters as they were."""
+        """Restore the filters' layout."""
         self._handles.pop(network).remove()
         network.to(memory_format=torch.contiguous_format)
 
@@ -100,17 +102,17 @@ def _images_channels_last(network: nn.Module, args: tuple[Any, ...]) -> tuple[An
 
 
 class Compile(_OnNetworks):
-    """Compiles the task's networks with ``torch.compile``: the first steps take a minute or so, the others less time.
+    """Compiles the task's networks with ``torch.compile``: the first steps take about a minute, later ones are faster.
 
-    A network is compiled in place (``module.compile()``), so it stays the module that it was. Batches of another size
-    (the last of an epoch) make torch compile once more, with a size that is left open.
+    A network is compiled in place (``module.compile()``), so it stays the same module. A batch of another size (the
+    last of an epoch) makes torch compile once more, with a dynamic size.
 
     Args:
-        mode: of ``torch.compile``; ``max-autotune`` takes minutes and tries kernels, ``reduce-overhead`` replays
+        mode: mode of ``torch.compile``; ``max-autotune`` takes minutes to try kernels, ``reduce-overhead`` replays
             steps as CUDA graphs.
 
     Raises:
-        UserError: no program can be compiled on this machine.
+        UserError: this machine has no working compiler.
     """
 
     def __init__(self, mode: Mode = "default") -> None:
@@ -118,17 +120,17 @@ class Compile(_OnNetworks):
         self.mode = mode
 
     def change(self, network: Architecture, device: torch.device) -> None:
-        """Compiled when it is called next."""
+        """Compile the network at its next call."""
         check_compiler(device)
         network.compile(mode=self.mode)
 
     def restore(self, network: Architecture) -> None:
-        """Interpreted again: layer by layer, with hooks, and fit for export."""
-        network._compiled_call_impl = None  # torch has no word for it; its own copies of a module leave it out
+        """Run the network eagerly again, so that hooks and export work."""
+        network._compiled_call_impl = None  # torch has no public way to undo this; its own copies of a module drop it
 
 
 def compile_error_message(error: BaseException) -> str | None:
-    """A line on a network that can't be compiled; None of any other error."""
+    """A one-line message if a network can't be compiled; None for any other error."""
     if "torch._dynamo" not in sys.modules:
         return None
     from torch._dynamo.exc import TorchDynamoException
@@ -136,7 +138,7 @@ def compile_error_message(error: BaseException) -> str | None:
 
     if not isinstance(error, TorchDynamoException):
         return None
-    # What a killed compiler left half written ends the same way.
+    # Files that a killed compiler left incomplete cause the same error.
     return (
         f"Compile: the network can't be compiled: {_reason(error)} (if an earlier run was stopped while it compiled, "
         f"remove {cache_dir()})"
@@ -144,7 +146,7 @@ def compile_error_message(error: BaseException) -> str | None:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile one addition for this device.
+    """Compile one addition for this device, as a check.
 
     Raises:
         UserError: it fails, because there is no C++ compiler or, on a GPU, no Triton.
@@ -155,7 +157,7 @@ def check_compiler(device: torch.device) -> None:
 
     try:
         torch.compile(add)(torch.zeros(8, device=device))
-    except Exception as error:  # Dynamo's and Inductor's errors have no base in common
+    except Exception as error:  # Dynamo's and Inductor's errors have no common base class
         needs = "a C++ compiler (g++)" if device.type == "cpu" else "a C compiler and Triton"
         raise UserError(
             f"Compile: {needs} is needed on {device.type}, which does not work here: {_reason(error)}"

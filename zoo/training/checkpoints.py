@@ -1,7 +1,7 @@
-"""Checkpoints that are enough by themselves, are written whole or not at all, and are read as data.
+"""Checkpoints: self-contained, written atomically, and read as plain data.
 
-A file holds the task's hyper-parameters and what is needed to go on with the run as plain data, so it is loaded with
-``weights_only=True`` and rebuilt under the import lists of a recipe.
+A file holds the task's hyper-parameters and what is needed to resume the run, as plain data. So it is loaded with
+``weights_only=True``, and the task is rebuilt under the import allowlist of recipes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from zoo.architectures.weights import Report, load_tensors
 from zoo.errors import UserError
 from zoo.training.run_folder import inside, refuse_remote, safe_name
 
-RUN_KEY = "zoo"  # what the file says of its run, beside Lightning's own keys
+RUN_KEY = "zoo"  # what the file records about its run, besides Lightning's own keys
 
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A temporary name beside the target, which takes the target's name when all is written and on the disk."""
+    """A temporary path beside the target, renamed to the target once everything is written and synced to disk."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -59,7 +59,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning's own goes through another disk's temporary folder and does not sync.
 
     Args:
-        folder: the run's, outside of which nothing is written or removed; None for a writer that is no run.
+        folder: the run's folder, outside of which nothing is written or removed; None for a writer outside of a run.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -70,8 +70,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write beside the target, sync, rename.
 
         Raises:
-            UserError: the path lies outside the run's folder, the disk is full or the folder can't be written; what was
-                there before is untouched.
+            UserError: the path lies outside the run's folder, the disk is full or the folder can't be written; an
+                existing file is unchanged.
         """
         target = self._place(path)
         try:
@@ -82,7 +82,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise UserError(f"the checkpoint {target} could not be written: {_reason(error)}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """Read as data, whatever ``weights_only`` says; paths that callbacks noted are not believed."""
+        """Read as data, even if ``weights_only`` is false; paths in callbacks' states are not trusted."""
         found = read(path, map_location or "cpu")
         if isinstance(found.get("callbacks"), dict):
             found["callbacks"] = {k: without_foreign_paths(v, self.folder) for k, v in found["callbacks"].items()}
@@ -103,14 +103,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return Path(path) if self.folder is None else inside(path, self.folder)
 
 
-_PLACES = ("path", "dir", "file", "best_k_models")  # in the names of a callback's state that holds files
+_PLACES = ("path", "dir", "file", "best_k_models")  # part of the keys of a callback's state that hold file paths
 
 
 def without_foreign_paths(state: Any, folder: Path | None) -> Any:
-    """A callback's state from a checkpoint, without its files where one of them does not lie in the run's folder.
+    """A callback's state from a checkpoint, without its file paths if one of them lies outside the run's folder.
 
-    Lightning's ``ModelCheckpoint`` removes the files that its state names. All are left out together, since its
-    entries belong together.
+    Lightning's ``ModelCheckpoint`` removes the files that its state names. All are left out together, since they belong
+    together.
     """
     if not isinstance(state, dict) or all(_believed(k, v, folder) for k, v in state.items()):
         return state
@@ -126,7 +126,7 @@ def _believed(key: Any, value: Any, folder: Path | None) -> bool:
 
 
 def _harmless(text: str, is_place: bool, folder: Path | None) -> bool:
-    """Whether a text is no path, or that of a file of this run."""
+    """Whether a text is a path inside this run's folder, or not a path at all."""
     if not text or not (is_place or _looks_like_a_path(text)):
         return True
     try:
@@ -141,7 +141,7 @@ def _looks_like_a_path(text: str) -> bool:
 
 def _texts(value: Any, depth: int = 0) -> Iterator[str]:
     if isinstance(value, str | bytes | os.PathLike) or depth > 20:
-        yield os.fsdecode(value) if depth <= 20 else "/"  # deeper than any callback's: not believed
+        yield os.fsdecode(value) if depth <= 20 else "/"  # deeper than any callback's state: not trusted
     elif isinstance(value, dict):
         for k, v in value.items():
             yield from _texts(k, depth + 1)
@@ -164,7 +164,7 @@ def read(path: str | Path, map_location: Any = "cpu", verify: bool = True) -> di
         verify: compare the checksums of the archive first, so that a damaged tensor is found.
 
     Raises:
-        UserError: there is no such file, it is damaged, holds more than data, or is no checkpoint.
+        UserError: the file does not exist, is damaged, holds more than data, or is not a checkpoint.
     """
     refuse_remote(path)
     path = Path(path)
@@ -175,16 +175,16 @@ def read(path: str | Path, map_location: Any = "cpu", verify: bool = True) -> di
         found = torch.load(path, map_location=map_location, weights_only=True, mmap=not verify)
     except UserError:
         raise
-    except Exception as error:  # torch and pickle raise many kinds for a file that is not what it should be
+    except Exception as error:  # torch and pickle raise many types of errors for a bad file
         raise UserError(f"{path} can't be read as a checkpoint: {_explain(error)}") from error
     if not (isinstance(found, dict) and isinstance(found.get("state_dict"), dict)):
-        raise UserError(f"{path} is no checkpoint of a task: it has no state_dict")
+        raise UserError(f"{path} is not a checkpoint of a task: it has no state_dict")
     return found
 
 
 def _verify(path: Path, checksums: bool = True) -> None:
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is damaged or no checkpoint: it is not a complete archive")
+        raise UserError(f"{path} is damaged or not a checkpoint: it is not a complete archive")
     with zipfile.ZipFile(path) as archive:
         _refuse_larger_inside(path, archive.infolist())
         if checksums and (bad := archive.testzip()) is not None:
@@ -195,19 +195,19 @@ def _verify(path: Path, checksums: bool = True) -> None:
 
 
 def _refuse_larger_inside(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    """Torch stores entries as they are, one behind the other; a compressed or shared one may unpack to any size."""
+    """Torch stores entries uncompressed, one after another; a compressed or shared entry may unpack to any size."""
     compressed = any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries)
     if compressed or sum(e.file_size for e in entries) > path.stat().st_size:
-        raise UserError(f"{path} is refused: it would unpack to more than its own size, which no checkpoint does")
+        raise UserError(f"{path} is refused: it would unpack to more than its own size, which a checkpoint never does")
 
 
 def _refuse_reservations(path: Path, pickled: bytes) -> None:
-    """``weights_only`` lets a few bytes ask for an array of any size; plain data hold no ``bytearray``."""
+    """``weights_only`` lets a few bytes allocate an array of any size; plain data contains no ``bytearray``."""
     if b"bytearray" not in pickled:
         return
     named = (arg for op, arg, _ in pickletools.genops(pickled) if op.name in ("GLOBAL", "STACK_GLOBAL"))
     if any("bytearray" in str(arg) for arg in named):
-        raise UserError(f"{path} is refused: it holds a bytearray, which no checkpoint does")
+        raise UserError(f"{path} is refused: it holds a bytearray, which a checkpoint never does")
 
 
 def _explain(error: BaseException) -> str:
@@ -218,7 +218,7 @@ def _explain(error: BaseException) -> str:
 
 
 def task_spec(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
-    """``class_path`` and ``init_args`` of the task in a checkpoint, without its facts, which no parser is to see.
+    """``class_path`` and ``init_args`` of the task in a checkpoint, without its facts, which the parser must not see.
 
     Raises:
         UserError: the file was not written by a task of the zoo.
@@ -228,21 +228,21 @@ def task_spec(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     for key in ("_instantiator", "facts"):
         values.pop(key, None)
     if not isinstance(class_path := values.pop("_class_path", None), str):
-        raise UserError(f"{path} does not say which task wrote it: it can't be loaded by itself")
+        raise UserError(f"{path} does not say which task wrote it: it can't be loaded on its own")
     return {"class_path": class_path, "init_args": values}
 
 
 def facts_in(checkpoint: dict[str, Any]) -> Any:
-    """The facts of the data that the checkpoint's task was trained on, as they stand in the file; empty where none."""
+    """The facts of the data that the checkpoint's task was trained on, as in the file; empty if there are none."""
     found = checkpoint.get("hyper_parameters")
     return (found.get("facts") if isinstance(found, dict) else None) or {}
 
 
 def run_record(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What the file says of its run: ``data``, ``trainer``, ``seed_everything``; empty where nothing.
+    """What the file records about its run: ``data``, ``trainer``, ``seed_everything``; empty if nothing.
 
-    Names become safe ones, since folders are called by them: ``recipe_name`` that of an installed recipe or one
-    component of a path, ``wandb_id`` what W&B takes as one, else None.
+    Names are made safe, since folders are named after them: ``recipe_name`` is an installed recipe's or a single path
+    component, ``wandb_id`` a valid W&B id or None.
     """
     found = checkpoint.get(RUN_KEY)
     if not isinstance(found, dict):
@@ -274,7 +274,7 @@ def resolve(path: str | Path) -> Path:
 
 
 def find_last(runs: Path) -> Path:
-    """The newest checkpoint below a folder that is whole; damaged ones are named and passed over.
+    """The newest complete checkpoint below a folder; damaged ones are reported and skipped.
 
     Raises:
         UserError: there is none.
@@ -290,10 +290,10 @@ def find_last(runs: Path) -> Path:
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name, and the facts of the data that they were trained on, as far as the file says them.
+    """Tensors by name, and the facts of the data that they were trained on, as far as the file has them.
 
     Args:
-        file: a checkpoint of any task, or ``.safetensors``, which says no facts.
+        file: a checkpoint of any task, or ``.safetensors``, which has no facts.
 
     Raises:
         UserError: it can't be read.
@@ -305,7 +305,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def facts_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of the data; empty where nothing."""
+    """The facts of the data in a checkpoint; empty if there are none."""
     found = checkpoint.get("hyper_parameters")
     return dict(found.get("facts") or {}) if isinstance(found, dict) else {}
 
@@ -322,20 +322,20 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def load_part(
     network: nn.Module, path: str | Path, part: str | None = None, whole: bool = False, advice: str = ""
 ) -> Report:
-    """A network's weights from a file of any task that trained one like it, as whatever part of that task.
+    """Load a network's weights from the checkpoint of any task that trained a network like it, as any part of that
+    task.
 
-    The file's mean and standard deviation become the network's own, where that is an architecture without any.
+    The file's mean and standard deviation become the network's own, if it is an architecture without any.
 
     Args:
-        network: takes the tensors whose name and shape agree; prefixes of the names need not.
+        network: loads the tensors whose name and shape match; prefixes of names are ignored.
         path: a checkpoint, a run folder, or ``.safetensors``.
-        part: what the names of the network's tensors begin with there, such as ``architecture.encoder``; left out,
-            whatever fits best.
-        whole: refuse a file that leaves some tensor of the network as it is.
-        advice: for that error.
+        part: prefix of the network's tensors in the file, such as ``architecture.encoder``; default: the best match.
+        whole: refuse a file that does not set every tensor of the network.
+        advice: added to that error's message.
 
     Raises:
-        UserError: the file can't be read, there is no such part, or nothing in it fits.
+        UserError: the file can't be read, there is no such part, or nothing in it matches.
     """
     file = resolve(path)
     tensors, facts = read_tensors(file)
@@ -354,9 +354,9 @@ def load_part(
 
 
 def load_matching(task: nn.Module, path: str) -> None:
-    """Load the tensors whose name and shape agree, and list the rest.
+    """Load the tensors whose name and shape match, and list the others.
 
     Raises:
-        UserError: nothing agrees.
+        UserError: nothing matches.
     """
     load_part(task, path).show()

@@ -1,4 +1,4 @@
-"""Optimisers that torch does not bring in this form."""
+"""Optimisers that torch does not have in this form."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch.optim import LBFGS, Optimizer
 
 from zoo.errors import UserError
 
-QUINTIC = (3.4445, -4.7750, 2.0315)  # of the authors: steep at 0, and near 1 on the way to it
+QUINTIC = (3.4445, -4.7750, 2.0315)  # the authors' coefficients: steep at 0, and close to 1 at larger values
 
 
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About ``U V^T`` of a matrix ``U S V^T``, by an odd polynomial of its singular values (Newton and Schulz).
+    """Approximate ``U V^T`` of a matrix ``U S V^T``, by an odd polynomial of its singular values (Newton and Schulz).
 
-    After 5 steps they are from 0.7 to 1.2, but for those that were below a hundredth of the largest or so; after 3
-    steps many are smaller. In bfloat16, as the authors do.
+    After 5 steps they are from 0.7 to 1.2, except those that were below about a hundredth of the largest; after 3 steps
+    many are smaller. Computed in bfloat16, as by the authors.
 
     Args:
         matrix: (rows, columns).
-        steps: applications of the polynomial.
+        steps: number of applications of the polynomial.
 
     Returns:
         bfloat16, (rows, columns)
@@ -39,7 +39,7 @@ def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 def _evaluated(closure: Callable[[], Any] | None) -> Any:
-    """The loss, with its gradients, of a closure as torch's optimisers take it."""
+    """Evaluate an optimiser's closure with gradients enabled; returns the loss."""
     if closure is None:
         return None
     with torch.enable_grad():
@@ -47,20 +47,21 @@ def _evaluated(closure: Callable[[], Any] | None) -> Any:
 
 
 class Muon(Optimizer):
-    """Momentum whose update of each matrix is orthogonalised; filters are matrices of a row each.
+    """SGD with momentum whose update of each matrix is orthogonalised; a convolution is a matrix with one row per
+    filter.
 
     Jordan et al. 2024 ("Muon: An optimizer for hidden layers in neural networks"), in the form that Jordan's CIFAR-10
-    record uses, which also holds the norm of every layer's weights. torch's takes no filters of convolutions, timm's
-    does not hold their norm.
+    record uses, which also fixes the norm of every layer's weights. torch's Muon does not accept convolutional filters,
+    and timm's does not fix their norm.
 
     Args:
-        params: of two dimensions or more.
+        params: parameters with at least two dimensions.
         lr: learning rate: the spectral norm of an update.
-        momentum: part of the sum of past gradients that is kept.
-        nesterov: look one step ahead.
-        steps: of the orthogonalisation.
-        hold_norm: bring each parameter to the norm ``sqrt(shape[0])`` before its update; the layers must be followed
-            by a normalisation, to which their size is all one.
+        momentum: momentum factor.
+        nesterov: use Nesterov momentum.
+        steps: number of orthogonalisation steps.
+        hold_norm: rescale each parameter to the norm ``sqrt(shape[0])`` before its update; the layers must be followed
+            by a normalisation, which makes their scale irrelevant.
 
     Raises:
         UserError: a parameter has fewer than two dimensions.
@@ -106,23 +107,23 @@ class Muon(Optimizer):
 
 
 class MultiOptimizer(Optimizer):
-    """Several optimisers, each of parameters of its own, as one.
+    """Several optimisers, each with its own parameters, combined into one.
 
-    They share its state and its groups, so that schedulers, clipping, mixed precision and accumulation reach all of
-    them, one step of it is one step of each, and a checkpoint holds them in one piece.
+    They share its state and parameter groups, so schedulers, clipping, mixed precision and accumulation apply to all of
+    them, one step is one step of each, and a checkpoint holds a single optimiser state.
 
     Args:
-        optimizers: no parameter in two of them.
+        optimizers: no parameter may be in two of them.
 
     Raises:
-        UserError: one of them evaluates the loss several times a step.
+        UserError: one of them evaluates the loss several times per step.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         if any(isinstance(one, LBFGS) for one in optimizers):
-            raise UserError("LBFGS can't be the optimizer of a parameter group: it takes several losses a step")
+            raise UserError("LBFGS can't be the optimizer of a parameter group: it needs several losses per step")
         self.optimizers = list(optimizers)
-        # What all have, so that a schedule of the momentum is refused where one of them has none.
+        # Defaults that all of them have, so that a momentum schedule is refused if one of them has no momentum.
         common = set.intersection(*({*one.defaults} for one in self.optimizers))
         defaults = {name: value for name, value in self.optimizers[0].defaults.items() if name in common}
         super().__init__([group for one in self.optimizers for group in one.param_groups], defaults)
@@ -137,12 +138,12 @@ class MultiOptimizer(Optimizer):
         return {**super().__getstate__(), "optimizers": self.optimizers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take a loaded state over, and hand it on."""
+        """Load the state, and pass it to the optimisers."""
         super().__setstate__(state)
         self._share()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One loss, and a step of each.
+        """Evaluate the loss once, and step each optimiser.
 
         Args:
             closure: computes the loss and its gradients.

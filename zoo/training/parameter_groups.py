@@ -1,4 +1,4 @@
-"""Parameters treated apart: their own learning rate, weight decay or optimiser, or frozen."""
+"""Parameter groups with their own learning rate, weight decay or optimiser, or frozen."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from zoo.training.optimizers import MultiOptimizer
 
 
 class ParameterGroup(TypedDict, total=False):
-    """Some of a task's parameters, treated apart.
+    """A group of a task's parameters with settings of its own.
 
     Args:
-        pattern: regular expression that is searched in the parameter's name; the first group that matches has it.
+        pattern: regular expression that is searched in the parameter's name; the first matching group wins.
         lr: learning rate, instead of the optimiser's.
         weight_decay: weight decay, instead of the optimiser's.
-        optimizer: an optimiser of their own.
-        frozen: leave these parameters as they are; and the running statistics of normalisation layers that have no
-            others, which then normalise by them.
+        optimizer: a separate optimiser for the group.
+        frozen: do not train these parameters. Normalisation layers without other parameters also keep their running
+            statistics, and use them to normalise.
     """
 
     pattern: Required[str]
@@ -36,31 +36,31 @@ class ParameterGroup(TypedDict, total=False):
 
 
 def partial_first(factory: Any, first: Any) -> Any:
-    """The factory with its first argument given by name."""
+    """The factory with its first argument passed by name."""
     name = next(iter(inspect.signature(class_of(factory)).parameters))
     return partial(factory, **{name: first})
 
 
 def plain_group(group: ParameterGroup) -> ParameterGroup:
-    """The group with its own optimiser, where it has one, reduced to its class and plain arguments."""
+    """The group with its own optimiser, if any, reduced to class and plain arguments."""
     return {**group, "optimizer": plain(group["optimizer"], Optimizer)} if "optimizer" in group else group
 
 
 def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) -> list[Any]:
-    """The trainable parameters for an optimiser: a plain list, or one dictionary a group.
+    """The trainable parameters for an optimiser: a plain list, or one dictionary per group.
 
-    Parameters that the network itself holds fixed are in none, but a pattern may match them.
+    Parameters that the network itself freezes are left out, but a pattern may match them.
 
     Raises:
-        UserError: a group's pattern matches no parameter, or none that is left; a frozen group says how to train it; or
-            every parameter is frozen.
+        UserError: a group's pattern matches no parameter, or none that is left; a frozen group has training settings;
+            or every parameter is frozen.
     """
     matched, rest = _matches(network, groups)
     made: list[dict[str, Any]] = []
     for group, found in zip(groups, matched, strict=True):
         if group.get("frozen"):
             if meant := sorted(group.keys() & {"lr", "weight_decay", "optimizer"}):
-                raise UserError(f"parameter_groups: {group['pattern']!r} is frozen, so {meant[0]} has no meaning there")
+                raise UserError(f"parameter_groups: {group['pattern']!r} is frozen, so {meant[0]} has no effect there")
             for p in found.values():
                 p.requires_grad_(False)
         options = {k: v for k, v in group.items() if k in ("lr", "weight_decay", "optimizer")}
@@ -75,7 +75,7 @@ def split_parameters(network: nn.Module, groups: Sequence[ParameterGroup] = ()) 
 def _matches(
     network: nn.Module, groups: Sequence[ParameterGroup]
 ) -> tuple[list[dict[str, nn.Parameter]], dict[str, nn.Parameter]]:
-    """Each group's parameters by name, and those of none; the first match wins."""
+    """Each group's parameters by name, and the remaining ones; the first match wins."""
     named = dict(network.named_parameters())
     rest, matched = dict(named), []
     for group in groups:
@@ -91,7 +91,7 @@ def _matches(
 def frozen_norms(network: nn.Module, groups: Sequence[ParameterGroup]) -> list[nn.Module]:
     """Layers with running statistics whose every parameter is frozen by the groups.
 
-    One without parameters is judged by those of the smallest module around it that has any.
+    For one without parameters, those of its closest parent module with parameters decide.
     """
     matched, _ = _matches(network, groups)
     parts = zip(groups, matched, strict=True)
@@ -105,11 +105,11 @@ def frozen_norms(network: nn.Module, groups: Sequence[ParameterGroup]) -> list[n
 
 
 def make_optimizer(factory: Any, params: Sequence[Any]) -> Optimizer:
-    """The optimiser of these parameters or groups; of several where a group brings its own.
+    """The optimiser of these parameters or groups; a ``MultiOptimizer`` if a group has its own.
 
     Args:
-        factory: of the parameters that bring none.
-        params: as ``split_parameters`` makes them.
+        factory: optimiser of the groups without their own.
+        params: as returned by ``split_parameters``.
     """
     own = [group for group in params if isinstance(group, dict) and "optimizer" in group]
     rest = [group for group in params if not (isinstance(group, dict) and "optimizer" in group)]

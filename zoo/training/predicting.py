@@ -15,7 +15,7 @@ from zoo.data.predicting import Source
 
 
 class PredictionFiles(BasePredictionWriter):
-    """Draws and writes each batch as it comes, so that any number of images fits in memory.
+    """Draws and writes each batch at once, so that memory does not grow with the number of pictures.
 
     Args:
         folder: where ``pictures/`` and ``predictions.json`` go.
@@ -53,12 +53,12 @@ class PredictionFiles(BasePredictionWriter):
         pl_module.write_files(self.folder, prediction)  # type: ignore[operator]
 
     def _place(self, name: str, rank: int) -> Path:
-        """Numbered, so that no two pictures have one file; below the folders that the name has."""
+        """A unique, numbered path per picture; subfolders of the name are kept."""
         file = f"{rank:02d}-{self.pictures:05d}-{Path(name).stem}.png"
         return self.folder / "pictures" / Path(name).parent / file
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the JSON file, of all processes' rows together."""
+        """Write the JSON file with the rows of all processes."""
         self.unreadable = list(trainer.datamodule.unreadable)  # type: ignore[attr-defined]
         if trainer.world_size > 1:
             parts: list[Any] = [None] * trainer.world_size
@@ -71,7 +71,7 @@ class PredictionFiles(BasePredictionWriter):
             (self.folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
 
     def report(self) -> None:
-        """Say what was written, and what could not be read."""
+        """Print what was written, and what could not be read."""
         print(f"images       {len(self.rows)}")
         if self.rows:
             print(f"pictures     {self.folder / 'pictures'}")

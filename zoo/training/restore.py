@@ -1,4 +1,4 @@
-"""A task from its checkpoint alone: rebuilt under the import lists of a recipe, with its weights."""
+"""A task from its checkpoint alone: rebuilt under the import allowlist of recipes, with its weights."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from zoo.training.checkpoints import facts_in, read, resolve, task_spec
 
 
 def load(path: str | Path, map_location: Any = "cpu") -> Task:
-    """The task in a checkpoint, built, with its weights, in evaluation mode.
+    """The task in a checkpoint, built and with its weights, in evaluation mode.
 
     Args:
         path: a checkpoint file, or a run folder (its best checkpoint, else its last).
         map_location: the device that its tensors go to.
 
     Raises:
-        UserError: the file is missing, damaged, or names what may not be named.
+        UserError: the file is missing, damaged, or names a class that is not allowed.
     """
     path = resolve(path)
     checkpoint = read(path, map_location)
@@ -37,7 +37,7 @@ def load(path: str | Path, map_location: Any = "cpu") -> Task:
 
 
 def build_task(checkpoint: dict[str, Any], path: Path) -> Task:
-    """The task that a checkpoint's hyper-parameters describe, built, with fresh weights."""
+    """The task that a checkpoint's hyper-parameters describe, built, with random weights."""
     try:
         task = from_spec(Task, task_spec(checkpoint, path))
     except (ArgumentError, TypeError, ValueError) as error:

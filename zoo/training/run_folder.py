@@ -1,4 +1,4 @@
-"""The folder of a run: each new run has its own, a resumed or restarted one goes on in its own."""
+"""The folder of a run: each new run has its own, and a resumed or restarted run continues in its old one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from zoo.errors import UserError
 
-VARIABLE = "ZOO_RUN_DIR"  # tells the processes that Lightning starts
+VARIABLE = "ZOO_RUN_DIR"  # set for the processes that Lightning starts
 RECIPE = "recipe.yaml"
-_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # http:, s3:, memory:, file:; one letter is a drive of Windows
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # http:, s3:, memory:, file:; a single letter is a Windows drive
 
 
 def refuse_remote(path: str | Path) -> None:
-    """Files are those of this machine, whatever Lightning's file systems could reach.
+    """Check that a path is on this machine, since Lightning could also open remote file systems.
 
     Raises:
         UserError: the path names another file system (``http:``, ``s3:``, ``memory:``), or holds a NUL.
@@ -28,15 +28,15 @@ def refuse_remote(path: str | Path) -> None:
 
 
 def inside(path: str | Path, folder: Path) -> Path:
-    """The path, if what is written there lies below the folder; links are followed. Every writer of a run asks here.
+    """The path, if it lies below the folder; links are followed. Every writer of a run calls this.
 
     Raises:
-        UserError: it lies elsewhere.
+        UserError: it lies outside.
     """
     refuse_remote(path)
     try:
         within = Path(path).resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a loop of links
+    except (OSError, RuntimeError):  # a loop of symbolic links
         within = False
     if not within:
         raise UserError(f"{path} lies outside the run's folder {folder}: nothing is written or removed there")
@@ -44,13 +44,13 @@ def inside(path: str | Path, folder: Path) -> Path:
 
 
 def safe_name(text: object, default: str = "run") -> str:
-    """A name from a file as one component of a path: letters, digits and ``.+-_``, not hidden, at most 100 long."""
+    """A name from a file as a single path component: letters, digits and ``.+-_``, not hidden, at most 100 long."""
     name = re.sub(r"[^\w.+-]+", "-", str(text), flags=re.ASCII).strip(".-")[:100]
     return name or default
 
 
 def new_folder(parent: Path, name: str | None = None) -> Path:
-    """Make ``parent/name`` (default: the time), with a number behind it where it is there already."""
+    """Create ``parent/name`` (default: the time), with a number appended if it exists already."""
     stem = name or time.strftime("%Y%m%d-%H%M%S")
     for number in range(1, 1000):
         folder = parent / (stem if number == 1 else f"{stem}-{number}")
@@ -60,8 +60,8 @@ def new_folder(parent: Path, name: str | None = None) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise UserError(f"the run folder {folder} can't be made: {error.strerror}") from error
-    raise UserError(f"{parent} is full of runs called {stem}")
+            raise UserError(f"the run folder {folder} can't be created: {error.strerror}") from error
+    raise UserError(f"{parent} has too many runs called {stem}")
 
 
 def folder_for(label: str, checkpoint: Path | None = None, out: str | None = None, root: Path = Path("runs")) -> Path:
@@ -69,9 +69,9 @@ def folder_for(label: str, checkpoint: Path | None = None, out: str | None = Non
 
     Args:
         label: ``alexnet`` for a fit, ``test-alexnet`` for another command.
-        checkpoint: what a fit resumes from: a run folder that it lies in is gone on in.
-        out: what the user says instead.
-        root: above all runs.
+        checkpoint: what a fit resumes from; if it lies in a run folder, the run continues in that folder.
+        out: folder that the user chose instead.
+        root: parent folder of all runs.
     """
     if VARIABLE in os.environ:
         return Path(os.environ[VARIABLE])
@@ -94,35 +94,35 @@ def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path) ->
 
 
 def _made(out: Path, resumed: bool) -> Path:
-    """The folder that the user names; another run's is refused, except to the jobs that go on with it."""
+    """The folder that the user chose; another run's folder is refused, except for jobs that resume that run."""
     refuse_remote(out)
     if not resumed and _shared_name() is None and (there := _of_a_run(out)) is not None:
         raise UserError(
-            f"--out {out} holds a run already ({there.name}), and nothing is overwritten: give another folder, or "
-            f"go on with that run (zoo fit --ckpt_path {shlex.quote(str(out))})"
+            f"--out {out} already holds a run ({there.name}), and nothing is overwritten: give another folder, or "
+            f"resume that run (zoo fit --ckpt_path {shlex.quote(str(out))})"
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the run folder {out} can't be made: {error.strerror}") from error
+        raise UserError(f"the run folder {out} can't be created: {error.strerror}") from error
     return out
 
 
 def _of_a_run(folder: Path) -> Path | None:
-    """Something that only a fit writes, if the folder holds it."""
+    """A file that only a fit writes, if the folder has one."""
     written = (folder / RECIPE, folder / "model.txt", *folder.glob("checkpoints/*.ckpt"))
     return next((path for path in written if path.exists()), None)
 
 
 def unused_path(path: Path) -> Path:
-    """The path, or where there is such a file already, the same with the next number behind its name."""
+    """The path; if the file exists already, the path with the next number appended to its name."""
     taken = [path, *path.parent.glob(f"{path.stem}-*{path.suffix}")]
     numbers = [int(n) for p in taken[1:] if (n := p.stem.removeprefix(f"{path.stem}-")).isdigit()]
     return path if not path.exists() else path.with_stem(f"{path.stem}-{max([1, *numbers]) + 1}")
 
 
 def forget_if_empty() -> None:
-    """Take the run's folder away again where a run ended before it wrote a file."""
+    """Remove the run's folder if the run ended before it wrote a file."""
     folder = Path(os.environ.get(VARIABLE) or "")
     if VARIABLE in os.environ and folder.is_dir() and not any(p.is_file() for p in folder.rglob("*")):
         shutil.rmtree(folder)
@@ -140,17 +140,17 @@ def owner_of(checkpoint: Path) -> Path | None:
 
 
 def _shared_name() -> str | None:
-    """A name on which processes that others started agree: SLURM's job, torchrun's run.
+    """A name shared by processes that a launcher started: SLURM's job id, torchrun's run id.
 
     Raises:
         UserError: torchrun on several nodes without a run id.
     """
     if job := os.environ.get("SLURM_JOB_ID"):
-        return f"slurm-{job}.{os.environ.get('SLURM_STEP_ID', 'batch')}"  # the same again when the job is requeued
+        return f"slurm-{job}.{os.environ.get('SLURM_STEP_ID', 'batch')}"  # unchanged when the job is requeued
     if (run := os.environ.get("TORCHELASTIC_RUN_ID")) is None:
         return None
     if run != "none":
         return f"torchrun-{run}"
     if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
-        raise UserError("torchrun on several nodes needs a run id, so that all agree on the run folder: --rdzv-id NAME")
+        raise UserError("torchrun on several nodes needs a run id, so that all use the same run folder: --rdzv-id NAME")
     return f"torchrun-{os.getppid()}"

@@ -1,4 +1,4 @@
-"""Learning-rate schedules that torch does not bring in one piece."""
+"""Learning-rate schedules that torch does not have as a single scheduler."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from zoo.errors import UserError
 
 
 class WarmupCosine(LRScheduler):
-    """A linear rise to the optimiser's rate, then half a cosine, or a line, down; stepped after every optimiser step.
+    """Linear warm-up to the optimiser's learning rate, then cosine or linear decay; stepped after every optimiser step.
 
     The warm-up of Goyal et al. 2017 ("Accurate, Large Minibatch SGD", section 2.2) before the cosine of Loshchilov and
-    Hutter 2017 ("SGDR", without restarts). Every group's rate is scaled alike.
+    Hutter 2017 ("SGDR", without restarts). Every group's learning rate is scaled by the same factor.
 
     Args:
-        optimizer: has the rates at the end of the warm-up.
+        optimizer: has the learning rates reached at the end of the warm-up.
         total_steps: optimiser steps of the whole run; the task fills it in.
-        warmup_fraction: part of them that rises.
-        warmup_steps: the same as a number of steps; it takes the place of the fraction.
-        final_fraction: part of the rate that is left at the end.
-        anneal: whether it goes there by a cosine or by a line.
+        warmup_fraction: fraction of the steps used for the warm-up.
+        warmup_steps: the same as a number of steps; replaces the fraction.
+        final_fraction: final learning rate as a fraction of the optimiser's.
+        anneal: whether the decay is cosine or linear.
 
     Raises:
         UserError: a fraction is not in [0, 1], or the warm-up is as long as the run.
@@ -51,7 +51,7 @@ class WarmupCosine(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
-        """The rates of the coming step, one for each group."""
+        """The learning rates of the next step, one per group."""
         factor = warmup_cosine(self.last_epoch, self.total_steps, self.warmup_steps, self.final_fraction, self.anneal)
         return [base * factor for base in self.base_lrs]
 
@@ -76,22 +76,24 @@ def warmup_cosine(
 
 
 class WarmupSteps(LRScheduler):
-    """A small rate for a while, then the optimiser's, multiplied by ``gamma`` at each milestone; stepped by step.
+    """A small learning rate at first, then the optimiser's, multiplied by ``gamma`` at each milestone; stepped every
+    step.
 
-    The schedule of He et al. 2016 ("Deep Residual Learning", section 4.2): 0.01 for about 400 of 64,000 steps, where a
-    network is too deep to start with 0.1, and a tenth of the rate after 32,000 and after 48,000. All are fractions
-    here, so that a shorter run is the same schedule in little. Every group's rate is scaled alike.
+    The schedule of He et al. 2016 ("Deep Residual Learning", section 4.2): 0.01 for about 400 of 64,000 steps, for a
+    network that is too deep to start with 0.1, and a tenth of the learning rate after 32,000 and after 48,000. Here all
+    are fractions, so that a shorter run has the same schedule on a smaller scale. Every group's learning rate is scaled
+    by the same factor.
 
     Args:
-        optimizer: has the rates behind the warm-up.
+        optimizer: has the learning rates after the warm-up.
         total_steps: optimiser steps of the whole run; the task fills it in.
-        milestones: parts of the run after which the rate is multiplied by ``gamma``, rising.
+        milestones: increasing fractions of the run after which the learning rate is multiplied by ``gamma``.
         gamma: the factor.
-        warmup_fraction: part of the run at the small rate.
-        warmup_factor: part of the rate that this has.
+        warmup_fraction: fraction of the run at the small learning rate.
+        warmup_factor: the small learning rate as a fraction of the optimiser's.
 
     Raises:
-        UserError: milestones do not rise from the warm-up's end to below 1.
+        UserError: milestones do not increase from the warm-up's end to below 1.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class WarmupSteps(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
-        """The rates of the coming step, one for each group."""
+        """The learning rates of the next step, one per group."""
         step = self.last_epoch
         factor = self.warmup_factor if step < self.warmup_steps else self.gamma ** bisect_right(self.milestones, step)
         return [base * factor for base in self.base_lrs]

@@ -1,4 +1,4 @@
-"""W&B without an account, a prompt or a wait: offline unless there is a key and a network."""
+"""W&B without an account, a prompt or a wait: offline unless there is an API key and an internet connection."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from urllib.request import urlopen
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-TIMEOUT = 6.0  # seconds to wait for W&B's server before a run goes on offline
+TIMEOUT = 6.0  # seconds to wait for W&B's server before a run continues offline
 
 
 def configure_wandb(folder: Path) -> str:
-    """Decide on W&B's mode once, before a logger is used, and keep all that it writes inside the run's folder.
+    """Choose W&B's mode once, before a logger is used, and keep all of its files inside the run's folder.
 
     Args:
         folder: the run's.
@@ -28,7 +28,7 @@ def configure_wandb(folder: Path) -> str:
     os.environ.setdefault("WANDB_SILENT", "true")
     for variable, name in (("CACHE_DIR", "cache"), ("DATA_DIR", "data"), ("ARTIFACT_DIR", "artifacts")):
         os.environ.setdefault(f"WANDB_{variable}", str(folder.resolve() / "wandb" / name))
-    if getattr(rank_zero_only, "rank", 0):  # the first process alone has a run
+    if getattr(rank_zero_only, "rank", 0):  # only the first process has a run
         return os.environ.get("WANDB_MODE", "offline")
     import wandb
 
@@ -53,11 +53,11 @@ def _offline() -> str:
 
 
 def reachable(url: str, timeout: float | None = None) -> bool:
-    """Whether a server answers in time, through the environment's proxy where it has one.
+    """Whether a server answers in time, through the environment's proxy if one is set.
 
     Args:
-        url: of the server.
-        timeout: seconds, for looking up its name and for all its addresses together; left out, ``TIMEOUT``.
+        url: the server's URL.
+        timeout: seconds for the name lookup and all addresses together; default: ``TIMEOUT``.
     """
     seconds = TIMEOUT if timeout is None else timeout
     answered: list[bool] = []
@@ -94,7 +94,7 @@ def where(loggers: list[Any]) -> tuple[str, str] | None:
 
 
 def place_of(run: Any) -> tuple[str, str]:
-    """The same of a W&B run. A run that was gone on with has several parts; all of them are uploaded."""
+    """The same for a W&B run. A resumed run has several parts; all of them are uploaded."""
     if getattr(run, "url", None):
         return str(run.url), ""
     shown = os.path.relpath(Path(run.dir).parent.parent)
@@ -102,7 +102,7 @@ def place_of(run: Any) -> tuple[str, str]:
 
 
 def finish(status: int) -> None:
-    """Close W&B's run, if there is one, so that all is on the disk when the command ends."""
+    """Finish W&B's run, if there is one, so that everything is on disk when the command ends."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
         wandb.finish(exit_code=status)
