@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from zoo.architectures import cppn
 from zoo.architectures.base import parameter_count
-from zoo.architectures.cppn import CPPN, grid, places_of, render
+from zoo.architectures.cppn import CPPN
 from zoo.errors import UserError
+from zoo.functional import patterns
+from zoo.functional.patterns import grid, places_of, render
 
 
 def made(seed: int = 0, **options) -> CPPN:
@@ -65,7 +66,7 @@ def test_a_picture_is_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     network, seen = made(), []
     whole = network(grid([9, 13])).permute(2, 0, 1)
     network.register_forward_hook(lambda _m, arguments, _o: seen.append(len(arguments[0])))
-    monkeypatch.setattr(cppn, "AT_ONCE", 50)
+    monkeypatch.setattr(patterns, "AT_ONCE", 50)
     assert torch.allclose(render(network, [9, 13]), whole, atol=1e-6)
     assert seen == [50, 50, 17]
 

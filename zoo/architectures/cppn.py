@@ -18,7 +18,7 @@ Let Networks Learn High Frequency Functions in Low Dimensional Domains", 2020).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from zoo.architectures.base import Architecture
 from zoo.architectures.initialisation import weight_layers
 from zoo.errors import UserError
+from zoo.functional.patterns import grid
 from zoo.functional.style import YIQ
 
 Activation = Literal["sine", "gaussian", "tanh", "sigmoid", "absolute", "linear"]
@@ -40,7 +41,6 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 # Initial standard deviations of the logits: luminance, and two colour differences, which vary less in natural images.
 SPREAD = (1.4, 0.7, 0.7)
-AT_ONCE = 2**16  # pixels per forward pass: 64 MB per layer of 256 units
 
 
 class CPPN(Architecture):
@@ -121,48 +121,3 @@ def _check(depth: int, units: int, activations: Sequence[str], frequency: float,
         raise UserError("CPPN: depth must be at least 1, and units at least 1 for each of one activation or more")
     if frequency <= 0 or scale <= 0:
         raise UserError("CPPN: frequency and scale must be above 0")
-
-
-def places_of(pixels: Tensor, size: Sequence[int]) -> Tensor:
-    """Coordinates of pixel centres; the longer side goes from -1 to 1, and the image's centre is 0.
-
-    Args:
-        pixels: flat indices, row by row from the upper left, (…).
-        size: height and width of the image.
-
-    Returns:
-        x (to the right) and y (downwards), (…, 2)
-    """
-    height, width = size
-    rows, columns = pixels.div(width, rounding_mode="floor"), pixels % width
-    return torch.stack([2 * columns + 1 - width, 2 * rows + 1 - height], -1) / max(height, width)
-
-
-def grid(size: Sequence[int]) -> Tensor:
-    """Coordinates of all pixel centres of an image of this height and width, (H, W, 2)."""
-    height, width = size
-    return places_of(torch.arange(height * width), size).view(height, width, 2)
-
-
-@torch.no_grad()
-def render(network: nn.Module, size: Sequence[int]) -> Tensor:
-    """Render a pattern at any size, in chunks, so that memory does not grow with the size.
-
-    Args:
-        network: a pattern.
-        size: height and width.
-
-    Returns:
-        in [0, 1], (3, H, W), on the CPU
-    """
-    height, width = size
-    made = torch.empty(3, height * width)
-    like = next(network.parameters())
-    for start, stop in _parts(height * width):
-        places = places_of(torch.arange(start, stop, device=like.device), size)
-        made[:, start:stop] = network(places.to(like.dtype)).T.cpu()
-    return made.view(3, height, width)
-
-
-def _parts(count: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE))

@@ -13,9 +13,10 @@ from running import different, folder_of, said, state, zoo
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from zoo.architectures.cppn import CPPN, grid
+from zoo.architectures.cppn import CPPN
 from zoo.data.art.pictures import Pictures, read_scaled
 from zoo.errors import UserError
+from zoo.functional.patterns import grid
 from zoo.functional.style import histogram_distance, spectrum_distance
 from zoo.tasks.art.image_fitting import ImageFitting
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from zoo import drawing
-from zoo.architectures.cppn import places_of, render
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
 from zoo.facts import Facts
+from zoo.functional.patterns import places_of, render
 from zoo.functional.style import histogram_distance, spectrum_distance
 from zoo.tasks.art.pixels import StylizedImage
 from zoo.tasks.base import Task
