@@ -15,7 +15,8 @@ from zoo import load
 from zoo.__main__ import main
 from zoo.architectures.alexnet import AlexNet
 from zoo.errors import UserError
-from zoo.export import EXTRA_FILE, SUFFIXES, export, preprocessing
+from zoo.export import export, preprocessing
+from zoo.export_formats import EXTRA_FILE, SUFFIXES
 from zoo.tasks.classification import Classification
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -191,20 +192,21 @@ def test_says_that_nothing_was_checked(
 
 
 def test_a_file_that_does_not_agree_is_refused_and_removed(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo import export as module
+    from zoo import export_formats as formats
+    from zoo.export import _plan, _traced
 
     other = small_task()
     torch.nn.init.normal_(other.architecture.layers.conv1.weight)  # type: ignore[union-attr, arg-type]
-    wrong = module._traced(other, None)
-    write = module._write_torch
-    monkeypatch.setitem(module._WRITERS, "torch_export", lambda program, *rest: write(wrong, *rest))
+    wrong = _traced(_plan(other, None))
+    write = formats.WRITERS["torch_export"]
+    monkeypatch.setitem(formats.WRITERS, "torch_export", lambda program, *rest: write(wrong, *rest))
     with pytest.raises(UserError, match="does not agree"):
         export(checkpoint, Path("out/net.pt2"), "torch_export")
     assert not list(Path("out").iterdir())
 
 
 def test_weights_that_need_a_second_file_are_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.export.ONNX_BYTES", 2**10)
+    monkeypatch.setattr("zoo.export_formats.ONNX_BYTES", 2**10)
     with pytest.raises(UserError, match="one ONNX file holds at most"):
         export(checkpoint, Path("out/net.onnx"))
     assert not list(Path("out").iterdir())
@@ -215,15 +217,3 @@ def test_a_task_in_training_stays_as_it_is(tmp_path: Path) -> None:
     export(task, tmp_path / "net.pt2", "torch_export")
     assert task.training
     assert {p.dtype for p in task.parameters()} == {torch.bfloat16}
-
-
-def test_a_task_without_images_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "toys"))
-    from zoo_toys.networks import ToyGenerator, ToyNet
-    from zoo_toys.tasks import ToyClassification, ToyGAN
-
-    facts: Any = {"in_channels": 1, "image_size": [6, 6]}
-    with pytest.raises(UserError, match="ToyGAN can't be exported: it has no forward"):
-        export(ToyGAN(ToyGenerator, facts=facts), "net.onnx")
-    with pytest.raises(UserError, match="image_size of its images is not known"):
-        export(ToyClassification(ToyNet, facts={"num_classes": 3, "in_channels": 1}), "net.onnx")

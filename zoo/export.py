@@ -1,35 +1,58 @@
 """A checkpoint as one file that runs without the zoo, in ONNX or as a ``torch.export`` program.
 
-The file takes images in [0, 1] and holds the normalisation, the network, and a description of both: how to prepare a
-picture, what the outputs mean, and where all this comes from.
+The task says what is written (``Task.exported``): as a rule its network on images in [0, 1], normalisation included.
+The file also holds a description: how to prepare a picture, what inputs and outputs are, and where all this comes from.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from zoo.errors import UserError
+from zoo.export_formats import BATCH, RUNNERS, SUFFIXES, WRITERS, Port, first_line, quiet, tensors_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.export import ExportedProgram
 
     from zoo.tasks.base import Task
-    from zoo.tasks.normalize import Normalize
+    from zoo.tasks.exported import Exported
 
 Format = Literal["onnx", "torch_export"]
 
-SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
-EXTRA_FILE = "zoo.json"  # where a .pt2 file keeps its description
 # Relative to the largest output. Kernels differ in the order of their sums; a wrong operator differs by far more.
 TOLERANCE = 1e-3
-ONNX_BYTES = 1536 * 2**20  # from here on torch writes the weights into a second file
+
+
+class Written(NamedTuple):
+    """A file that was written.
+
+    Args:
+        difference: as ``export`` returns it.
+        inputs: in the order of the call.
+        outputs: in their order.
+        described: what the file says of itself.
+    """
+
+    difference: float | None
+    inputs: list[Port]
+    outputs: list[Port]
+    described: dict[str, str]
+
+
+class _Plan(NamedTuple):
+    """What is traced: of which task, with how many samples, and which inputs accept any number."""
+
+    task: Task
+    exported: Exported
+    count: int
+    free: tuple[str, ...]
 
 
 def export(
@@ -39,7 +62,7 @@ def export(
     batch_size: int | None = None,
     resize: Sequence[int] | None = None,
 ) -> float | None:
-    """Write a task's network, normalisation included, into one file that describes itself, and compare the two.
+    """Write what a task says is to be exported into one file that describes itself, and compare the two.
 
     Args:
         task: a built task, or the checkpoint of one.
@@ -47,29 +70,41 @@ def export(
         format: ``onnx``, or ``torch_export`` for a ``.pt2`` that ``torch.export.load`` reads.
         batch_size: the only one that the file accepts; left out, it accepts any.
         resize: height and width that pictures had before their centre was cropped to the task's image size, for the
-            description; left out, they had that size.
+            description; left out, what the task says, else they had that size.
 
     Returns:
         The largest difference of the file's outputs from the network's, relative to the largest output; None where
         it could not be checked, since onnxruntime is not installed.
 
     Raises:
-        UserError: the task takes no images of one size, something that the format needs is not installed, the file
-            is there already, or what came out does not agree with the network (nothing is left behind then).
+        UserError: the task has nothing that can be exported, something that the format needs is not installed, the
+            file is there already, or what came out does not agree with the network (nothing is left behind then).
     """
+    return write(task, path, format, batch_size, resize).difference
+
+
+def write(
+    task: Task | str | Path,
+    path: str | Path,
+    format: Format = "onnx",
+    batch_size: int | None = None,
+    resize: Sequence[int] | None = None,
+) -> Written:
+    """As ``export``, and give back what it has written; the arguments are the same."""
     from zoo.training.checkpoints import whole_file
     from zoo.training.restore import load
 
     path = Path(path)
     _check_door(path, format, batch_size)
-    task = load(task) if isinstance(task, str | Path) else _own_copy(task)
-    described = describe(task, resize)
-    program = _traced(task, batch_size)
+    plan = _plan(load(task) if isinstance(task, str | Path) else _own_copy(task), batch_size)
+    program = _traced(plan)
+    inputs, outputs = _ports(program, plan)
+    described = describe(plan.task, plan.exported, inputs, outputs, resize)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
-            _WRITERS[format](program, temporary, described, batch_size)
-            return _difference(task, temporary, format, batch_size)
+            WRITERS[format](program, temporary, described, inputs, outputs)
+            return Written(_difference(plan, temporary, format), inputs, outputs, described)
     except OSError as error:
         raise UserError(f"{path} can't be written: {error.strerror or error}") from error
 
@@ -92,56 +127,96 @@ def _own_copy(task: Task) -> Task:
     return deepcopy(task).cpu().float().eval()
 
 
+def _plan(task: Task, batch_size: int | None) -> _Plan:
+    """What the task says is exported, checked.
+
+    Raises:
+        UserError: it says nothing, its names are not fit for a file, or its number of samples is fixed.
+    """
+    exported, name = task.exported(), type(task).__name__
+    inputs = list(exported.inputs(1, _generator(0)))
+    for found in (names := [*inputs, *exported.outputs]):
+        if not found.isidentifier() or names.count(found) > 1:
+            raise UserError(f"{name}.exported: {found!r} is not a name of one input or output alone, as Python's are")
+    batched = tuple(inputs) if exported.batched is None else exported.batched
+    if stray := [n for n in batched if n not in inputs]:
+        raise UserError(f"{name}.exported: batched names {stray[0]}, but the inputs are {', '.join(inputs)}")
+    if not batched and batch_size is not None:
+        raise UserError(f"batch_size: a file of {name} takes the one number of samples that the task says")
+    # Two samples: a batch of one would be taken for a constant.
+    return _Plan(task, exported, batch_size or (2 if batched else 1), batched if batch_size is None else ())
+
+
 # What the file says of itself
 
 
-def describe(task: Task, resize: Sequence[int] | None = None) -> dict[str, str]:
-    """Name and text of all that one must know to use the network; what is no text is JSON.
+def describe(
+    task: Task,
+    exported: Exported,
+    inputs: Sequence[Port] = (),
+    outputs: Sequence[Port] = (),
+    resize: Sequence[int] | None = None,
+) -> dict[str, str]:
+    """Name and text of all that one must know to use the file; what is no text is JSON.
 
     Args:
         task: a built task.
+        exported: what is written of it.
+        inputs: of the file.
+        outputs: of the file.
         resize: as in ``export``.
-
-    Raises:
-        UserError: the task takes no images of one size.
     """
     from zoo import __version__
     from zoo.factories import spec
-    from zoo.tasks.normalize import Normalize
 
-    size, channels = _image_shape(task)
-    normalize = next((m for m in task.modules() if isinstance(m, Normalize)), None)
     values: dict[str, Any] = {
         "zoo_version": __version__,
         "task": spec(type(task))["class_path"],
-        "architecture": spec(task.factories.get("architecture")),
-        "in_channels": channels,
-        "image_size": size,
-        "resize": list(resize or size),
-        "preprocessing": preprocessing(size, list(resize or size), channels),
+        "architecture": spec(task.factories.get(exported.part)),
+        "in_channels": task.facts.get("in_channels"),
+        "image_size": exported.image_size or task.facts.get("image_size"),
+        **_picture_facts(task, exported, resize),
         "class_names": task.facts.get("class_names"),
-        "output": _OUTPUTS.get(task.batch, "output"),
-        "mean": _plain(normalize, "mean"),
-        "std": _plain(normalize, "std"),
+        "inputs": [port._asdict() for port in inputs],
+        "outputs": [port._asdict() for port in outputs],
+        "output": ", ".join(port.name for port in outputs),
+        "about": exported.about,
+        "mean": _plain(exported, "mean"),
+        "std": _plain(exported, "std"),
     }
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items() if v is not None}
 
 
-# What a single output is called, by the task's batch.
-_OUTPUTS = {"classification": "logits", "semantic_segmentation": "logits"}
+def _picture_facts(task: Task, exported: Exported, resize: Sequence[int] | None) -> dict[str, Any]:
+    """How a picture becomes an input, where the file takes images of one size."""
+    if exported.image_size is None:
+        return {}
+    size, channels = list(exported.image_size), task.facts.get("in_channels", 3)
+    center = task.predict_view == "center"
+    before = list(resize or exported.resize or size) if center else size
+    return {"resize": before, "preprocessing": preprocessing(size, before, channels, center)}
 
 
-def _plain(normalize: Normalize | None, name: str) -> list[float] | None:
-    values: Any = getattr(normalize, name, None)
-    return None if values is None else [round(v, 6) for v in values.flatten().tolist()]
+def _plain(exported: Exported, name: str) -> list[float] | None:
+    if exported.normalize is None:
+        return None
+    values: Tensor = getattr(exported.normalize, name)
+    return [round(v, 6) for v in values.flatten().tolist()]
 
 
-def preprocessing(size: Sequence[int], resize: Sequence[int], channels: int) -> str:
-    """What is to be done with a picture, in words."""
+def preprocessing(size: Sequence[int], resize: Sequence[int], channels: int, center: bool = True) -> str:
+    """What is to be done with a picture, in words.
+
+    Args:
+        size: height and width of the network's images.
+        resize: the same before the crop.
+        channels: of the images.
+        center: the network sees the central part of a picture, else all of it, whatever its proportions.
+    """
     colour = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     steps = [
-        "crop the largest central region of this aspect ratio",
-        f"resize to {resize[0]}x{resize[1]} (bilinear, antialiased)",
+        "crop the largest central region of this aspect ratio" if center else "",
+        f"resize {'' if center else 'all of it '}to {resize[0]}x{resize[1]} (bilinear, antialiased)",
         f"crop the central {size[0]}x{size[1]}" if list(size) != list(resize) else "",
         f"{colour}, channels first, float32 in [0, 1] (bytes divided by 255)",
         "no further normalisation: mean and std are applied inside",
@@ -149,163 +224,114 @@ def preprocessing(size: Sequence[int], resize: Sequence[int], channels: int) -> 
     return "; ".join(step for step in steps if step)
 
 
-def _image_shape(task: Task) -> tuple[list[int], int]:
-    from lightning.pytorch import LightningModule
+def _ports(program: ExportedProgram, plan: _Plan) -> tuple[list[Port], list[Port]]:
+    """The program's inputs and outputs.
 
-    name = type(task).__name__
-    if type(task).forward is LightningModule.forward:
-        raise UserError(f"{name} can't be exported: it has no forward that takes images")
-    if missing := [fact for fact in ("image_size", "in_channels") if fact not in task.facts]:
-        raise UserError(f"{name} can't be exported: {missing[0]} of its images is not known")
-    return list(task.facts["image_size"]), task.facts["in_channels"]
+    Raises:
+        UserError: there are not as many outputs as the task names.
+    """
+    found = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
+    inputs = [found[str(name)] for name in program.graph_signature.user_inputs]
+    outputs = [found[str(name)] for name in program.graph_signature.user_outputs]
+    names = plan.exported.outputs
+    if len(names) == 1 < len(outputs):
+        names = tuple(f"{names[0]}_{i}" for i in range(len(outputs)))
+    if len(names) != len(outputs):
+        raise UserError(f"{type(plan.task).__name__} gives {len(outputs)} outputs, but names {', '.join(names)}")
+    given = list(_inputs(plan, plan.count))
+    batch = {str(tensor.shape[0]) for name, tensor in zip(given, inputs, strict=True) if name in plan.free}
+
+    def port(name: str, tensor: Tensor) -> Port:
+        shape = [n if isinstance(n, int) else BATCH if str(n) in batch else "any" for n in tensor.shape]
+        return Port(name, str(tensor.dtype).removeprefix("torch."), shape, plan.exported.notes.get(name, ""))
+
+    return [port(*one) for one in zip(given, inputs, strict=True)], [port(*o) for o in zip(names, outputs, strict=True)]
 
 
 # Tracing and writing
 
 
-def _images(task: Task, count: int, seed: int = 0) -> Tensor:
+def _generator(seed: int) -> Any:
     import torch
 
-    size, channels = _image_shape(task)
-    return torch.rand(count, channels, *size, generator=torch.Generator().manual_seed(seed))
+    return torch.Generator().manual_seed(seed)
 
 
-def _traced(task: Task, batch_size: int | None) -> ExportedProgram:
-    import torch
+def _inputs(plan: _Plan, count: int, seed: int = 0) -> dict[str, Tensor]:
+    return dict(plan.exported.inputs(count, _generator(seed)))
+
+
+def _with_names(network: nn.Module, names: Sequence[str]) -> nn.Module:
+    """The call alone, of a task's trainer and metrics nothing; with named arguments, and tensors only in its output."""
     from torch import nn
 
     class Network(nn.Module):
-        """The forward alone: of a task's trainer and metrics nothing is traced."""
+        """What is traced."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.task = task
+            self.task = network
 
-        def forward(self, images: Tensor) -> Any:
-            """The task's output."""
-            return self.task(images)
+        def forward(self, *inputs: Tensor) -> Any:
+            """The output, or a tuple of several."""
+            found = tensors_of(self.task(*inputs))
+            return found[0] if len(found) == 1 else found
 
-    batch = {0: torch.export.Dim("batch", min=1)} if batch_size is None else {}
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind) for name in ("self", *names)]
+    Network.forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # torch.export's names
+    return Network().eval()
+
+
+def _traced(plan: _Plan) -> ExportedProgram:
+    import torch
+
+    inputs = _inputs(plan, plan.count)
+    batch = torch.export.Dim("batch", min=1)
+    shapes = {name: {0: batch} if name in plan.free else {} for name in inputs}
     try:
-        with torch.no_grad(), _quiet():
-            # Two images: a batch of one would be taken for a constant.
-            return torch.export.export(Network().eval(), (_images(task, batch_size or 2),), dynamic_shapes=(batch,))
+        with torch.no_grad(), quiet():
+            return torch.export.export(
+                _with_names(plan.exported.network, list(inputs)), tuple(inputs.values()), dynamic_shapes=shapes
+            )
     except Exception as error:  # the tracer's errors have no base in common
-        remedy = " (--batch_size N fixes the number of images)" if batch_size is None else ""
-        raise UserError(f"{type(task).__name__} can't be traced: {_reason(error)}{remedy}") from error
-
-
-def _write_onnx(program: ExportedProgram, path: Path, described: dict[str, str], batch_size: int | None) -> None:
-    import torch
-
-    size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
-    if size > ONNX_BYTES:
-        raise UserError(
-            f"one ONNX file holds at most {ONNX_BYTES / 2**30:.1f} GiB, this network has {size / 2**30:.1f} "
-            "(--format torch_export)"
-        )
-    options: dict[str, Any] = {"input_names": ["images"], "output_names": _output_names(program, described["output"])}
-    if batch_size is None:
-        options["dynamic_shapes"] = ({0: "batch"},)  # the axis's name; the program says already that it is free
-    try:
-        with torch.no_grad(), _quiet():
-            written = torch.onnx.export(program, dynamo=True, verbose=False, **options)
-    except Exception as error:
-        raise UserError(f"the network can't be written as ONNX: {_reason(error)} (--format torch_export)") from error
-    assert written is not None
-    written.model.metadata_props.update(described)
-    written.save(path)
-
-
-def _output_names(program: ExportedProgram, name: str) -> list[str]:
-    count = len(program.graph_signature.user_outputs)
-    return [name] if count == 1 else [f"{name}_{i}" for i in range(count)]
-
-
-def _write_torch(program: ExportedProgram, path: Path, described: dict[str, str], batch_size: int | None) -> None:
-    import torch
-
-    with path.open("wb") as file, _quiet():
-        torch.export.save(program, file, extra_files={EXTRA_FILE: json.dumps(described)})
-
-
-_WRITERS: dict[str, Callable[..., None]] = {"onnx": _write_onnx, "torch_export": _write_torch}
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporters say about themselves."""
-    import logging
-    import warnings
-
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        remedy = " (--batch_size N fixes the number of images)" if plan.free else ""
+        raise UserError(f"{type(plan.task).__name__} can't be traced: {first_line(error)}{remedy}") from error
 
 
 # Reading back
 
 
-def _difference(task: Task, path: Path, format: str, batch_size: int | None) -> float | None:
-    """How far the written file is from the network, at two batch sizes where it takes any."""
+def _difference(plan: _Plan, path: Path, format: str) -> float | None:
+    """How far the written file is from the network, on other inputs, at two batch sizes where it takes any."""
     if format == "onnx" and find_spec("onnxruntime") is None:
         return None
     try:
-        run = _RUNNERS[format](path)
-        worst = max(_apart(task, run, count) for count in ((1, 3) if batch_size is None else (batch_size,)))
+        run = RUNNERS[format](path)
+        worst = max(_apart(plan, run, count) for count in ((1, 3) if plan.free else (plan.count,)))
     except Exception as error:  # whatever a runtime raises, the file is of no use
-        raise UserError(f"what was written can't be run: {_reason(error)}") from error
+        raise UserError(f"what was written can't be run: {first_line(error)}") from error
     if not worst <= TOLERANCE:  # also where it is no number
         raise UserError(f"what was written does not agree with the network (relative difference {worst:.1g})")
     return worst
 
 
-def _apart(task: Task, run: Callable[[Tensor], list[Tensor]], count: int) -> float:
+def _apart(plan: _Plan, run: Any, count: int) -> float:
     import torch
-    from torch.utils._pytree import tree_leaves
 
-    images = _images(task, count, seed=count)
+    inputs = _inputs(plan, count, seed=count)
     with torch.no_grad():
-        expected = [leaf for leaf in tree_leaves(task(images)) if isinstance(leaf, torch.Tensor)]
-    found = run(images)
-    if [t.shape for t in found] != [t.shape for t in expected]:
+        expected = tensors_of(plan.exported.network(*inputs.values()))
+    found = run(inputs)
+    if [(t.shape, t.dtype) for t in found] != [(t.shape, t.dtype) for t in expected]:
         return float("inf")
-    pairs = zip(found, expected, strict=True)
-    return max(float((f - e).abs().max()) / max(float(e.abs().max()), 1e-12) for f, e in pairs)
+    return max(_tensors_apart(*pair) for pair in zip(found, expected, strict=True))
 
 
-def _onnx_runner(path: Path) -> Callable[[Tensor], list[Tensor]]:
-    import onnxruntime
-    import torch
-
-    onnxruntime.disable_telemetry_events()
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: [torch.from_numpy(a) for a in session.run(None, {"images": images.numpy()})]
-
-
-def _torch_runner(path: Path) -> Callable[[Tensor], list[Tensor]]:
-    import torch
-    from torch.utils._pytree import tree_leaves
-
-    with path.open("rb") as file, _quiet():
-        network = torch.export.load(file).module()
-    return lambda images: [leaf.detach() for leaf in tree_leaves(network(images))]
-
-
-_RUNNERS: dict[str, Callable[[Path], Callable[[Tensor], list[Tensor]]]] = {
-    "onnx": _onnx_runner,
-    "torch_export": _torch_runner,
-}
+def _tensors_apart(found: Tensor, expected: Tensor) -> float:
+    """The largest difference relative to the largest value; of whole numbers the share of those that differ."""
+    if not expected.numel():
+        return 0.0
+    if not expected.is_floating_point():
+        return float((found != expected).double().mean())
+    return float((found - expected).abs().max()) / max(float(expected.abs().max()), 1e-12)

@@ -6,14 +6,12 @@ import argparse
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo.cli.parser import Parser
 from zoo.errors import UserError
-from zoo.export import SUFFIXES, export
-
-if TYPE_CHECKING:
-    from zoo.tasks.base import Task
+from zoo.export import Written, write
+from zoo.export_formats import BATCH, SUFFIXES, Port
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,13 +33,13 @@ def main(argv: Sequence[str]) -> int:
     task = load(checkpoint)
     path = _place(options.out, chosen, str(record.get("recipe_name") or type(task).__name__))
     try:
-        apart = export(task, path, chosen, options.batch_size, _resize_of(record))
+        written = write(task, path, chosen, options.batch_size, task.exported().resize or _resize_of(record))
     except UserError:
         if options.out is None:
             with suppress(OSError):  # a run's folder that stays empty would tell of a run that was none
                 path.parent.rmdir()
         raise
-    print("\n".join(_report(task, path, chosen, options.batch_size, apart)))
+    print("\n".join(_report(path, chosen, written)))
     return 0
 
 
@@ -89,20 +87,35 @@ def _resize_of(record: dict[str, Any]) -> list[int] | None:
     return [resize, resize] if isinstance(resize, int) else None
 
 
-def _report(task: Task, path: Path, chosen: str, batch_size: int | None, apart: float | None) -> list[str]:
-    size, channels = task.facts["image_size"], task.facts["in_channels"]
-    shape = f"({batch_size or 'any'}, {channels}, {size[0]}, {size[1]})"
-    checked = "no: onnxruntime is not installed (pip install 'lightning-zoo[export]')"
+def _report(path: Path, chosen: str, written: Written) -> list[str]:
+    checked, apart = "no: onnxruntime is not installed (pip install 'lightning-zoo[export]')", written.difference
     if apart is not None:
         checked = f"agrees with the network {f'to {apart:.0e} of the largest output' if apart else 'exactly'}"
     return [
         f"file     {path}",
-        f"input    images, float32 {shape}, in [0, 1]",
+        *(f"input    {_told(port)}" for port in written.inputs),
         "metadata class names, preprocessing and more, inside the file",
         f"checked  {checked}",
         "use it",
-        *(f"  {line}" for line in _USE[chosen].format(path=path).splitlines()),
+        *(f"  {line}" for line in _use(path, chosen, written).splitlines()),
     ]
+
+
+def _told(port: Port) -> str:
+    shape = ", ".join("any" if size == BATCH else str(size) for size in port.shape)
+    return f"{port.name}, {port.dtype} ({shape})" + (f", {port.about}" if port.about else "")
+
+
+def _use(path: Path, chosen: str, written: Written) -> str:
+    inputs, outputs = [port.name for port in written.inputs], [port.name for port in written.outputs]
+    return _USE[chosen].format(
+        path=path,
+        inputs=", ".join(inputs),
+        feed=", ".join(f'"{name}": {name}' for name in inputs),
+        outputs=", ".join(outputs),
+        listed=", ".join(outputs) if len(outputs) > 1 else f"({outputs[0]},)",
+        key="preprocessing" if "preprocessing" in written.described else "about",
+    )
 
 
 _USE = {
@@ -110,12 +123,12 @@ _USE = {
 import onnxruntime
 file = "{path}"
 session = onnxruntime.InferenceSession(file)
-(logits,) = session.run(None, {{"images": images}})
-print(session.get_modelmeta().custom_metadata_map["preprocessing"])""",
+{listed} = session.run(None, {{{feed}}})
+print(session.get_modelmeta().custom_metadata_map["{key}"])""",
     "torch_export": """\
 import json, torch
 file, described = "{path}", {{"zoo.json": ""}}
 network = torch.export.load(file, extra_files=described).module()
-logits = network(images)
-print(json.loads(described["zoo.json"])["preprocessing"])""",
+{outputs} = network({inputs})
+print(json.loads(described["zoo.json"])["{key}"])""",
 }

@@ -75,10 +75,12 @@ class Role:
             to call it, each a tuple of arguments that are tensors or lists with the samples in front. The first way is
             the one that most checks use.
         check: takes an output in evaluation mode, the arguments and the sizes; raises ``ContractError``.
-        outputs: names of the outputs in an exported file.
+        outputs: names of the outputs in an exported file; other than those of the inputs.
         needs: arguments that its class must have.
         call: calls it; left out, ``network(*inputs)``.
         of_sample: the tensors of one sample in an output; left out, its row in every tensor.
+        input_names: of the arguments in an exported file; none where a call can't be traced by itself (a list of
+            images, a loop around it), so that only a task's own ``exported`` can say what is written.
         smooth: its output has a gradient in evaluation mode (detections have none).
     """
 
@@ -90,4 +92,5 @@ class Role:
     needs: tuple[str, ...] = ()
     call: Callable[[Any, Inputs], Any] = lambda network, inputs: network(*inputs)
     of_sample: Callable[[Any, int], Any] | None = None
+    input_names: tuple[str, ...] = ("images",)
     smooth: bool = True

@@ -21,6 +21,7 @@ from zoo.errors import UserError
 from zoo.factories import KeepsArguments, build, class_of, factory_arguments, pretrained_classes, spec, takes
 from zoo.facts import Facts
 from zoo.tasks.checks import check_first_output, check_role, merged_facts
+from zoo.tasks.exported import Exported, exported_network, refusal
 from zoo.tasks.first_images import show_images
 from zoo.tasks.normalize import Normalize
 from zoo.tasks.shown import Shown, keep_shown
@@ -313,6 +314,18 @@ class Task(KeepsArguments, LightningModule, ABC):
             folder: where ``predictions.json`` goes.
             results: as ``predict_step`` gives them.
         """
+
+    def exported(self) -> Exported:
+        """What ``zoo export`` writes; as it stands, the call with images, or a generator's with noise.
+
+        A task overrides it to name other inputs and outputs, or to put into the file what follows the network.
+
+        Raises:
+            UserError: its network can't be traced by itself, or its product is pictures.
+        """
+        if type(self).finished is not Task.finished:
+            raise refusal(self, "its product is pictures, which a fit has written")
+        return exported_network(self)
 
     @property
     def logs_now(self) -> bool:

@@ -12,6 +12,7 @@ efficient network hardly responds to, and suppresses woven patterns. Values outs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -36,6 +37,7 @@ from zoo.functional.style import (
 )
 from zoo.tasks.art.perceptual import layer_shares, say_if_random
 from zoo.tasks.art.stylization import Batch, Stylization
+from zoo.tasks.exported import Exported
 
 RANGE = 30.0  # weight of the mean squared distance from pixels to [0, 1]
 SHOWN = 3  # contents, and styles, in the picture of an evaluation
@@ -155,6 +157,16 @@ class AdaptiveStyleTransfer(Stylization):
     def forward(self, contents: Tensor, styles: Tensor) -> Tensor:
         """Contents in [0, 1], (B, 3, H, W), in the styles, (1 or B, 3, h, w), at the task's strength."""
         return self.stylize(contents, [styles], [1.0])
+
+    def exported(self) -> Exported:
+        """The call with contents and styles, both in the size of the training's images."""
+        given, size = super().exported(), self.facts["image_size"]
+
+        def inputs(count: int, generator: torch.Generator) -> dict[str, Tensor]:
+            return {name: torch.rand(count, 3, *size, generator=generator) for name in ("contents", "styles")}
+
+        notes = {"contents": "in [0, 1]", "styles": "in [0, 1]"}
+        return replace(given, inputs=inputs, notes=notes, image_size=size)
 
     def stylize(self, contents: Tensor, styles: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         """Contents in the styles, whose renormalised feature maps are mixed, at the task's strength."""

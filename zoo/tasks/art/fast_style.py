@@ -13,6 +13,7 @@ that strided layers leave.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -38,6 +39,7 @@ from zoo.functional.style import (
 )
 from zoo.tasks.art.perceptual import PerceptualTask, layer_shares, middle
 from zoo.tasks.art.stylization import Batch, Stylization
+from zoo.tasks.exported import Exported
 from zoo.tasks.normalize import Normalize
 
 PROBE = 64  # side in pixels of the image that is used to find the layers' channels
@@ -190,6 +192,10 @@ class FastStyleTransfer(Stylization, PerceptualTask):
     def forward(self, images: Tensor) -> Tensor:
         """Images in [0, 1], (B, 3, H, W), in the style, at full strength."""
         return self.architecture(self.adjust(images))
+
+    def exported(self) -> Exported:
+        """The call, whose images are normalised for the transform network, not for the perceptual one."""
+        return replace(super().exported(), normalize=self.adjust)
 
     def stylize(self, contents: Tensor, styles: Sequence[Tensor] = (), weights: Sequence[float] = ()) -> Tensor:
         """Contents in the style, mixed with themselves where the strength is below 1."""

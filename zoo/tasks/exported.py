@@ -1,0 +1,122 @@
+"""What of a task goes into an exported file: a network, its named inputs and outputs, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Generator, Tensor, nn
+
+from zoo import contracts
+from zoo.errors import UserError
+from zoo.factories import takes
+from zoo.tasks.normalize import Normalize
+
+if TYPE_CHECKING:
+    from zoo.tasks.base import Task
+
+IMAGES = ("images",)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What ``zoo export`` writes of a task.
+
+    Args:
+        network: what is traced; it is called with the inputs in their order, and gives tensors or any nesting of them.
+            What follows the network (a softmax, the choice of boxes) is written too where this module does it.
+        inputs: takes a number of samples and a generator; gives example inputs by name. Several numbers and generators
+            are tried, to compare the file with the network.
+        outputs: names of the outputs, in the order of the network's tensors.
+        about: what the outputs mean, in a line.
+        batched: names of the inputs whose first axis is the batch; left out, all are. With none, the file takes the one
+            number of samples that ``inputs`` gives.
+        notes: range or unit by name of an input or output.
+        image_size: height and width of the images that it takes; None where it takes none.
+        resize: height and width that pictures are brought to before their centre is cropped to ``image_size``; left
+            out, what the training's data did.
+        normalize: the normalisation inside it, for the description.
+        part: the factory argument of the task whose network is inside.
+    """
+
+    network: nn.Module
+    inputs: Callable[[int, Generator], Mapping[str, Tensor]]
+    outputs: tuple[str, ...]
+    about: str
+    batched: tuple[str, ...] | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+    image_size: Sequence[int] | None = None
+    resize: Sequence[int] | None = None
+    normalize: Normalize | None = None
+    part: str = "architecture"
+
+
+def refusal(task: Task, why: str) -> UserError:
+    """The line that says why a task can't be exported, and what can."""
+    return UserError(
+        f"{type(task).__name__} can't be exported: {why}. What can: a network on images of one size, a generator, "
+        "and any task with an `exported` of its own"
+    )
+
+
+def exported_network(task: Task) -> Exported:
+    """A task's call with images of the facts' size, or its generator's with noise; its role names the outputs.
+
+    Raises:
+        UserError: its network is called with something else, or a fact is missing.
+    """
+    part = "architecture" if "architecture" in task.factories else _generator_of(task) or "architecture"
+    name = task.role_of(part)
+    role = contracts.role(name) if name else None
+    if role is None or role.input_names == IMAGES:
+        return _on_images(task, role)
+    if not role.input_names:
+        raise refusal(task, f"a {role.name} can't be traced by itself, called as {role.about.split(' -> ')[0]}")
+    return _by_role(task, part, role)
+
+
+def _generator_of(task: Task) -> str | None:
+    return next((name for name in task.factories if task.role_of(name) == "generator"), None)
+
+
+def _has_forward(task: Task) -> bool:
+    return type(task).forward is not LightningModule.forward
+
+
+def _on_images(task: Task, role: contracts.Role | None) -> Exported:
+    if not _has_forward(task):
+        raise refusal(task, "it has no forward that takes images")
+    if missing := [fact for fact in ("image_size", "in_channels") if fact not in task.facts]:
+        raise UserError(f"{type(task).__name__} can't be exported: {missing[0]} of its images is not known")
+    size, channels = list(task.facts["image_size"]), task.facts["in_channels"]
+    return Exported(
+        task,
+        lambda count, generator: {"images": torch.rand(count, channels, *size, generator=generator)},
+        ("output",) if role is None else role.outputs,
+        "images -> output" if role is None else role.about,
+        notes={"images": "in [0, 1]"},
+        image_size=size,
+        normalize=next((m for m in task.children() if isinstance(m, Normalize)), None),
+    )
+
+
+def _by_role(task: Task, part: str, role: contracts.Role) -> Exported:
+    """A network whose inputs are no pictures, as its role calls it; by the task's forward where it has one."""
+    network, sizes = getattr(task, part), dict(task._made[part])
+    if not takes(task.factories[part], "num_classes"):
+        sizes.pop("num_classes", None)
+
+    def inputs(count: int, generator: Generator) -> dict[str, Tensor]:
+        try:
+            values = role.inputs(network, sizes, count, generator)[0]
+        except KeyError as error:
+            raise UserError(f"{type(task).__name__} can't be exported: {error.args[0]} is not known") from error
+        return dict(zip(role.input_names, values, strict=False))  # a call without labels has none
+
+    notes: dict[str, Any] = {"z": "standard normal noise"} if role.name == "generator" else {}
+    if sizes.get("num_classes"):
+        notes["labels"] = f"from 0 to {sizes['num_classes'] - 1}"
+    return Exported(task if _has_forward(task) else network, inputs, role.outputs, role.about, notes=notes, part=part)
