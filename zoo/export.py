@@ -10,6 +10,7 @@ import inspect
 import json
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -46,7 +47,8 @@ class Written(NamedTuple):
     described: dict[str, str]
 
 
-class _Plan(NamedTuple):
+@dataclass(frozen=True)
+class _Plan:
     """What is traced: of which task, with how many samples, and which inputs accept any number."""
 
     task: Task
@@ -242,7 +244,9 @@ def _ports(program: ExportedProgram, plan: _Plan) -> tuple[list[Port], list[Port
     batch = {str(tensor.shape[0]) for name, tensor in zip(given, inputs, strict=True) if name in plan.free}
 
     def port(name: str, tensor: Tensor) -> Port:
-        shape = [n if isinstance(n, int) else BATCH if str(n) in batch else "any" for n in tensor.shape]
+        shape: list[int | str] = [
+            n if isinstance(n, int) else BATCH if str(n) in batch else "any" for n in tensor.shape
+        ]
         return Port(name, str(tensor.dtype).removeprefix("torch."), shape, plan.exported.notes.get(name, ""))
 
     return [port(*one) for one in zip(given, inputs, strict=True)], [port(*o) for o in zip(names, outputs, strict=True)]

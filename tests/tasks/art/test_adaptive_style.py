@@ -19,6 +19,7 @@ from zoo.architectures.vgg import VGG
 from zoo.data.art.pictures import Style
 from zoo.data.art.style_folders import StyleFolders
 from zoo.errors import UserError
+from zoo.export import write
 from zoo.facts import Facts
 from zoo.tasks.art.adaptive_style import AdaptiveStyleTransfer
 from zoo.training.restore import load
@@ -195,6 +196,18 @@ def test_mistakes_end_in_one_line():
             task(**options)
     with pytest.raises(UserError, match="needs an architecture of the role stylizer, not TransformNet"):
         AdaptiveStyleTransfer(TransformNet, facts=Facts(in_channels=3)).configure_model()
+
+
+def test_is_exported_with_contents_and_styles(tmp_path: Path) -> None:
+    made = task().eval()
+    written = write(made, tmp_path / "net.pt2", "torch_export")
+    assert [(port.name, port.shape) for port in written.inputs] == [
+        ("contents", ["batch", 3, 32, 32]),
+        ("styles", ["batch", 3, 32, 32]),
+    ]
+    contents, styles = (images.float() for images in batch())
+    found = torch.export.load(tmp_path / "net.pt2").module()(contents, styles)
+    torch.testing.assert_close(found, made(contents, styles), rtol=1e-4, atol=1e-5)
 
 
 def test_train_once_then_any_style_from_the_command_line(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

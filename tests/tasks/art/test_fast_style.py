@@ -38,6 +38,13 @@ def task(**changes: object) -> FastStyleTransfer:
     return made.double()
 
 
+def test_exported_describes_the_transform_networks_normalisation() -> None:
+    made = task(facts={"in_channels": 3, "image_size": [32, 32]})
+    exported = made.exported()
+    assert exported.normalize is made.adjust  # not the perceptual network's
+    assert exported.outputs == ("output",)
+
+
 def test_losses_are_the_formulas() -> None:
     made = task(content_weight=0.7, patch_weight=0.4, tv_weight=0.2)
     style, contents = torch.rand(1, 3, 40, 36).double(), torch.rand(2, 3, 32, 32).double()
