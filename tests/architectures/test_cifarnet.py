@@ -160,7 +160,7 @@ def test_data_that_shows_nothing() -> None:
 
     task = Classification(partial(CifarNet, width=0.125))
     run = Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False)
-    with pytest.raises(UserError, match="wants to see 5000 training images, but Coloured shows none"):
+    with pytest.raises(UserError, match="needs 5000 training images, but Coloured provides none"):
         run.fit(task, datamodule=Coloured())
 
 

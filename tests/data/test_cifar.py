@@ -65,8 +65,8 @@ def test_pickles_of_python_2_and_3_are_read(tmp_path, keys):
     [
         ({"labels": [0]}, "images \\[20, 3072\\] with 1 labels"),
         ({"labels": [10] * 20}, "is damaged"),
-        ({"labels": None}, "is no batch of CIFAR10"),
-        ({"data": [0]}, "is no batch of CIFAR10"),
+        ({"labels": None}, "is not a batch of CIFAR10"),
+        ({"data": [0]}, "is not a batch of CIFAR10"),
     ],
 )
 def test_damaged_batches_are_named(tmp_path, change, message):

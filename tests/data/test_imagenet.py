@@ -127,7 +127,7 @@ def test_an_archive_can_not_write_elsewhere(example, tmp_path):
         tar.add(picture, "escaped.JPEG")
     with tarfile.open(archive, "w") as tar:
         tar.add(inner, "..")
-    with pytest.raises(UserError, match="names no class"):
+    with pytest.raises(UserError, match="does not name a class"):
         make(example)
     assert not (tmp_path / "escaped.JPEG").exists()
 

@@ -279,7 +279,7 @@ def test_two_epochs_show_both_sides_of_each_image():
 
 
 def test_alternate_flips_come_first():
-    with pytest.raises(UserError, match="FlipAlternately knows images by their pixels, so it must be the first"):
+    with pytest.raises(UserError, match="FlipAlternately identifies images by their pixels, so it must be the first"):
         Digits(augment=[FlipEach, FlipAlternately]).setup("fit")
 
 

@@ -17,14 +17,14 @@ from zoo.factories import TransformFactory, build
 
 
 class BatchAugmentation:
-    """The transforms of a data set, in their order.
+    """The transforms of a data set, applied in order.
 
     Args:
-        factories: of the transforms; those that take ``image_size`` or ``num_classes`` are given them.
-        channels: of the images.
-        image_size: side of what comes out.
-        start: side that transforms start from where one of them crops; else they start from ``image_size``.
-        num_classes: of the labels.
+        factories: build the transforms; ``image_size`` and ``num_classes`` are passed to those that take them.
+        channels: number of channels of the images.
+        image_size: side of the output images.
+        start: side of the input images if a transform crops; otherwise it is ``image_size``.
+        num_classes: number of classes of the labels.
 
     Raises:
         UserError: a transform is in the wrong place.
@@ -39,9 +39,9 @@ class BatchAugmentation:
         for transform in self.transforms[1:]:
             if isinstance(transform, BatchTransform) and transform.must_be_first:
                 name = type(transform).__name__
-                raise UserError(f"data.augment: {name} knows images by their pixels, so it must be the first")
+                raise UserError(f"data.augment: {name} identifies images by their pixels, so it must be the first")
         self.start = start
-        self.size = image_size  # that batches are brought to first; ``fit`` finds it
+        self.size = image_size  # side that batches are resized to first; set by ``fit``
 
     @property
     def _ours(self) -> list[BatchTransform]:
@@ -49,16 +49,16 @@ class BatchAugmentation:
 
     @property
     def unfitted(self) -> list[BatchTransform]:
-        """Those that want to see training images first."""
+        """The transforms that need training images first."""
         return [transform for transform in self._ours if transform.needs_fit]
 
     def find_size(self) -> None:
-        """Find the side that batches are brought to first: ``start`` where a transform crops from there.
+        """Find the side that batches are resized to first: ``start`` if a transform crops from it.
 
         Tried out with two black images.
 
         Raises:
-            UserError: a transform fails, or what comes out has another size.
+            UserError: a transform fails, or the output has another size.
         """
         outcomes = {}
         wanted = (self.channels, self.image_size, self.image_size)
@@ -80,20 +80,20 @@ class BatchAugmentation:
             raise UserError(f"data.augment fails on images of {side}x{side}: {reason}") from error
 
     def start_epoch(self, epoch: int, seed: int) -> None:
-        """Tell the transforms the epoch that runs, counted from 0, and the run's seed."""
+        """Pass the current epoch, counted from 0, and the run's seed to the transforms."""
         for transform in self._ours:
             transform.start_epoch(epoch, seed)
 
     def __call__(
         self, images: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32, value_range: Range | None = None
     ) -> tuple[Tensor, Tensor]:
-        """A training batch as a task sees it.
+        """An augmented training batch.
 
         Args:
             images: as stored, (B, C, H, W).
             labels: int64, (B,).
-            dtype: of the result.
-            value_range: stored values of black and white; left out, those of the type.
+            dtype: dtype of the result.
+            value_range: stored values of black and white; default: those of the dtype.
         """
         size, transforms = torch.Size((self.size, self.size)), self.transforms
         if images.dtype == torch.uint8 and images.shape[-2:] == size:  # moving bytes costs a third of moving floats

@@ -1,4 +1,4 @@
-"""What every data module is: splits, loaders, facts, and the seeding that makes a resumed run exact."""
+"""Base of all data modules: splits, loaders, facts, and the seeding that makes a resumed run exact."""
 
 from __future__ import annotations
 
@@ -24,30 +24,32 @@ Split = Literal["train", "val", "test", "predict"]
 
 
 def data_root(root: str | Path | None) -> Path:
-    """Where data sets lie: the argument, else the environment's ``ZOO_DATA``, else ``data`` in this folder."""
+    """Folder of the data sets: the argument, else the environment variable ``ZOO_DATA``, else ``data`` in this
+    folder.
+    """
     return Path(root or os.environ.get("ZOO_DATA") or "data")
 
 
 class Data(KeepsArguments, LightningDataModule, ABC):
     """Base of every data module.
 
-    A subclass says its ``facts`` and gives the ``samples`` of a split; loaders, sharding and seeding are here, and what
-    its constructor is given is kept in ``hparams``.
+    A subclass defines its ``facts`` and the ``samples`` of a split; loaders, sharding and seeding are here, and the
+    constructor's arguments are saved in ``hparams``.
 
     Args:
-        batch_size: samples a training step, of all processes together, so that a recipe means the same on any number.
-        eval_batch_size: the same for validation, test and prediction; left out, ``batch_size``.
-        num_workers: processes that read samples, where the data is not held in memory.
-        drop_last: leave out a last training batch that is not full.
+        batch_size: samples per training step over all processes, so that a recipe means the same on any number of them.
+        eval_batch_size: the same for validation, test and prediction; default: ``batch_size``.
+        num_workers: processes that read samples, if the data is not held in memory.
+        drop_last: leave out an incomplete last training batch.
 
     Attributes:
         batch: the form of a batch, one word of the contracts (``classification``, ``detection``, …).
-        may_change: arguments that a resumed run may change; any other's change would break its exactness.
+        may_change: arguments that a resumed run may change; changing any other would make it inexact.
         example: arguments of a small instance, for tests.
-        licence: of the data, as its authors state it; printed by ``zoo show``.
-        about: one line on classes, images a class and size; printed by ``zoo show``.
-        predicts_files: whether it takes ``files``: pictures of a person's own to predict.
-        files: these, where any are given.
+        licence: the data's licence, as its authors state it; printed by ``zoo show``.
+        about: one line on classes, images per class and size; printed by ``zoo show``.
+        predicts_files: whether it takes ``files``: the user's own pictures to predict.
+        files: these pictures, if any are given.
         unreadable: names of those ``files`` that could not be read, once predicted.
     """
 
@@ -70,36 +72,37 @@ class Data(KeepsArguments, LightningDataModule, ABC):
             raise UserError(f"data.num_workers must be at least 0, not {num_workers}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.drop_last = num_workers, drop_last
-        self._loaders: WeakSet[Loader] = WeakSet()  # those whose workers may live
+        self._loaders: WeakSet[Loader] = WeakSet()  # loaders whose workers may be alive
 
     @property
     @abstractmethod
     def facts(self) -> Facts:
-        """What the data says of itself; complete after ``setup``."""
+        """Facts about the data; complete after ``setup``."""
 
     @abstractmethod
     def samples(self, split: Split) -> Any:
-        """The split's ``InMemory`` data or map-style data set; None where there is no such split."""
+        """The split's ``InMemory`` data or map-style data set; None if there is no such split."""
 
     def has_samples(self, split: Split) -> bool:
-        """Whether there is such a split; ``setup`` was called for it."""
+        """Whether there is such a split; call after ``setup``."""
         return self.samples(split) is not None
 
     def first_images(self, count: int) -> Tensor:
-        """At most so many training images as a network sees them, without augmentation; the same on every process.
+        """At most ``count`` training images as a network sees them, without augmentation; the same on every process.
 
-        For networks that look at some before their first step. (N, C, H, W), floats in [0, 1].
+        For networks that need some before their first step. (N, C, H, W), floats in [0, 1].
 
         Raises:
-            UserError: the set can show none.
+            UserError: the data set can't provide any.
         """
-        raise UserError(f"the network wants to see {count} training images, but {type(self).__name__} shows none")
+        raise UserError(f"the network needs {count} training images, but {type(self).__name__} provides none")
 
     @classmethod
     def write_example(cls, root: Path) -> dict[str, Any]:
-        """Write a few small files in the set's true on-disk format below ``root``; return the arguments that read them.
+        """Write a few small files in the data set's own on-disk format below ``root``; return the arguments that read
+        them.
 
-        A set that comes inside a package needs no files and returns ``example``.
+        A data set inside a package needs no files and returns ``example``.
         """
         return dict(cls.example)
 
@@ -108,15 +111,15 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         return default_collate(samples)
 
     def order(self, samples: Any) -> Order:
-        """The order of training (``zoo.data.order``): each sample once an epoch, shuffled anew, unless overridden.
+        """The training order (``zoo.data.order``): by default each sample once per epoch, reshuffled every epoch.
 
         Args:
-            samples: those of the training split.
+            samples: the samples of the training split.
         """
         return shuffled(len(samples))
 
     def loader(self, split: Split) -> Loader | list[Any]:
-        """The split's loader, or an empty list where there is no such split."""
+        """The split's loader, or an empty list if there is no such split."""
         samples = self.samples(split)
         if samples is None:
             return []
@@ -125,7 +128,7 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         world = self.trainer.world_size if self.trainer else 1
         if train and size < world:
             raise UserError(f"data.batch_size is {size}, fewer than the {world} processes that share it")
-        size = max(size, world)  # no process is given an empty batch
+        size = max(size, world)  # no process gets an empty batch
         loader = Loader(
             samples,
             size,
@@ -140,7 +143,7 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         return loader
 
     def teardown(self, stage: str) -> None:
-        """End the worker processes of the run that ends."""
+        """Stop the worker processes at the end of the run."""
         for loader in self._loaders:
             loader.close()
 
@@ -150,7 +153,7 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         return self.trainer is not None and bool(self.trainer.predicting)
 
     def train_dataloader(self) -> Any:
-        """Shuffled anew each epoch."""
+        """The training split, reshuffled every epoch."""
         return self.loader("train")
 
     def val_dataloader(self) -> Any:
@@ -166,14 +169,14 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         return self.loader("predict")
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Seed the default generators for this step, so that dropout and augmentation are its pure function."""
+        """Seed the default generators for this step, so that dropout and augmentation depend on the step alone."""
         trainer = self.trainer
         if trainer is not None and trainer.training:
             seed_device_generators(derive_seed(run_seed(), 1, trainer.fit_loop.total_batch_idx, trainer.global_rank))
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the position follows from the trainer's counters."""
+        """Empty: the position follows from the trainer's counters."""
         return {}
 
     def plain_hparams(self) -> dict[str, Any]:

@@ -72,11 +72,11 @@ class CIFAR10(PublishedImages):
     meta: ClassVar[tuple[str, str]] = ("batches.meta", "label_names")
 
     def missing(self) -> list[str]:
-        """Names of the batches that are not there."""
+        """Names of missing batches."""
         return [name for part in self.files_md5.values() for name in part if not (self.folder / name).is_file()]
 
     def obtain(self) -> None:
-        """Fetch the archive, if that is asked for and none lies there, and unpack it."""
+        """Download the archive, if requested and missing, and unpack it."""
         (remote,) = self.remotes
         archive = self.folder.parent / remote.name
         if archive.is_file():
@@ -98,7 +98,7 @@ class CIFAR10(PublishedImages):
         data, labels = content.get("data"), content.get(self.labels_key)
         if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and isinstance(labels, list)):
             raise UserError(
-                f"{path} is no batch of {type(self).__name__}: bytes in 'data' and a list in '{self.labels_key}'"
+                f"{path} is not a batch of {type(self).__name__}: bytes in 'data' and a list in '{self.labels_key}'"
             )
         if data.shape != (len(labels), _BYTES) or not all(0 <= n < len(self.class_names) for n in labels):
             raise UserError(f"{path} is damaged: images {list(data.shape)} with {len(labels)} labels")
@@ -106,7 +106,7 @@ class CIFAR10(PublishedImages):
 
     @classmethod
     def write_example(cls, root: Path) -> dict[str, Any]:
-        """Four images a class to train and two to test, in the set's own batches."""
+        """Four images per class to train and two to test, in the data set's own format."""
         folder = root / cls.folder_name
         folder.mkdir(parents=True, exist_ok=True)
         classes = len(cls.class_names)
@@ -149,11 +149,11 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
     return codecs.encode(text, "latin1")
 
 
-_RECONSTRUCT: Any = np.ndarray(0, np.uint8).__reduce__()[0]  # its module differs between releases of numpy
+_RECONSTRUCT: Any = np.ndarray(0, np.uint8).__reduce__()[0]  # its module differs between numpy versions
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads dictionaries, lists, numbers, text and arrays of bytes; anything else is refused, and nothing is run."""
+    """Reads dictionaries, lists, numbers, text and arrays of bytes; anything else is refused, and no code is run."""
 
     allowed: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
         ("numpy", "ndarray"): np.ndarray,
@@ -173,7 +173,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """A pickled dictionary of plain values and arrays; byte strings among its keys as text.
 
     Raises:
-        UserError: it is damaged, or holds anything else.
+        UserError: the file is damaged, or contains anything else.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, 8x8: the quickest set to try things on.
+"""scikit-learn's handwritten digits, 8x8: the quickest data set to try things on.
 
 Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998 (its test part).
 """
@@ -18,8 +18,8 @@ from zoo.data.mnist import DIGITS
 class Digits(InMemoryImages):
     """1,797 digits that come with scikit-learn, so that nothing is downloaded.
 
-    A fifth of each class is the test part and always the same; ``val_fraction`` of the others, chosen by
-    ``split_seed``, validate.
+    A fifth of each class is always the test part; ``val_fraction`` of the others, chosen by ``split_seed``, is for
+    validation.
     """
 
     native_size = 8

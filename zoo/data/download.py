@@ -1,4 +1,4 @@
-"""Published sets: fetched where that is asked for, checked against the checksums that their authors publish."""
+"""Published data sets: downloaded on request, and verified by the checksums that their authors publish."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from zoo.data.base import data_root
 from zoo.data.images import InMemoryImages
 from zoo.errors import UserError
 
-TIMEOUT = 20.0  # seconds without an answer before a server counts as out of reach
+TIMEOUT = 20.0  # seconds without an answer before a server counts as unreachable
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file that a server has.
+    """A file on a server.
 
     Args:
-        url: where it is.
+        url: its address.
         size: in bytes.
         md5: its checksum, as published.
     """
@@ -43,7 +43,7 @@ class Remote:
 
 
 def readable_size(size: int) -> str:
-    """Bytes in the unit that people would say them in."""
+    """A number of bytes in a readable unit."""
     units = [(10**9, "GB"), (10**6, "MB"), (10**3, "kB")]
     return next((f"{size / n:.0f} {unit}" for n, unit in units if size >= n), f"{size} bytes")
 
@@ -69,16 +69,16 @@ def verify(path: Path, md5: str) -> None:
 
 
 def fetch(remote: Remote, folder: Path, what: str, licence: str) -> Path:
-    """Fetch a file, verify it, and only then give it its name.
+    """Download a file, verify it, and only then rename it to its final name.
 
     Args:
-        remote: which.
-        folder: where it shall lie.
-        what: the data set, for the messages.
+        remote: the file to download.
+        folder: where to put it.
+        what: name of the data set, for the messages.
         licence: of the data set, for the messages.
 
     Raises:
-        UserError: the server is out of reach, or sends something else; says where to put the file by hand.
+        UserError: the server is unreachable, or sends something else; the message says where to put the file by hand.
     """
     target = folder / remote.name
     about = f"{remote.name} ({readable_size(remote.size)})"
@@ -90,7 +90,7 @@ def fetch(remote: Remote, folder: Path, what: str, licence: str) -> Path:
         with os.fdopen(handle, "wb") as file, urlopen(remote.url, timeout=TIMEOUT) as answer:
             shutil.copyfileobj(answer, file, 1 << 20)
         if (found := md5_of(partial)) != remote.md5:
-            raise OSError(f"what came has MD5 {found}, published is {remote.md5}")
+            raise OSError(f"the received file has MD5 {found}, published is {remote.md5}")
         partial.chmod(0o644)
         partial.replace(target)
     except OSError as error:
@@ -104,11 +104,11 @@ def fetch(remote: Remote, folder: Path, what: str, licence: str) -> Path:
 
 
 def unpack(archive: Path, folder: Path, member: str | None = None) -> None:
-    """Unpack a tar archive, refusing members that would land elsewhere, and only then give the result its name.
+    """Unpack a tar archive, refusing members outside of the target, and only then rename the result to its final name.
 
     Args:
         archive: the file.
-        folder: what comes of it: of the whole archive, or of the folder ``member`` inside it.
+        folder: the result: the whole archive, or the folder ``member`` inside it.
         member: that folder.
 
     Raises:
@@ -128,17 +128,17 @@ def unpack(archive: Path, folder: Path, member: str | None = None) -> None:
 
 
 class PublishedImages(InMemoryImages):
-    """Base of published sets that fit in memory.
+    """Base of published data sets that fit in memory.
 
     Args:
-        root: folder in which the set's own folder lies; left out, the environment's ``ZOO_DATA``, else ``data``.
-        download: fetch what is missing.
-        check: accept only the published files; false takes them as they are (re-encoded images, a part of the set).
-        kwargs: as for every labelled image set.
+        root: parent of the data set's folder; default: the environment variable ``ZOO_DATA``, else ``data``.
+        download: download missing files.
+        check: accept only the published files; false accepts any (re-encoded images, a part of the data set).
+        kwargs: as for every labelled image data set.
 
     Attributes:
-        folder_name: the set's own folder.
-        remotes: what is fetched.
+        folder_name: name of the data set's folder.
+        remotes: files to download.
     """
 
     folder_name: ClassVar[str]
@@ -152,27 +152,27 @@ class PublishedImages(InMemoryImages):
 
     @property
     def folder(self) -> Path:
-        """The set's own folder."""
+        """The data set's folder."""
         return data_root(self.root) / self.folder_name
 
     @abstractmethod
     def missing(self) -> list[str]:
-        """Names of the files that are wanted and not there."""
+        """Names of missing files."""
 
     @abstractmethod
     def obtain(self) -> None:
-        """Fetch or unpack what is missing."""
+        """Download or unpack what is missing."""
 
     def prepare_data(self) -> None:
-        """Fetch or unpack what is missing; on one process only."""
+        """Download or unpack what is missing; on one process only."""
         if self.missing() and not self.predicting:
             self.obtain()
 
     def refuse_missing(self) -> None:
-        """Stop where files are missing.
+        """Raise an error if files are missing.
 
         Raises:
-            UserError: says which, and how to get them.
+            UserError: files are missing; the message says which, and how to get them.
         """
         if missing := self.missing():
             size = readable_size(sum(remote.size for remote in self.remotes))
@@ -183,7 +183,7 @@ class PublishedImages(InMemoryImages):
             )
 
     def verified(self, path: Path, md5: str | None) -> Path:
-        """The path, its file checked where checks are wanted and a checksum is published."""
+        """The path; the file is verified if ``check`` is set and a checksum is published."""
         if self.check and md5 is not None:
             verify(path, md5)
         return path

@@ -1,7 +1,7 @@
-"""Picture files of any common kind as bytes of one size.
+"""Picture files in any common format, as bytes of one size.
 
-Pillow decodes; what is done here is everything between a file as people have it (turned by its EXIF tag, with
-transparency, 16 bit, animated) and a tensor that fits into a batch.
+Pillow decodes; the rest of the way from a real-world file (rotated by an EXIF tag, transparent, 16 bit, animated) to a
+tensor that fits into a batch is here.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _ORIENTATION = 0x0112  # the EXIF tag; values from 5 on swap width and height
 
 Box = tuple[float, float, float, float]
 Region = Callable[[int, int, float], Box]
-# What Pillow raises for files that are missing, damaged or no pictures.
+# What Pillow raises for files that are missing, damaged or not pictures.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, Image.DecompressionBombError)
 
 
-class UnreadableImage(UserError):  # noqa: N818  its base is named so
-    """A file that is no picture, or a damaged one; the text names it."""
+class UnreadableImage(UserError):  # noqa: N818  named like its base
+    """The file is not a picture, or is damaged; the message names it."""
 
 
 def central(width: int, height: int, aspect: float = 1.0) -> Box:
@@ -57,15 +57,15 @@ def random_resized(width: int, height: int, aspect: float = 1.0) -> Box:
 
 
 def whole(width: int, height: int, aspect: float = 1.0) -> Box:
-    """All of the picture, whatever the aspect ratio."""
+    """The whole picture, whatever the aspect ratio."""
     return 0.0, 0.0, float(width), float(height)
 
 
 def upright_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of a picture as it is to be seen; its pixels are not read.
+    """Height and width of a picture as displayed (EXIF rotation applied); its pixels are not read.
 
     Raises:
-        UnreadableImage: the file is missing, damaged, or no picture.
+        UnreadableImage: the file is missing, damaged, or not a picture.
     """
     try:
         with Image.open(path) as image:
@@ -76,9 +76,9 @@ def upright_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region: Region = central) -> Tensor:
-    """A region of a picture, at a size.
+    """Read a region of a picture, resized.
 
-    JPEG files are decoded at a half, quarter or eighth where that is still no smaller than what is wanted.
+    JPEG files are decoded at a half, quarter or eighth of their size if that is not smaller than the result.
 
     Args:
         path: the file.
@@ -90,7 +90,7 @@ def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region:
         bytes, (channels, *size)
 
     Raises:
-        UnreadableImage: the file is missing, damaged, or no picture.
+        UnreadableImage: the file is missing, damaged, or not a picture.
     """
     return read_region(path, size, channels, region)[0]
 
@@ -98,9 +98,9 @@ def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region:
 def read_region(
     path: str | Path, size: Sequence[int] | None, channels: int, region: Region
 ) -> tuple[Tensor, tuple[int, int], Box]:
-    """As ``read_image``; also the picture's height and width, as it is to be seen, and the box that was taken.
+    """Like ``read_image``; also returns the picture's height and width as displayed, and the cropped box.
 
-    Without ``size``, what the region takes is not resized.
+    Without ``size``, the region is not resized.
     """
     try:
         with Image.open(path) as image:
@@ -122,12 +122,12 @@ def read_region(
 
 
 def _turn(image: Image.Image) -> int:
-    """The EXIF tag of a picture that is still to be turned; Pillow turns a TIFF by itself."""
+    """The EXIF orientation that is still to be applied; Pillow applies a TIFF's itself."""
     return 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
 
 
 def reason(error: Exception) -> str:
-    """What Pillow says of a file, in words that a person understands."""
+    """Pillow's error about a file, in readable words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, Image.UnidentifiedImageError):
@@ -156,14 +156,14 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
 
 
 def matching_files(patterns: Sequence[str], argument: str = "data.files") -> list[str]:
-    """The files that paths, folders and glob patterns stand for, each once, in their order.
+    """The files that paths, folders and glob patterns match, each once, in order.
 
     Args:
-        patterns: a file stands for itself, a folder for the pictures in it, ``**`` for any depth of folders.
-        argument: where they were given, for the error.
+        patterns: a file, a folder for the pictures in it, or a glob pattern, where ``**`` matches any depth of folders.
+        argument: the argument's name, for the error.
 
     Raises:
-        UserError: one of them stands for nothing.
+        UserError: one of them matches nothing.
     """
     found: dict[str, None] = {}
     for pattern in patterns:
@@ -182,12 +182,12 @@ def matching_files(patterns: Sequence[str], argument: str = "data.files") -> lis
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the name is that of a visible picture file."""
+    """Whether the name is that of a picture file that is not hidden."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def common_folder(patterns: Sequence[str]) -> str:
-    """The deepest folder that holds all that these paths, folders and glob patterns can stand for."""
+    """The deepest folder that holds everything these paths, folders and glob patterns can match."""
     return os.path.commonpath([_fixed_folder(Path(pattern).expanduser()) for pattern in patterns])
 
 

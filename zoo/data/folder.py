@@ -1,4 +1,4 @@
-"""A person's own photographs: a folder a class."""
+"""The user's own pictures: one folder per class."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, Pillow's weights of red, green and 
 
 
 class ImageFolder(ImageFiles):
-    """Pictures in a folder a class, whose name is the class's.
+    """Pictures in one folder per class, named after the class.
 
-    Where ``root`` has a folder ``train``, the class folders are in it, and in ``val`` and ``test`` beside it where
-    there are these. Else ``test_fraction`` of each class is held out for the test, always the same pictures. Without
-    a ``val`` folder, ``val_fraction`` of the training pictures is held out. Files that are no pictures are left out.
+    If ``root`` has a folder ``train``, the class folders are in it, and in ``val`` and ``test`` beside it if these
+    exist. Otherwise ``test_fraction`` of each class is held out for the test, always the same pictures. Without a
+    ``val`` folder, ``val_fraction`` of the training pictures is held out. Files that are not pictures are ignored.
 
-    Mean and deviation are ImageNet's, which spares reading every file before the first step.
+    Mean and standard deviation are ImageNet's, which avoids reading every file before the first step.
 
     Args:
-        root: the folder; left out, the environment's ``ZOO_DATA``, else ``data``.
-        test_fraction: of each class, where there is no ``train`` folder; 0 leaves the test out.
-        mirror: whether a picture's reflection keeps its label.
+        root: the folder; default: the environment variable ``ZOO_DATA``, else ``data``.
+        test_fraction: fraction of each class for the test, if there is no ``train`` folder; 0 disables the test.
+        mirror: whether a horizontal flip keeps a picture's label.
         in_channels: 3 for colour, 1 for grey.
-        repeat_below: classes with a smaller share of the training pictures than this are shown more often: a picture
-            whose class has the share f comes ``sqrt(repeat_below / f)`` times an epoch (Gupta et al. 2019).
-        samples_per_epoch: training pictures an epoch, each going on where the last one stopped; left out, all of them.
-        kwargs: as for every set of picture files.
+        repeat_below: classes with a smaller fraction of the training pictures than this are repeated: a picture whose
+            class has the fraction f is used ``sqrt(repeat_below / f)`` times per epoch (Gupta et al. 2019).
+        samples_per_epoch: training pictures per epoch; each epoch continues where the last one stopped; default: all of
+            them.
+        kwargs: as for every data set of picture files.
     """
 
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     licence: ClassVar[str] = "your own"
-    about: ClassVar[str] = "a folder a class, of any number of pictures of any size"
+    about: ClassVar[str] = "one folder per class, with any number of pictures of any size"
     may_change: ClassVar[tuple[str, ...]] = ("root",)
     example: ClassVar[dict[str, Any]] = {"batch_size": 4, "image_size": 16, "resize": 20}
 
@@ -70,12 +71,12 @@ class ImageFolder(ImageFiles):
         self.root, self.test_fraction = data_root(root), test_fraction
         self.repeat_below, self.samples_per_epoch = repeat_below, samples_per_epoch
         self.mirror, self.in_channels = mirror, in_channels
-        if in_channels == 1:  # the deviation is between the channels' (all alike) and a little less
+        if in_channels == 1:  # the standard deviation is between the channels' (almost equal) and a little less
             self.mean = [sum(w * m for w, m in zip(LUMA, IMAGENET_MEAN, strict=True))]
             self.std = [sum(w * s for w, s in zip(LUMA, IMAGENET_STD, strict=True))]
 
     def order(self, samples: Any) -> Order:
-        """Shuffled, with rare classes more often and a part each epoch where that is asked for."""
+        """Shuffled; with ``repeat_below`` and ``samples_per_epoch`` if they are given."""
         found = super().order(samples)
         if self.repeat_below is not None:
             found = rare_more_often(repeat_factors(samples.labels[:, None].tolist(), self.repeat_below))
@@ -83,15 +84,15 @@ class ImageFolder(ImageFiles):
 
     @property
     def ready(self) -> bool:
-        """Whether the folder is split already."""
+        """Whether the folder has split folders."""
         return bool(class_folders(self.root / "train"))
 
     def labelled(self, part: Part) -> tuple[Any, Tensor] | None:
-        """The part's files: a ready split's, or one held out of all."""
+        """The part's files: those of a split folder, or of a part held out of all."""
         names = class_folders(self.root / "train" if self.ready else self.root)
         if len(names) < 2:
             raise UserError(
-                f"{self.root} holds {len(names)} folders with pictures: a folder a class is wanted, two at least"
+                f"{self.root} holds {len(names)} folders with pictures: give one folder per class, at least two"
             )
         self.class_names = names
         return self._ready_part(part) if self.ready else self._part_of_all(part)
@@ -116,7 +117,7 @@ class ImageFolder(ImageFiles):
 
     @classmethod
     def write_example(cls, root: Path) -> dict[str, Any]:
-        """Ten pictures of each of two classes, of several sizes."""
+        """Ten pictures for each of two classes, of several sizes."""
         for label, name in enumerate(("circle", "square")):
             (root / name).mkdir(parents=True, exist_ok=True)
             for number in range(10):
@@ -126,7 +127,7 @@ class ImageFolder(ImageFiles):
 
 
 def encoded(pixels: Tensor, kind: str) -> bytes:
-    """Bytes, (3, H, W), as the content of a picture file of a kind that Pillow knows."""
+    """Encode bytes, (3, H, W), as a picture file in a format that Pillow knows."""
     content = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(content, kind)
     return content.getvalue()
@@ -141,10 +142,10 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def labelled_files(folder: Path, names: Sequence[str]) -> tuple[list[str], Tensor]:
-    """Every picture below the folder's class folders, and its class's place among ``names``.
+    """Every picture below the folder's class folders, and its class's index in ``names``.
 
     Raises:
-        UserError: a class has no pictures, or there is one that is not among ``names``.
+        UserError: a class has no pictures, or is not in ``names``.
     """
     if unknown := sorted(set(class_folders(folder)) - set(names)):
         raise UserError(f"{folder / unknown[0]} is a class that the training part does not have")
@@ -160,7 +161,7 @@ def labelled_files(folder: Path, names: Sequence[str]) -> tuple[list[str], Tenso
 
 
 def pictures_below(folder: Path) -> list[str]:
-    """Paths of the pictures at any depth, sorted; told by their names alone, since a million files are not opened."""
+    """Paths of the pictures at any depth, sorted; recognised by file name, without opening the files."""
     found = [
         str(Path(place) / name)
         for place, _, names in os.walk(folder)

@@ -1,4 +1,4 @@
-"""What all image data sets have in common, whatever their task: the prediction of a person's own pictures."""
+"""Base of image data sets for any task: the prediction of the user's own pictures."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from zoo.errors import UserError
 class ImageData(Data):
     """Base of image data sets.
 
-    What prediction takes of a picture is the task's choice (its ``predict_view``): the ``center`` or the ``whole``, at
+    The task's ``predict_view`` chooses what prediction takes from a picture: the ``center`` or the ``whole``, at
     the task's size, or the picture at its ``native`` size.
 
     Args:
         files: pictures to predict: a file, folder or glob pattern, or a list of these.
-        batch_size: samples a training step, of all processes together.
-        eval_batch_size: the same for validation, test and prediction; left out, ``batch_size``.
+        batch_size: samples per training step, over all processes.
+        eval_batch_size: the same for validation, test and prediction; default: ``batch_size``.
         num_workers: processes that read files.
-        drop_last: leave out a last training batch that is not full.
+        drop_last: leave out an incomplete last training batch.
 
     Attributes:
         in_channels: 1 grey, 3 colour, or more.
 
     Shape:
         prediction: images in [0, 1], (B, C, H, W), of the task's size and channels, or a list of (C, H, W) for a task
-            that wants them at their native size; and a list of B ``Source``: names that know where an image was taken
+            that takes them at their native size; and a list of B ``Source``: names that record which part of a file an
+            image is
     """
 
     predicts_files: ClassVar[bool] = True
@@ -55,7 +56,7 @@ class ImageData(Data):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the images that reach the task."""
+        """The dtype of the images that the task gets."""
         dtype: Any = self.trainer.lightning_module.dtype if self.trainer else torch.get_default_dtype()
         return dtype
 
@@ -63,19 +64,19 @@ class ImageData(Data):
 
     @property
     def view(self) -> View:
-        """What the task wants to see of a picture."""
+        """The task's ``predict_view``."""
         module: Any = self.trainer.lightning_module if self.trainer else None
         return "center" if module is None else module.predict_view
 
     def size_to_predict(self, size: Sequence[int]) -> list[int]:
-        """Height and width that pictures are brought to for a task of this size."""
+        """Height and width that pictures are resized to for a task of this size."""
         return list(size)
 
     def predict_samples(self) -> PredictFiles | None:
-        """The ``files`` as the task wants to see them; None where there are none.
+        """The ``files`` in the task's view; None if there are none.
 
         Raises:
-            UserError: no file matches, or the task has another number of channels than pictures.
+            UserError: no file matches, or the task has a number of channels that pictures can't have.
         """
         if not self.files:
             return None
@@ -87,7 +88,7 @@ class ImageData(Data):
         return PredictFiles(matching_files(self.files), size, facts["in_channels"], self.view, self.files)
 
     def predict_dataloader(self) -> Any:
-        """The pictures of ``files`` that can be read; the others are printed to stderr and kept in ``unreadable``.
+        """The pictures of ``files`` that can be read; the others are printed to stderr and listed in ``unreadable``.
 
         Raises:
             UserError: there are no ``files``, or none matches.

@@ -1,4 +1,4 @@
-"""ImageNet, as its large scale visual recognition challenge of 2012 has it.
+"""ImageNet, the data of the Large Scale Visual Recognition Challenge 2012.
 
 Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015. Classes are in the order of their
 WordNet ids, as everywhere but in the development kit itself. The labelled 50,000 validation images are the test part
@@ -28,7 +28,7 @@ from zoo.data.images import IMAGENET_MEAN, IMAGENET_STD, ImageFiles, Part, examp
 from zoo.errors import UserError
 
 DEVKIT = "ILSVRC2012_devkit_t12"
-ARCHIVES = {  # MD5 sums as image-net.org gives them
+ARCHIVES = {  # MD5 sums as published on image-net.org
     "train": ("ILSVRC2012_img_train.tar", "1d675b47d978889d74fa0da5fadfb00e"),
     "val": ("ILSVRC2012_img_val.tar", "29b22e2961454d5413ddabcf34fc5622"),
     DEVKIT: (f"{DEVKIT}.tar.gz", "fa75699e90414af021442c21a62c3abf"),
@@ -40,13 +40,13 @@ class ImageNet(ImageFiles):
 
     It can't be downloaded without an account at image-net.org. Put its archives (``ILSVRC2012_img_train.tar``,
     ``ILSVRC2012_img_val.tar``, ``ILSVRC2012_devkit_t12.tar.gz``) or what they unpack to into the folder:
-    ``train/<wnid>/``, and ``val/`` either with a folder a class or flat with the development kit beside it. Archives
-    are unpacked.
+    ``train/<wnid>/``, and ``val/`` either with one folder per class or flat with the development kit beside it.
+    Archives are unpacked.
 
     Args:
-        root: the folder; left out, ``imagenet`` in the environment's ``ZOO_DATA``, else in ``data``.
+        root: the folder; default: ``imagenet`` in the environment variable ``ZOO_DATA``'s folder, else in ``data``.
         check: accept only the published archives.
-        kwargs: as for every set of picture files.
+        kwargs: as for every data set of picture files.
     """
 
     native_size = 224
@@ -70,7 +70,7 @@ class ImageNet(ImageFiles):
     # Files
 
     def prepare_data(self) -> None:
-        """Unpack the archives whose folder is not there; on one process only."""
+        """Unpack the archives whose folder is missing; on one process only."""
         for folder, (name, md5) in ARCHIVES.items():
             archive = self.root / name
             if self.predicting or not archive.is_file() or (self.root / folder).exists():
@@ -91,7 +91,7 @@ class ImageNet(ImageFiles):
         if not folder.is_dir():
             raise UserError(
                 f"ImageNet: there is no {folder}; get {ARCHIVES[folder.name][0]} from image-net.org "
-                f"(it wants an account) and put it into {self.root}"
+                f"(it requires an account) and put it into {self.root}"
             )
         wnids, names = self._classes()
         self.class_names = names
@@ -100,7 +100,7 @@ class ImageNet(ImageFiles):
         return source, source[1]
 
     def _classes(self) -> tuple[list[str], list[str]]:
-        """WordNet ids in their order, and the classes' names: the kit's, or timm's for the folders that are there."""
+        """WordNet ids in order, and the classes' names: the kit's, or timm's for the existing folders."""
         if (self.root / DEVKIT).is_dir():
             words = dict(read_synsets(self.root / DEVKIT).values())
             wnids = sorted(words)
@@ -155,7 +155,7 @@ class ImageNet(ImageFiles):
 
 
 def read_synsets(kit: Path) -> dict[int, tuple[str, str]]:
-    """WordNet id and words of each of the kit's own numbers; only of classes, not of what lies above them.
+    """WordNet id and words of each of the kit's own class numbers; only of classes, not of their parent nodes.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -166,7 +166,7 @@ def read_synsets(kit: Path) -> dict[int, tuple[str, str]]:
     try:
         rows = loadmat(path, squeeze_me=True)["synsets"]
         return {int(r["ILSVRC2012_ID"]): (str(r["WNID"]), str(r["words"])) for r in rows if r["num_children"] == 0}
-    except Exception as error:  # scipy raises many kinds for a damaged file
+    except Exception as error:  # scipy raises many types of errors for a damaged file
         raise UserError(f"{path} can't be read as the kit's list of classes: {error}") from error
 
 
@@ -189,7 +189,7 @@ def unique_names(wnids: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def unpack_nested(archive: Path, folder: Path) -> None:
-    """Unpack an archive of one archive a class, class by class, and only then give the folder its name.
+    """Unpack an archive that holds one archive per class, and only then rename the folder to its final name.
 
     Raises:
         UserError: one of them is damaged or unsafe.
@@ -214,11 +214,11 @@ def unpack_nested(archive: Path, folder: Path) -> None:
 def _class_of(member: tarfile.TarInfo) -> str:
     stem = Path(member.name).stem
     if stem.startswith("."):  # also "..", which would unpack beside the folder
-        raise tarfile.TarError(f"{member.name} in it names no class")
+        raise tarfile.TarError(f"{member.name} in it does not name a class")
     return stem
 
 
-# Small files in the set's own format
+# Small files in the data set's own format
 
 
 def _tar(members: Sequence[tuple[str, bytes]]) -> bytes:

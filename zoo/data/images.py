@@ -1,7 +1,7 @@
-"""Labelled images: what every image classification set does alike, held in memory or read from files.
+"""Base of image classification data sets, held in memory or read from files.
 
-Pixels stay as they are stored until they are on the device. There, and by whole batches, they become floats in [0, 1]
-of the module's dtype, are brought to size and, in training, augmented.
+Pixels stay in their stored dtype until they are on the device. There whole batches become floats in [0, 1] of the
+module's dtype, are resized and, in training, augmented.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
 class ImageClassification(ImageData):
-    """Base of labelled image sets.
+    """Base of labelled image data sets.
 
     Args:
-        image_size: side of the square that networks see; left out, the set's own.
-        resize: side of the square that augmentation starts from and that evaluation pictures have, so that a task can
-            take several crops of them; left out, ``image_size``.
-        augment: transforms of training batches, in their order, on the device. What comes out must be ``image_size``
-            wide and high. Those that take ``image_size`` or ``num_classes`` are given them.
-        val_fraction: of each class of the training part that is held out for validation; 0 leaves validation out.
-        split_seed: of the choice of these.
+        image_size: side of the square input of networks; default: the data set's own.
+        resize: side of the square images that augmentation starts from and that evaluation gets, so that a task can
+            take several crops of them; default: ``image_size``.
+        augment: transforms of training batches, applied in order, on the device. Their output must be ``image_size``
+            wide and high. ``image_size`` and ``num_classes`` are passed to those that take them.
+        val_fraction: fraction of each class of the training part that is held out for validation; 0 disables
+            validation.
+        split_seed: seed of this choice.
         files: pictures to predict: a file, folder or glob pattern, or a list of these.
-        batch_size: samples a training step, of all processes together.
-        eval_batch_size: the same for validation, test and prediction; left out, ``batch_size``.
+        batch_size: samples per training step, over all processes.
+        eval_batch_size: the same for validation, test and prediction; default: ``batch_size``.
         num_workers: processes that read files.
-        drop_last: leave out a last training batch that is not full.
+        drop_last: leave out an incomplete last training batch.
 
     Attributes:
-        native_size: side that networks see where nothing is said.
+        native_size: default of ``image_size``.
         in_channels: 1 grey, 3 colour.
-        mirror: whether an image's reflection keeps its label.
-        mean, std: by channel of the training images in [0, 1].
+        mirror: whether a horizontal flip keeps an image's label.
+        mean, std: per channel, of the training images in [0, 1].
         class_names: in the order of the labels.
-        class_counts: training images a class, once set up.
-        value_range: stored values of black and white; left out, those of the type of the pixels.
+        class_counts: training images per class, after ``setup``.
+        value_range: stored values of black and white; default: those of the pixels' dtype.
 
     Shape:
         training: images (B, C, image_size, image_size), labels int64 (B,),
             or float (B, num_classes) after MixUp or CutMix
         evaluation: images (B, C, resize, resize), labels int64 (B,)
-        prediction: as every image data set's; what the task sees the centre or whole of is larger by
-            ``resize / image_size``
+        prediction: as for every image data set; the centre or whole picture is larger by ``resize / image_size``
     """
 
     native_size: int = 224
@@ -99,11 +99,11 @@ class ImageClassification(ImageData):
         self._splits: dict[str, tuple[Any, Tensor] | None] = {}
         self.augmentation: BatchAugmentation | None = None
 
-    # What the data says of itself
+    # Facts
 
     @property
     def facts(self) -> Facts:
-        """What is known; all of it after ``setup``."""
+        """Facts about the data; complete after ``setup``."""
         facts = Facts(in_channels=self.in_channels, image_size=[self.image_size] * 2, mirror=self.mirror)
         if self.class_names:
             facts |= {"num_classes": len(self.class_names), "class_names": list(self.class_names)}
@@ -117,7 +117,7 @@ class ImageClassification(ImageData):
 
     @abstractmethod
     def labelled(self, part: Part) -> tuple[Any, Tensor] | None:
-        """What ``subset`` takes samples from, and the labels, int64 (N,); None where the set has no such part.
+        """The samples of a part, as ``subset`` takes them, and the labels, int64 (N,); None if there is no such part.
 
         Without a validation part, one is held out of training.
         """
@@ -127,7 +127,7 @@ class ImageClassification(ImageData):
         """The samples of these rows, for a loader."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Read what the stage needs, hold validation out of training, and build the augmentation."""
+        """Read the splits of the stage, hold validation out of training, and build the augmentation."""
         if stage in (None, "fit", "validate") and "train" not in self._splits:
             self._setup_training()
         if stage in (None, "test") and "test" not in self._splits:
@@ -152,7 +152,7 @@ class ImageClassification(ImageData):
         self.class_counts = torch.bincount(labels, minlength=len(self.class_names)).tolist()
 
     def samples(self, split: Split) -> Any:
-        """The split's samples, None where there is no such split; prediction's are the ``files``.
+        """The split's samples, None if there is no such split; prediction's are the ``files``.
 
         Raises:
             UserError: no file matches.
@@ -172,12 +172,12 @@ class ImageClassification(ImageData):
 
     @property
     def augment_from(self) -> int:
-        """Side that augmentation starts from where one of its transforms crops."""
+        """Side that augmentation starts from if one of its transforms crops."""
         return self.resize
 
     @property
     def train_size(self) -> int:
-        """Side that training batches are brought to before they are augmented; ``setup`` finds it."""
+        """Side that training batches are resized to before they are augmented; set by ``setup``."""
         return self.augmentation.size if self.augmentation else self.image_size
 
     def _build_augmentation(self) -> None:
@@ -192,14 +192,14 @@ class ImageClassification(ImageData):
 
     @abstractmethod
     def some_training_images(self, count: int | None = None) -> Tensor:
-        """As stored, (N, C, H, W): training images from which an augmentation computes what it needs to know.
+        """As stored, (N, C, H, W): training images from which an augmentation computes its statistics.
 
         Args:
-            count: at most so many; left out, as many as are soon read.
+            count: maximum number; default: as many as can be read quickly.
         """
 
     def first_images(self, count: int) -> Tensor:
-        """At most so many training images as a network sees them: floats in [0, 1], without augmentation."""
+        """At most ``count`` training images as a network sees them: floats in [0, 1], without augmentation."""
         return self._floats(self.some_training_images(count), [self.image_size] * 2, torch.float32)
 
     # On the device
@@ -208,7 +208,7 @@ class ImageClassification(ImageData):
         return as_floats(images, size, dtype, self.value_range)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Stored pixels to floats in [0, 1] of the module's dtype, at their size; in training augmented."""
+        """Convert stored pixels to floats in [0, 1] of the module's dtype and resize them; augment training batches."""
         images, rest = batch
         if isinstance(rest, list):
             return super().on_after_batch_transfer(batch, dataloader_idx)
@@ -219,12 +219,12 @@ class ImageClassification(ImageData):
         return self.augmented(images, rest, self.dtype)
 
     def augmented(self, images: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """A training batch as a task sees it.
+        """An augmented training batch.
 
         Args:
             images: as stored, (B, C, H, W).
             labels: int64, (B,).
-            dtype: of the result.
+            dtype: dtype of the result.
         """
         assert self.augmentation is not None, "call setup first"
         return self.augmentation(images, labels, dtype, self.value_range)
@@ -235,15 +235,16 @@ def _all_rows(part: tuple[Any, Tensor] | None) -> tuple[Any, Tensor] | None:
 
 
 class InMemoryImages(ImageClassification):
-    """Base of sets that fit in memory: one tensor, fetched a batch at a time.
+    """Base of data sets that fit in memory: one tensor, indexed by the batch.
 
-    It holds bytes, 16-bit numbers or floats, of any number of channels; black and white are the ends of the type's
-    range (floats': 0 and 1) unless ``value_range`` says otherwise. Where a set knows no mean and standard deviation,
-    they are those of the training part.
+    It holds bytes, 16-bit integers or floats, with any number of channels. Black and white are the ends of the dtype's
+    range (for floats 0 and 1) unless ``value_range`` is set. If a data set declares no mean and standard deviation,
+    they are computed from the training part.
 
     Args:
-        on_device: keep the pixels on the device that trains, and gather batches there: nothing is copied at a step.
-        kwargs: as for every labelled image set.
+        on_device: keep the pixels on the training device and index batches there, so that no step copies pixels from
+            the host.
+        kwargs: as for every labelled image data set.
     """
 
     may_change: ClassVar[tuple[str, ...]] = ("on_device",)
@@ -253,7 +254,7 @@ class InMemoryImages(ImageClassification):
         self.on_device = on_device
 
     def setup(self, stage: str | None = None) -> None:
-        """As every set, and the mean and standard deviation where they aren't known."""
+        """Set up as every data set does, and compute mean and standard deviation if they are not declared."""
         super().setup(stage)
         if self.mean is None and "train" in self._splits:
             self.mean, self.std = mean_and_std(self.some_training_images(), self.value_range)
@@ -274,26 +275,26 @@ class InMemoryImages(ImageClassification):
         return TensorSource(images, labels), labels
 
     def subset(self, source: TensorSource, rows: Tensor, split: Split) -> Rows:
-        """These rows, without a copy but for one to the device, where that is asked for."""
+        """These rows, without copying pixels, except to the device with ``on_device``."""
         if self.on_device and self.trainer is not None:
             source.move(self.trainer.strategy.root_device)
             rows = rows.to(source.device)
         return Rows(source, rows)
 
     def some_training_images(self, count: int | None = None) -> Tensor:
-        """The first, or all of them."""
+        """The first ``count`` images, or all of them."""
         train = self.samples("train")
         return train.fetch(torch.arange(len(train))[:count])[0]
 
 
 def example_images(labels: Tensor, side: int, channels: int, seed: int = 0) -> Tensor:
-    """Small images that can be told apart: noise, and a white bar whose place is the class.
+    """Small images that can be classified: noise, and a white bar whose place is the class.
 
     Args:
         labels: (N,).
-        side: of the squares.
-        channels: of the result.
-        seed: of the noise, so that no two files of an example hold the same image.
+        side: side of the square images.
+        channels: number of channels.
+        seed: seed of the noise, so that no two files of an example hold the same image.
 
     Returns:
         bytes, (N, channels, side, side)
@@ -312,9 +313,9 @@ class LabelledFiles(Dataset):
     Args:
         paths: the files.
         labels: of each, int64 (N,).
-        side: of the square that they are brought to.
+        side: side of the square that they are resized to.
         channels: 1 or 3.
-        region: chooses what of a picture is taken.
+        region: chooses the crop of a picture.
     """
 
     def __init__(
@@ -331,16 +332,16 @@ class LabelledFiles(Dataset):
 
 
 class ImageFiles(ImageClassification):
-    """Base of sets of picture files: decoded, resized and cropped one by one, by ``num_workers`` processes.
+    """Base of data sets of picture files: decoded, resized and cropped one by one, by ``num_workers`` processes.
 
     Args:
-        crop: what training takes of a picture: ``center``, the central square, as ``resize`` pixels where an
-            augmentation crops from there (Krizhevsky et al. 2012), or ``random_resized``, a random box as
-            ``image_size`` pixels (Szegedy et al. 2014).
-        kwargs: as for every labelled image set.
+        crop: how training crops a picture: ``center``, the central square, resized to ``resize`` if an augmentation
+            crops from it (Krizhevsky et al. 2012), or ``random_resized``, a random box resized to ``image_size``
+            (Szegedy et al. 2014).
+        kwargs: as for every labelled image data set.
     """
 
-    some = 1000  # training images that are read for an augmentation that wants to see them
+    some = 1000  # number of training images that are read for an augmentation that needs them
 
     def __init__(self, crop: Literal["center", "random_resized"] = "center", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -348,11 +349,11 @@ class ImageFiles(ImageClassification):
 
     @property
     def augment_from(self) -> int:
-        """``resize``, or ``image_size`` where files are cropped while they are read."""
+        """``resize``, or ``image_size`` if files are cropped when they are read."""
         return self.image_size if self.crop == "random_resized" else self.resize
 
     def subset(self, source: Sequence[str], rows: Tensor, split: Split) -> LabelledFiles:
-        """These files; those of training at the size that augmentation starts from."""
+        """These files; training files at the size that augmentation starts from."""
         train = split == "train"
         region = random_resized if train and self.crop == "random_resized" else central
         return self._files(source, rows, self.train_size if train else self.resize, region)
@@ -362,7 +363,7 @@ class ImageFiles(ImageClassification):
         return LabelledFiles([paths[row] for row in rows.tolist()], labels[rows], side, self.in_channels, region)
 
     def some_training_images(self, count: int | None = None) -> Tensor:
-        """A thousand, or so many, evenly spaced, as central squares."""
+        """``count`` evenly spaced images (default: a thousand), as central squares."""
         found = self._splits["train"]
         assert found is not None
         (source, rows), count = found, count or self.some

@@ -1,8 +1,8 @@
 """Loaders whose order is a pure function of seed, epoch, position and rank, so that a resumed run is exact.
 
-Nothing here keeps a position: where a run stands is read from the trainer's own restored counters when the first
-batch of an epoch is asked for. A loader is a plain iterable around what it loads; worker processes start when its
-first batch is asked for, and live until the run ends: they are only ever told what to read.
+Nothing here stores a position: it is read from the trainer's own restored counters when the first batch of an epoch is
+requested. A loader is a plain iterable around its samples. Worker processes start when its first batch is requested,
+and live until the run ends; they only receive indices to read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class InMemory(Protocol):
-    """Data that is fetched a batch at a time."""
+    """Data that is indexed by the batch."""
 
     def __len__(self) -> int: ...
 
@@ -39,7 +39,7 @@ class InMemory(Protocol):
 
 
 class TensorSource:
-    """Tensors of one length, fetched together: the batch is the tuple of their rows.
+    """Tensors of one length, indexed together: a batch is the tuple of their rows.
 
     Args:
         tensors: each (N, ...).
@@ -53,11 +53,11 @@ class TensorSource:
 
     @property
     def device(self) -> torch.device:
-        """Where they lie."""
+        """The tensors' device."""
         return self.tensors[0].device
 
     def move(self, device: torch.device) -> None:
-        """Have them lie there; batches are then fetched there."""
+        """Move the tensors to a device; batches are then indexed there."""
         self.tensors = tuple(t.to(device) for t in self.tensors)
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, ...]:
@@ -70,7 +70,7 @@ class Rows:
     """Some rows of a source, without a copy of its tensors.
 
     Args:
-        source: whose rows they are.
+        source: the tensors.
         rows: indices into it, (N,).
     """
 
@@ -81,19 +81,19 @@ class Rows:
         return len(self.rows)
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """Those of these rows."""
+        """The batch of these rows."""
         return self.source.fetch(self.rows[indices.to(self.rows.device)])
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """A user's mistake that a worker met: raised there, its line would arrive wrapped in a traceback."""
+    """A user's mistake in a worker: raised there, its message would arrive wrapped in a traceback."""
 
     message: str
 
 
 class _Keyed(Dataset):
-    """Seeds every generator with the sample's key before it is read, so that augmentation is its function."""
+    """Seeds every generator with the sample's key before it is read, so that augmentation depends on the key alone."""
 
     def __init__(self, samples: Any) -> None:
         self.samples = samples
@@ -121,7 +121,7 @@ class _Collate:
 
 
 class _KeyedBatches:
-    """An epoch's batches of (index, key), made while they are asked for: a million keys at once take seconds.
+    """An epoch's batches of (index, key), made on demand: a million keys at once take seconds.
 
     Worker processes outlive an epoch, and this object with them: ``epoch`` is what changes.
     """
@@ -133,18 +133,18 @@ class _KeyedBatches:
 
 
 class Loader:
-    """What a data module gives to the trainer.
+    """The loader that a data module passes to the trainer.
 
     Args:
         samples: ``InMemory`` data, or a map-style data set whose samples are read one by one.
-        batch_size: samples a step of all processes together; each takes its share.
-        trainer: tells epoch, position, rank and number of processes; None iterates once from the start.
-        train: go on from the trainer's position in the epoch's order; else in order, each sample once.
-        seed: of the order and of the samples' own randomness.
+        batch_size: samples per step over all processes; each takes its part.
+        trainer: provides epoch, position, rank and number of processes; None iterates once from the start.
+        train: continue from the trainer's position in the epoch's order; otherwise in order, each sample once.
+        seed: seed of the order and of the samples' randomness.
         num_workers: processes that read samples; in-memory data needs none.
-        drop_last: leave out a last batch that is not full.
-        collate: makes a batch of a list of samples.
-        order: of training; left out, shuffled anew each epoch.
+        drop_last: leave out an incomplete last batch.
+        collate: makes a batch from a list of samples.
+        order: training order; default: reshuffled every epoch.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Loader:
         return self.order.length if self.train and self.order else len(self.samples)
 
     def __len__(self) -> int:
-        """Batches of this process. In training every process has the same number."""
+        """Number of batches of this process. In training every process has the same number."""
         full, rest = divmod(self._count, self.batch_size)
         if self.train:
             return full + (rest >= self._world and not self.drop_last)
@@ -194,24 +194,24 @@ class Loader:
         return run_seed() if self.seed is None else self.seed
 
     def _in_order(self, epoch: int) -> Tensor:
-        """All processes' samples of an epoch."""
+        """Indices of an epoch's samples in order, over all processes."""
         if not self.train:
             return torch.arange(self._count)
         return (self.order or shuffled(self._count)).indices(self._seed(), epoch)
 
     def _shares(self, values: Tensor, start: int) -> Iterator[Tensor]:
-        """Of values that belong to all samples of an epoch, this process's share of each batch from ``start`` on."""
+        """From values for all samples of an epoch, this process's part of each batch from ``start`` on."""
         for b in range(start, len(self)):
             yield values[b * self.batch_size : (b + 1) * self.batch_size][self._rank :: self._world]
 
     def indices(self, epoch: int = 0, start: int = 0) -> Iterator[Tensor]:
-        """This process's share of each batch from ``start`` on."""
+        """This process's part of each batch from ``start`` on."""
         return self._shares(self._in_order(epoch), start)
 
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self.samples, InMemory):
             return self._in_memory()
-        if self._epoch is not None:  # left in the middle, and its workers are wanted
+        if self._epoch is not None:  # an unfinished iteration, whose workers are needed
             self._epoch.close()
         self._epoch = self._from_workers()
         return self._epoch
@@ -250,13 +250,13 @@ class Loader:
             yield [(i, derive_seed(seed, epoch, i, n) if n else derive_seed(seed, epoch, i)) for i, n in pairs]
 
     def close(self) -> None:
-        """End the worker processes; a later epoch would start new ones."""
+        """Stop the worker processes; a later epoch would start new ones."""
         if self._epoch is not None:
             self._epoch.close()
         self._epoch = self._workers = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the trainer's counters say it all."""
+        """Empty: the trainer's counters hold the position."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -268,8 +268,8 @@ def split_indices(labels: Sequence[int] | Tensor, fraction: float, seed: int) ->
 
     Args:
         labels: class of each sample.
-        fraction: of every class that is held out, rounded to the nearest sample.
-        seed: of the choice.
+        fraction: fraction of every class that is held out, rounded to the nearest sample.
+        seed: seed of the choice.
     """
     labels = torch.as_tensor(labels)
     held = torch.zeros(len(labels), dtype=torch.bool)

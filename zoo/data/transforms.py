@@ -1,8 +1,8 @@
-"""Augmentations of whole batches that draw anew for every image, on the images' own device.
+"""Augmentations of whole batches with separate random draws for every image, on the images' device.
 
-torchvision's transforms draw once a call, so that a batch given to them is changed in one way throughout. These
-take a batch (or a single image), alone or in front of its labels, and leave labels alone. They draw from the default
-generators of the device and loop over nothing.
+torchvision's transforms draw once per call, so that all images of a batch are changed in the same way. These take a
+batch (or a single image), with or without labels, and leave labels unchanged. They draw from the device's default
+generator, and have no Python loops over images.
 """
 
 from __future__ import annotations
@@ -14,62 +14,62 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import Transform, functional
 
-from zoo.data.pixels import mean_and_std as mean_and_std  # plugins import it from here, too
+from zoo.data.pixels import mean_and_std as mean_and_std  # also imported from here by plugins
 from zoo.data.pixels import pixel_covariance
 from zoo.errors import UserError
 
 
 class BatchTransform(Transform):
-    """Base of transforms of whole batches; what a data module tells them besides batches.
+    """Base of transforms of whole batches, with hooks that the data module calls.
 
-    torchvision's own transforms serve as well: they are told nothing.
+    torchvision's own transforms work too; for them no hooks are called.
 
     Attributes:
-        must_be_first: whether it knows images by their pixels, which another transform before it would change.
+        must_be_first: whether it identifies images by their pixels, which an earlier transform would change.
     """
 
     must_be_first: ClassVar[bool] = False
 
     @property
     def needs_fit(self) -> bool:
-        """Whether it wants to see training images before the first batch."""
+        """Whether it needs training images before the first batch."""
         return False
 
     def fit(self, images: Tensor) -> None:
-        """Look at training images, where ``needs_fit`` says so.
+        """Compute statistics of training images, if ``needs_fit`` is true.
 
         Args:
             images: bytes, or floats in [0, 1], (N, C, H, W).
         """
 
     def start_epoch(self, epoch: int, seed: int) -> None:
-        """Be told, before each training batch, the epoch that runs, counted from 0, and the run's seed."""
+        """Receive the current epoch, counted from 0, and the run's seed before each training batch."""
 
 
 class EachTransform(BatchTransform):
-    """Base of transforms that draw for each image of a batch."""
+    """Base of transforms with separate random draws for each image of a batch."""
 
     _transformed_types = (torch.Tensor,)
 
 
 class GeometricTransform(EachTransform):
-    """Base of transforms that only move pixels, by rows and by columns: they take bytes as well as floats.
+    """Base of transforms that only rearrange rows and columns of pixels: they take bytes as well as floats.
 
-    Several of them cost as much as one by ``move``.
+    ``move`` applies several of them at the cost of one.
     """
 
     padding = 0
 
     def pad(self, images: Tensor) -> Tensor:
-        """Images with what the moves may draw from beyond their edges."""
+        """Images padded as the transform needs."""
         return images
 
     def places(self, params: dict[str, Any], height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Which row and which column of the padded image each one of the result is: (B, H') and (B, W')."""
+        """For each row and column of the result, its index in the padded image: (B, H') and (B, W')."""
         raise NotImplementedError
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """The moved images."""
+        """The transformed images."""
         padded = self.pad(inpt)
         return gather_places(padded, *self.places(params, *padded.shape[-2:]))
 
@@ -87,7 +87,7 @@ def gather_places(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def move(images: Tensor, moves: Sequence[GeometricTransform]) -> Tensor:
-    """Apply several moves, one after the other, but touch each pixel once between two paddings.
+    """Apply several transforms in turn, but index pixels only once between two paddings.
 
     Shape:
         images (B, C, H, W) -> (B, C, H', W')
@@ -97,7 +97,7 @@ def move(images: Tensor, moves: Sequence[GeometricTransform]) -> Tensor:
         if rows is not None and columns is not None and step.padding:
             images, rows, columns = gather_places(images, rows, columns), None, None
         size = images.shape[-2:] if rows is None or columns is None else (rows.shape[1], columns.shape[1])
-        # Of all steps but the first, only shape and device of what they are given matter.
+        # All steps but the first use only the shape and device of their input.
         params = step.make_params([images[..., : size[0], : size[1]]])
         images = step.pad(images)
         new_rows, new_columns = step.places(params, *(n + 2 * step.padding for n in size))
@@ -107,12 +107,12 @@ def move(images: Tensor, moves: Sequence[GeometricTransform]) -> Tensor:
 
 
 class CropEach(GeometricTransform):
-    """A random crop of each image, all of one size; every place is equally likely.
+    """Random crops, drawn for each image, of one size; every position is equally likely.
 
     Args:
         image_size: height and width of the crops, or the side of a square.
-        padding: pixels that are put around the image first, on each side.
-        padding_mode: what they hold: ``constant`` (black), ``edge``, ``reflect`` or ``symmetric``.
+        padding: pixels of padding on each side before the crop.
+        padding_mode: values of the padding: ``constant`` (black), ``edge``, ``reflect`` or ``symmetric``.
 
     Shape:
         images (..., C, H, W) -> (..., C, *image_size); a single image or one batch dimension
@@ -151,14 +151,14 @@ class CropEach(GeometricTransform):
         return functional.pad(images, [self.padding] * 4, padding_mode=self.padding_mode) if self.padding else images
 
     def places(self, params: dict[str, Any], height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Rows from each crop's top on, columns from its left on."""
+        """Rows from each crop's top, and columns from its left."""
         corners = params["top"][:, None], params["left"][:, None]
         rows, columns = (c + torch.arange(n, device=c.device) for c, n in zip(corners, self.size, strict=True))
         return rows, columns
 
 
 class FlipEach(GeometricTransform):
-    """Reflect each image, left to right, with a probability.
+    """Horizontal flips, drawn for each image with a probability.
 
     Args:
         p: the probability.
@@ -171,36 +171,36 @@ class FlipEach(GeometricTransform):
         self.p = p
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Which images are reflected, (B,)."""
+        """Which images are flipped, (B,)."""
         images = flat_inputs[0]
         return {"flip": torch.rand(images.shape[:-3].numel(), device=images.device) < self.p}
 
     def places(self, params: dict[str, Any], height: int, width: int) -> tuple[Tensor, Tensor]:
-        """All rows; columns in their order or backwards."""
+        """All rows; columns in order or reversed."""
         return reflected_places(params["flip"], height, width)
 
 
 def hash_pixels(values: Tensor, seed: int) -> Tensor:
-    """Integers whose every bit is as if drawn for the value and the seed; SplitMix64's steps (Steele et al. 2014)."""
+    """Pseudo-random integers, hashed from the value and the seed; SplitMix64's steps (Steele et al. 2014)."""
     z = values + (seed + 1) % 2**31 * 0x9E3779B9
-    for factor in (0x3F58476D1CE4E5B9, 0x14D049BB133111EB):  # of 63 bits, since torch's integers have a sign
+    for factor in (0x3F58476D1CE4E5B9, 0x14D049BB133111EB):  # of 63 bits, since torch's integers are signed
         z = (z ^ (z >> 30)) * factor
     return z ^ (z >> 31)
 
 
 def reflected_places(flip: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """All rows (B, H); columns (B, W) in their order, or backwards where ``flip`` (B,) says so."""
+    """All rows (B, H); columns (B, W) in order, or reversed if ``flip`` (B,) is true."""
     columns = torch.arange(width, device=flip.device)
     rows = torch.arange(height, device=flip.device).expand(len(flip), -1)
     return rows, torch.where(flip[:, None], columns.flip(0), columns)
 
 
 class FlipAlternately(GeometricTransform):
-    """Reflect each image, left to right, in every other epoch: half of them, drawn at random, in the first.
+    """Horizontal flips of each image in every other epoch: half of the images, drawn at random, in the first.
 
-    Jordan 2024 ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", section 3.6). Two epochs in a row then show each
-    image from both sides, of which independent draws show the same one in half of the cases. An image is known by its
-    pixels, so it must come first of all transforms; which ones are reflected follows from pixels, seed and epoch alone.
+    Jordan 2024 ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", section 3.6). Two epochs in a row then show both
+    versions of each image, where independent draws repeat one in half of the cases. An image is identified by its
+    pixels, so this must be the first transform; which images are flipped follows from pixels, seed and epoch alone.
     """
 
     must_be_first = True
@@ -210,18 +210,18 @@ class FlipAlternately(GeometricTransform):
         self.epoch, self.seed = 0, 0
 
     def start_epoch(self, epoch: int, seed: int) -> None:
-        """Which images are reflected follows from both."""
+        """Store both; which images are flipped follows from them."""
         self.epoch, self.seed = epoch, seed
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Which images are reflected, (B,)."""
+        """Which images are flipped, (B,)."""
         images = flat_inputs[0]
         pixels = (images * 255).round() if images.is_floating_point() else images
         total = pixels.reshape(images.shape[:-3].numel(), -1).sum(1, dtype=torch.int64)
         return {"flip": (hash_pixels(total, self.seed) + self.epoch) % 2 == 1}
 
     def places(self, params: dict[str, Any], height: int, width: int) -> tuple[Tensor, Tensor]:
-        """All rows; columns in their order or backwards."""
+        """All rows; columns in order or reversed."""
         return reflected_places(params["flip"], height, width)
 
 
@@ -230,13 +230,13 @@ class PCAColor(EachTransform):
 
     Krizhevsky, Sutskever and Hinton 2012, section 4.1: to every pixel is added ``P (alpha * lambda)`` with the
     eigenvectors P and eigenvalues lambda of the covariance of pixel values, and alpha drawn once for each image and
-    component. Deviations: pixels are in [0, 1] (the paper leaves their unit open, and an eigenvalue is in its
-    square), and the result is held there.
+    component. Deviations: pixels are in [0, 1] (the paper does not state their unit, and eigenvalues scale with its
+    square), and the result is clamped to it.
 
     Args:
         std: standard deviation of alpha.
-        eigenvalues: one a channel, of pixels in [0, 1]; left out, both are computed from the training images.
-        eigenvectors: the matrix P, one eigenvector a column.
+        eigenvalues: one per channel, of pixels in [0, 1]; default: both are computed from the training images.
+        eigenvectors: the matrix P, one eigenvector per column.
 
     Shape:
         images: float in [0, 1], (..., C, H, W) -> the same
@@ -282,7 +282,7 @@ class PCAColor(EachTransform):
         return {"alpha": torch.randn(shape, device=images.device, dtype=images.dtype) * self.std}
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Images with their shifts."""
+        """Images with shifted colours."""
         if self.axes is None:
             raise UserError("PCAColor has neither eigenvectors nor seen the training images: call fit first")
         if len(self.axes) != inpt.shape[-3]:

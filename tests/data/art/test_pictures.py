@@ -34,7 +34,7 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
 
 
 def test_what_is_no_picture_ends_in_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"no picture no/such.jpg, and none of this name is embedded: astronaut, brick"):
+    with pytest.raises(UserError, match=r"no picture no/such.jpg; embedded ones are astronaut, brick"):
         Textures(texture="no/such.jpg").setup()
     with pytest.raises(UserError, match=r"is a folder: give the path of a picture"):
         Textures(texture=str(tmp_path)).setup()

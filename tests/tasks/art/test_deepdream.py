@@ -217,7 +217,7 @@ def test_classes_come_with_the_checkpoint_of_a_classifier(tmp_path):
         (lambda: dream(layers={"first": 1.0}, classes="lynx"), r"layers or model.classes, not both"),
         (lambda: dream(classes=[]), r"names no class"),
         (lambda: dream(noise=-0.1), r"at least 0, not -0.1"),
-        (lambda: dream(optimizer=LBFGS), r"LBFGS wants the gradient's length"),
+        (lambda: dream(optimizer=LBFGS), r"LBFGS needs the gradient's length"),
         (lambda: dream(classes="lynx"), r"weights know no classes"),
         (lambda: classes("linx"), r"no class linx; did you mean lynx"),
         (lambda: classes(3), r"no class 3: there are the classes 0 to 2"),

@@ -61,7 +61,7 @@ def test_mistakes_end_in_one_line(workspace: Path, capsys: pytest.CaptureFixture
     Path("broken.png").write_bytes(b"no picture")
     for flags, says in (
         (["--data.texture", "broken.png"], "broken.png can't be read as a picture"),
-        (["--data.texture", "no.png"], "there is no picture no.png, and none of this name is embedded"),
+        (["--data.texture", "no.png"], "there is no picture no.png; embedded ones are"),
         (["--trainer.max_epochs", "3"], "trainer.max_epochs can't be 3"),
         (["--data", "Pictures"], "TextureSynthesis wants data for texture, Pictures is for pictures"),
         (["--model.layers", "{network.bn7: 1.0}"], "EfficientNetLite0 has no layer network.bn7"),

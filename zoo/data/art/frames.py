@@ -1,4 +1,4 @@
-"""Pictures and videos of any size, frame by frame, for tasks that make a picture of each.
+"""Pictures and videos of any size, frame by frame, for tasks that produce a picture for each frame.
 
 Pillow reads pictures, animated ones too; PyAV reads videos, where it is installed.
 """
@@ -19,7 +19,7 @@ from zoo.data.files import BROKEN, UnreadableImage, read_image, reason, to_chann
 from zoo.errors import UserError
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
-ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # a telephone's JPEG or a TIFF may hold several pictures, too: not frames
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # a phone's JPEG or a TIFF may also hold pictures that aren't frames
 
 
 class Frames:
@@ -27,18 +27,18 @@ class Frames:
 
     Args:
         paths: pictures and videos.
-        size: longer side; None for their own.
-        rank: of this process, which takes every so many-th frame.
+        size: length of the longer side; None keeps the files' own size.
+        rank: of this process, which takes every ``world``-th frame.
         world: number of processes.
 
     Raises:
-        UserError: one is a video, and PyAV is not installed.
+        UserError: a file is a video, and PyAV is not installed.
     """
 
     def __init__(self, paths: Sequence[str], size: int | None, rank: int = 0, world: int = 1) -> None:
         self.paths, self.size, self.rank, self.world = paths, size, rank, world
         for path in filter(is_video, paths):
-            reader_of_videos(path)  # missing: said now, not after the pictures before it
+            reader_of_videos(path)  # if missing, fail now and not after the pictures before it
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[str], list[tuple[str, str]]]]:
         number = 0
@@ -54,14 +54,14 @@ class Frames:
 
 
 def frames(path: str, size: int | None = None) -> Iterator[tuple[Tensor, str]]:
-    """Pictures in a file, as bytes (3, H, W), with their names; of several, numbered ones.
+    """The frames of a file, as bytes (3, H, W), with their names; several frames get numbered names.
 
     Args:
         path: a picture, an animated one, or a video.
-        size: longer side; None for its own.
+        size: length of the longer side; None keeps the file's own size.
 
     Raises:
-        UnreadableImage: the file is missing, too narrow, or damaged, from some frame on perhaps.
+        UnreadableImage: the file is missing, too narrow or damaged; perhaps only from some frame on.
         UserError: it is a video, and PyAV is not installed.
     """
     if is_video(path):
@@ -78,15 +78,13 @@ def frames(path: str, size: int | None = None) -> Iterator[tuple[Tensor, str]]:
 
 
 def is_video(path: str) -> bool:
-    """By its name."""
+    """Whether the file is a video, by its name."""
     return Path(path).suffix.lower() in VIDEOS
 
 
 def reader_of_videos(path: str) -> Any:
-    """PyAV.
-
-    Raises:
-        UserError: it is not installed.
+    """Import PyAV. Raises:
+    UserError: it is not installed.
     """
     try:
         import av
@@ -103,7 +101,7 @@ def _numbered(path: str, images: Any, size: int | None) -> Iterator[tuple[Tensor
 
 
 def _size(path: str, height: int, width: int, longer: int | None) -> list[int]:
-    """Height and width with this longer side; None for their own."""
+    """Height and width with this longer side; None for the original size."""
     size = scaled_size(height, width, longer or max(height, width))
     if min(size) < SMALLEST:
         raise UnreadableImage(f"{path} would be {size[1]}×{size[0]} pixels, too narrow (at least {SMALLEST})")

@@ -1,11 +1,12 @@
-"""Pictures for tasks whose parameter is an image: textures to make more of, photographs and the styles they are to get.
+"""Pictures for tasks whose parameter is an image: textures to synthesise, and photographs with the styles to transfer
+to them.
 
-A name in the place of a file is a picture that scikit-image or scikit-learn brings along (``EMBEDDED``); a file of that
-name comes first. Every file is read as people have it: turned by its EXIF tag, with transparency (over white), grey,
-16 bit, animated (its first frame).
+A name instead of a file is a sample picture from scikit-image or scikit-learn (``EMBEDDED``); a file of that name takes
+precedence. Common kinds of files are all read: rotated by an EXIF tag, transparent (blended over white), grey, 16 bit,
+animated (the first frame).
 
-Such a task looks at the same few pictures again and again: an epoch is ``steps`` times the same batch, there is no
-order, and nothing that several processes could share.
+Such a task uses the same few pictures in every step: an epoch is ``steps`` times the same batch. There is no order, and
+nothing to split between processes.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ EMBEDDED: dict[str, tuple[str, str]] = {
     "rocket": ("skimage", "data/rocket.jpg"),
 }
 LICENCE = "your own; embedded ones: scikit-image's and scikit-learn's samples (public domain, CC0, CC BY)"
-SMALLEST = 16  # pixels of a shorter side; below, networks have nothing to look at
+SMALLEST = 16  # minimum of the shorter side in pixels; smaller pictures are too small for networks
 
 
 def picture_file(name: str | Path) -> Path:
-    """The file of a path or of an embedded picture's name; a file comes before a name.
+    """The file of a path or of an embedded picture's name; a file takes precedence.
 
     Raises:
-        UserError: it is neither.
+        UserError: there is neither.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -54,22 +55,22 @@ def picture_file(name: str | Path) -> Path:
     if str(name) not in EMBEDDED:
         if path.is_dir():
             raise UserError(f"{name} is a folder: give the path of a picture")
-        raise UserError(f"there is no picture {name}, and none of this name is embedded: {', '.join(EMBEDDED)} are")
+        raise UserError(f"there is no picture {name}; embedded ones are {', '.join(EMBEDDED)}")
     package, place = EMBEDDED[str(name)]
-    found = find_spec(package)  # not imported: only its folder is wanted
+    found = find_spec(package)  # not imported: only its folder is needed
     if found is None or found.origin is None:
         raise UserError(f"the picture {name} comes with {package}, which is not installed")
     return Path(found.origin).parent / place
 
 
 def scaled_size(height: int, width: int, longer: int) -> list[int]:
-    """Height and width with the same shape (to half a pixel) and this longer side."""
+    """Height and width with the same aspect ratio (to half a pixel) and this longer side."""
     factor = longer / max(height, width)
     return [max(1, round(height * factor)), max(1, round(width * factor))]
 
 
 def read_scaled(name: str | Path, longer: int) -> Tensor:
-    """A picture with a longer side of so many pixels, enlarged where it has fewer.
+    """A picture whose longer side has ``size`` pixels; smaller ones are enlarged.
 
     Returns:
         in [0, 1], (3, H, W)
@@ -87,17 +88,19 @@ def read_scaled(name: str | Path, longer: int) -> Tensor:
 
 
 def read_filling(name: str | Path, size: list[int], channels: int = 3) -> Tensor:
-    """A picture's largest central part of this shape, at this size, in [0, 1], (channels, H, W)."""
+    """The largest central crop of a picture with this aspect ratio, resized to this size, in [0, 1], (channels, H,
+    W).
+    """
     return read_image(picture_file(name), size, channels).float() / 255
 
 
 class Style(NamedTuple):
-    """A picture whose style is wanted.
+    """A picture whose style is transferred.
 
     Args:
         image: in [0, 1], (3, h, w).
-        weight: its share, of 1 for all together.
-        mask: where it is wanted, in [0, 1], (1, H, W) as the content; None for everywhere.
+        weight: its weight; all of them sum to 1.
+        mask: where the style is applied, in [0, 1], (1, H, W) as the content; None for everywhere.
     """
 
     image: Tensor
@@ -106,12 +109,12 @@ class Style(NamedTuple):
 
 
 class RepeatedBatch:
-    """The same batch, a number of times.
+    """A data set that returns the same batch a number of times.
 
     Args:
-        batch: whatever the task takes.
-        count: pictures in it.
-        times: batches.
+        batch: as the task expects it.
+        count: number of pictures in it.
+        times: number of batches.
     """
 
     def __init__(self, batch: Any, count: int, times: int) -> None:
@@ -121,16 +124,16 @@ class RepeatedBatch:
         return self.count * self.times
 
     def fetch(self, indices: Tensor) -> Any:
-        """The batch, whichever of its samples are asked for."""
+        """The batch, whatever the indices."""
         return self.batch
 
 
 class PixelData(Data):
-    """Base of data for tasks whose parameter is an image: one batch, ``steps`` times an epoch, and once for the test.
+    """Base of data for tasks whose parameter is an image: one batch, ``steps`` times per epoch, and once for the test.
 
     Args:
-        steps: training steps an epoch.
-        size: longer side, in pixels.
+        steps: training steps per epoch.
+        size: length of the longer side, in pixels.
     """
 
     licence: ClassVar[str] = LICENCE
@@ -146,7 +149,7 @@ class PixelData(Data):
 
     @abstractmethod
     def read(self) -> tuple[Any, list[int], int]:
-        """The batch, height and width of what is to be made, and how many."""
+        """The batch, height and width of the result, and the number of pictures."""
 
     def setup(self, stage: str | None = None) -> None:
         """Read the pictures, once."""
@@ -155,23 +158,23 @@ class PixelData(Data):
 
     @property
     def facts(self) -> Facts:
-        """Size and number of what is to be made; once the pictures are read."""
+        """Size and number of the results; known once the pictures are read."""
         if self._batch is None:
             return Facts(in_channels=3)
         return Facts(in_channels=3, image_size=self._image_size, num_images=self._count)
 
     def samples(self, split: Split) -> RepeatedBatch | None:
-        """The batch, again and again in training, once for test and prediction; there is no validation."""
+        """The batch: repeated in training, once for test and prediction; there is no validation."""
         if split == "val":
             return None
         self.setup()
         return RepeatedBatch(self._batch, self._count, self.steps if split == "train" else 1)
 
     def loader(self, split: Split) -> Loader | list[Any]:
-        """Whole batches only, whatever sizes are asked for.
+        """Whole batches only, whatever batch size is requested.
 
         Raises:
-            UserError: several processes are to share them.
+            UserError: there are several processes.
         """
         samples = self.samples(split)
         if samples is None:
@@ -190,10 +193,10 @@ def listed(value: list[str] | str) -> list[str]:
 
 
 def checked_canvas(canvas: list[int] | None) -> list[int] | None:
-    """Height and width of what is made, where they are given.
+    """Height and width of the result, if they are given.
 
     Raises:
-        UserError: they are not two numbers that are large enough.
+        UserError: they are not two sufficiently large numbers.
     """
     if canvas is not None and (len(canvas) != 2 or min(canvas) < SMALLEST):
         raise UserError(f"data.canvas is height and width, at least {SMALLEST} each, not {canvas}")
@@ -201,7 +204,7 @@ def checked_canvas(canvas: list[int] | None) -> list[int] | None:
 
 
 def read_alike(names: list[str], size: int) -> Tensor:
-    """Pictures in the first one's shape, which is cut out of the others.
+    """Pictures with the first one's aspect ratio; the others are cropped to it.
 
     Returns:
         in [0, 1], (B, 3, H, W), the longer side ``size``
@@ -211,14 +214,14 @@ def read_alike(names: list[str], size: int) -> Tensor:
 
 
 class Textures(PixelData):
-    """Textures, each to be made anew.
+    """Textures to be synthesised.
 
     Args:
-        texture: file or embedded name; several are made in one batch.
-        size: longer side that each is brought to.
-        canvas: height and width of what is made; left out, as the first texture. Gram matrices do not depend on it, so
-            a larger one is more of the same.
-        steps: training steps an epoch, which is a scale.
+        texture: file or embedded name; several are synthesised in one batch.
+        size: length of the longer side that each texture is resized to.
+        canvas: height and width of the result; default: the first texture's. Gram matrices do not depend on the size,
+            so a larger canvas gives more of the same texture.
+        steps: training steps per epoch, which is one scale.
 
     Shape:
         textures: list of B images in [0, 1], (3, h, w); names: list of B
@@ -241,16 +244,17 @@ class Textures(PixelData):
 
 
 class ContentAndStyle(PixelData):
-    """Pictures, and the styles that they are to get.
+    """Content pictures, and the styles to transfer to them.
 
     Args:
-        content: file or embedded name; several are made in one batch, the first one's shape cut out of the others.
+        content: file or embedded name; several are processed in one batch, cropped to the first one's aspect ratio.
         style: file or embedded name, or several, which are mixed by their weights.
-        style_weights: of each style; left out, all weigh the same.
-        masks: a picture for each style, white where it is wanted, of the content's shape; left out, everywhere.
-        size: longer side of the result.
-        style_size: longer side that styles are brought to: the size of their strokes; left out, ``size``.
-        steps: training steps an epoch, which is a scale.
+        style_weights: one per style; default: equal weights.
+        masks: one picture per style, white where the style is applied, of the content's shape; default: everywhere.
+        size: length of the longer side of the result.
+        style_size: length of the longer side that styles are resized to, which sets the size of their strokes; default:
+            ``size``.
+        steps: training steps per epoch, which is one scale.
 
     Shape:
         content: in [0, 1], (B, 3, H, W); styles: list of ``Style``
@@ -283,7 +287,7 @@ class ContentAndStyle(PixelData):
             raise UserError(f"data.style_size must be at least {SMALLEST}, not {style_size}")
         self.shares = shares_of(style_weights, len(self.style))
         if self.masks is not None and len(self.masks) != len(self.style):
-            raise UserError(f"data.masks has {len(self.masks)} pictures for {len(self.style)} styles: a mask a style")
+            raise UserError(f"data.masks has {len(self.masks)} pictures for {len(self.style)} styles: give one each")
 
     def read(self) -> tuple[Any, list[int], int]:
         """Contents (B, 3, H, W), and styles with their weights and masks."""
@@ -304,19 +308,19 @@ class ContentAndStyle(PixelData):
             if max(abs(a - b) for a, b in zip(given, size, strict=True)) > 1 + max(size) / 50:
                 raise UserError(f"data.masks: {name} has not the content's shape, which is {size[1]}×{size[0]} here")
             if not mask.any():
-                raise UserError(f"data.masks: {name} is black all over, so its style is wanted nowhere")
+                raise UserError(f"data.masks: {name} is black all over, so its style would be applied nowhere")
         return [*masks]
 
 
 class Pictures(PixelData):
-    """Pictures to begin with or to come near to, or an empty canvas.
+    """Pictures to start from or to fit, or an empty canvas.
 
     Args:
-        picture: file or embedded name; several are made in one batch, the first one's shape cut out of the others. Left
-            out, a canvas of middle grey.
-        size: longer side of the result; of a canvas without picture, both sides.
-        canvas: height and width of the result instead; pictures are cut to its shape.
-        steps: training steps an epoch, which is a scale.
+        picture: file or embedded name; several are processed in one batch, cropped to the first one's aspect ratio;
+            default: a canvas of middle grey.
+        size: length of the longer side of the result; without a picture, of both sides.
+        canvas: height and width of the result instead; pictures are cropped to it.
+        steps: training steps per epoch, which is one scale.
 
     Shape:
         images: in [0, 1], (B, 3, H, W); names: list of B, ``canvas`` for an empty one
@@ -349,10 +353,10 @@ class Pictures(PixelData):
 
 
 def shares_of(weights: list[float] | None, count: int) -> list[float]:
-    """Weights of so many styles as shares of 1; where none are given, all alike.
+    """Weights of the styles, normalised to sum to 1; equal weights if none are given.
 
     Raises:
-        UserError: there are more or fewer, one is below 0, or none above.
+        UserError: their number is wrong, one is below 0, or none is above 0.
     """
     given = [1.0] * count if weights is None else weights
     if len(given) != count:

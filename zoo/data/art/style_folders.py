@@ -1,9 +1,8 @@
-"""Many pictures and the style, or styles, that they are to get: what networks that stylise in one pass train on.
+"""Many content pictures and one or more styles: training data for networks that stylise in one pass.
 
-Every name is a file, a folder of pictures, a glob pattern, or a picture that comes with a package
-(``zoo.data.art.pictures.EMBEDDED``); a few pictures serve as well as thousands, since an epoch is a number of crops.
-What is to be stylised afterwards may also be a video, or an animated picture, whose frames are then pictures of their
-own.
+Every name is a file, a folder of pictures, a glob pattern, or a picture from an installed package
+(``zoo.data.art.pictures.EMBEDDED``). A few pictures work as well as thousands, since an epoch is a number of crops.
+Files to stylise may also be videos or animated pictures, whose frames become separate pictures.
 """
 
 from __future__ import annotations
@@ -29,38 +28,38 @@ from zoo.data.predicting import SkipUnreadable
 from zoo.errors import UserError
 from zoo.facts import Facts
 
-CONTENT = ("astronaut", "chelsea", "china", "coffee", "flower", "rocket")  # photographs among the embedded
-STYLE = ("brick", "grass", "gravel", "hubble", "ihc")  # and textures
-KEPT = 2**29  # bytes of decoded pictures that are kept in memory: 2,000 at 256 pixels
+CONTENT = ("astronaut", "chelsea", "china", "coffee", "flower", "rocket")  # the embedded photographs
+STYLE = ("brick", "grass", "gravel", "hubble", "ihc")  # the embedded textures
+KEPT = 2**29  # maximum bytes of decoded pictures held in memory: 2,000 pictures at 256 pixels
 
 
 class StyleFolders(ImageData):
-    """Crops of pictures and of styles; and whole pictures to be stylised.
+    """Crops of contents and styles for training, and whole pictures to stylise.
 
     Args:
-        content: pictures to train on; left out, photographs that come with packages.
-        style: pictures whose style is wanted; left out, textures that come with packages.
-        style_weights: of each style, where several are mixed; left out, all weigh the same in training, and prediction
-            takes one style only.
-        image_size: side of the crops.
-        resize: shorter side that contents are brought to; a crop is a random part of at least ``image_size``. Left
-            out, ``image_size``.
-        style_size: the same for styles: the size of their strokes; left out, ``resize``.
-        crops: training samples an epoch; every content has equally many, and every style about as many.
-        val_fraction: of the contents that is held out for validation.
-        test_fraction: of the contents that is held out for the test, always the same.
-        style_test_fraction: of the styles that is held out for the test; 0 tests with those of training.
-        files: what to stylise: file, folder, glob pattern, embedded name or video, or a list of these.
-        size: longer side that ``files`` are brought to; left out, their own.
-        batch_size: samples a training step, of all processes together.
-        eval_batch_size: the same for validation and test; ``files`` come one by one.
-        num_workers: processes that cut crops, for sets that are too large to be kept in memory.
+        content: pictures to train on; default: the embedded photographs.
+        style: pictures of the styles; default: the embedded textures.
+        style_weights: one per style, to mix several; default: equal weights in training, and prediction takes only one
+            style.
+        image_size: side of the square crops.
+        resize: length of the shorter side that contents are resized to; a crop is a random part of at least
+            ``image_size``; default: ``image_size``.
+        style_size: the same for styles, which sets the size of their strokes; default: ``resize``.
+        crops: training samples per epoch; every content is used equally often, and every style about equally often.
+        val_fraction: fraction of the contents that is held out for validation.
+        test_fraction: fraction of the contents that is held out for the test, always the same ones.
+        style_test_fraction: fraction of the styles that is held out for the test; 0 tests with the training styles.
+        files: pictures to stylise: file, folder, glob pattern, embedded name or video, or a list of these.
+        size: length of the longer side that ``files`` are resized to; default: their own size.
+        batch_size: samples per training step, over all processes.
+        eval_batch_size: the same for validation and test; ``files`` are processed one by one.
+        num_workers: processes that make crops, for sets that do not fit in memory.
 
     Shape:
         training: contents in [0, 1], (B, 3, image_size, image_size), and styles, likewise
-        evaluation: the same, central squares: of each held-out content once, with the styles in turn
+        evaluation: the same, centre crops: of each held-out content once, with the styles in turn
         prediction: a picture (1, 3, H, W), its name in a list, and a list of ``Style``, each (3, h, w), in the order
-            given; empty for a task that has its style in its weights, and says so by ``takes_styles = False``
+            given; empty for a task whose weights hold its style, which declares ``takes_styles = False``
     """
 
     batch: ClassVar[str] = "stylization"
@@ -128,10 +127,10 @@ class StyleFolders(ImageData):
     # Splits
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the pictures and hold some out; decode those of training where they fit in memory.
+        """Find the pictures and hold some out; decode those for training if they fit in memory.
 
         Raises:
-            UserError: there is no such picture, it is damaged, or there are too few to hold any out.
+            UserError: a picture is missing or damaged, or there are too few to hold any out.
         """
         if stage == "predict":
             return
@@ -145,7 +144,7 @@ class StyleFolders(ImageData):
         if self.style_weights and self.fractions["style_test"]:
             raise UserError("data.style_weights are for all styles, so none can be held out by style_test_fraction")
         contents, styles = found_pictures(self.content, "content"), found_pictures(self.style, "style")
-        shares_of(self.style_weights, len(styles))  # refuses a wrong number
+        shares_of(self.style_weights, len(styles))  # checks their number
         rest, tested = held_out(contents, self.fractions["test"], "test_fraction")
         rest, validated = held_out(rest, self.fractions["val"], "val_fraction")
         kept, unseen = held_out(styles, self.fractions["style_test"], "style_test_fraction")
@@ -158,7 +157,7 @@ class StyleFolders(ImageData):
         }
 
     def samples(self, split: Split) -> Dataset | None:
-        """Random crops for training, central ones of the held-out pictures; None where none are held out."""
+        """Random crops for training, centre crops of the held-out pictures; None if none are held out."""
         if split == "predict":
             return None
         if split not in self._parts:
@@ -169,7 +168,7 @@ class StyleFolders(ImageData):
         return CentralCrops(contents, styles, self.image_size) if len(contents) else None
 
     def whole_styles(self) -> list[Style]:
-        """The styles of training as they are, with their weights: what a network of one style is to learn."""
+        """The whole training styles with their weights, for a network that learns one style."""
         styles = self._parts["train"][1]
         shares = shares_of(self.style_weights, len(styles))
         return [Style(styles[i].float() / 255, share, None) for i, share in enumerate(shares)]
@@ -177,10 +176,11 @@ class StyleFolders(ImageData):
     # Prediction
 
     def predict_dataloader(self) -> SkipUnreadable:
-        """Whole pictures and frames, one by one; what can't be read is told to stderr and kept in ``unreadable``.
+        """Whole pictures and frames, one by one; unreadable ones are printed to stderr and listed in ``unreadable``.
 
         Raises:
-            UserError: there are no ``files``, one stands for nothing, or no style is chosen for a task that takes one.
+            UserError: there are no ``files``, one of them matches nothing, or no style is chosen for a task that needs
+                one.
         """
         if not self.files:
             raise UserError("there is nothing to stylise: give pictures by --data.files 'photos/*.jpg'")
@@ -210,12 +210,12 @@ class StyleFolders(ImageData):
 
 
 def found_pictures(names: Sequence[str], argument: str) -> list[str]:
-    """The files that names stand for, in their order; embedded names where there is no such file.
+    """The files that the names refer to, in order; a name without a file is an embedded picture's.
 
-    A folder that is called like an embedded picture is ``brick/``.
+    A folder with the name of an embedded picture is written as ``brick/``.
 
     Raises:
-        UserError: one of them stands for nothing.
+        UserError: one of them matches nothing.
     """
     found: dict[str, None] = {}
     for name in names:
@@ -226,7 +226,7 @@ def found_pictures(names: Sequence[str], argument: str) -> list[str]:
 
 
 def held_out(names: Sequence[str], fraction: float, argument: str) -> tuple[list[str], list[str]]:
-    """Names that are kept, and those that are held out: one at least, where any are asked for; always the same.
+    """The kept and the held-out names, always the same; at least one is held out if the fraction is above 0.
 
     Raises:
         UserError: none would be left.
@@ -245,23 +245,23 @@ def held_out(names: Sequence[str], fraction: float, argument: str) -> tuple[list
 
 
 def read_shorter(path: str, side: int) -> Tensor:
-    """A whole picture with a shorter side of so many pixels, as bytes, (3, H, W)."""
+    """A whole picture resized to this shorter side, as bytes, (3, H, W)."""
     height, width = upright_size(path)
     factor = side / min(height, width)
     return read_image(path, [max(side, round(height * factor)), max(side, round(width * factor))], region=whole)
 
 
 class PictureStore:
-    """Decoded pictures by their number; kept in memory where all of them fit into ``KEPT`` bytes.
+    """Decoded pictures by index; held in memory if all of them fit in ``KEPT`` bytes.
 
     Args:
         paths: the files.
-        side: shorter side that they are brought to.
+        side: length of the shorter side that they are resized to.
     """
 
     def __init__(self, paths: Sequence[str], side: int) -> None:
         self.paths, self.side = list(paths), side
-        self.fits = len(self.paths) * 4 * side * side <= KEPT  # three channels of four to three
+        self.fits = len(self.paths) * 4 * side * side <= KEPT  # three channels, with an aspect ratio of 4:3
         self._kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -276,20 +276,20 @@ class PictureStore:
         return pixels
 
     def fill(self) -> None:
-        """Decode all of them now, where they fit: worker processes then share them."""
+        """Decode all of them now, if they fit: worker processes then share them."""
         if self.fits and len(self._kept) < len(self):
-            with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
+            with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the GIL
                 list(pool.map(self.__getitem__, range(len(self))))
 
 
 class RandomCrops(Dataset):
-    """Square parts of contents and styles: a random share of the shorter side, a random place, mirrored or not.
+    """Square crops of contents and styles, of random scale and place, with random horizontal flips.
 
     Args:
-        contents: each has every so many-th sample.
-        styles: drawn at random for each sample.
-        side: of a crop, in pixels.
-        count: of samples.
+        contents: used in turn.
+        styles: one is drawn at random for each sample.
+        side: side of a crop, in pixels.
+        count: number of samples.
     """
 
     def __init__(self, contents: PictureStore, styles: PictureStore, side: int, count: int) -> None:
@@ -299,14 +299,14 @@ class RandomCrops(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Crops of a content and of a style; draws from torch's default generator."""
+        """Crops of a content and a style; draws from torch's default generator."""
         style = int(torch.randint(len(self.styles), ()))
         content = self.contents[index % len(self.contents)]
         return random_crop(content, self.side), random_crop(self.styles[style], self.side)
 
 
 def random_crop(pixels: Tensor, side: int) -> Tensor:
-    """A square part of at least ``side`` pixels, as ``side`` pixels, (3, side, side); mirrored half of the time."""
+    """A random square crop of at least ``side`` pixels, resized to (3, side, side); flipped half of the time."""
     height, width = pixels.shape[1:]
     scale, down, right, mirror = torch.rand(4).tolist()
     part = side + round(scale * (min(height, width) - side))
@@ -316,19 +316,19 @@ def random_crop(pixels: Tensor, side: int) -> Tensor:
 
 
 def shrunk(crop: Tensor, side: int) -> Tensor:
-    """A square of bytes at this side, smoothed."""
+    """A square of bytes resized to this side, antialiased."""
     if crop.shape[1] == side:
         return crop
     return interpolate(crop[None], (side, side), mode="bilinear", antialias=True)[0]
 
 
 class CentralCrops(Dataset):
-    """The central square of each content once, with the styles in turn.
+    """The centre crop of each content once, with the styles in turn.
 
     Args:
         contents: the pictures.
-        styles: theirs, too, are central squares.
-        side: of a square, in pixels.
+        styles: centre crops, too.
+        side: side of a crop, in pixels.
     """
 
     def __init__(self, contents: PictureStore, styles: PictureStore, side: int) -> None:
@@ -343,7 +343,7 @@ class CentralCrops(Dataset):
 
 
 def central_square(pixels: Tensor, side: int) -> Tensor:
-    """The largest one of a picture, as ``side`` pixels."""
+    """The largest centre crop of a picture, resized to ``side`` pixels."""
     height, width = pixels.shape[1:]
     part = min(height, width)
     top, left = (height - part) // 2, (width - part) // 2

@@ -93,7 +93,7 @@ class DeepDream(PixelTask):
         if (least := min(noise, jitter, smoothness, greyness)) < 0:
             raise UserError(f"model.noise, jitter, smoothness and greyness must be at least 0, not {least}")
         if issubclass(class_of(self.factories["optimizer"]), LBFGS):
-            raise UserError("model.optimizer: LBFGS wants the gradient's length, which a dream leaves out: give Adam")
+            raise UserError("model.optimizer: LBFGS needs the gradient's length, which is normalised here: give Adam")
         self.layers, self.classes = layers, _listed(classes)
         self.noise, self.jitter, self.smoothness, self.greyness = noise, jitter, smoothness, greyness
         self._shift = (0, 0)

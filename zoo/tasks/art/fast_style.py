@@ -125,7 +125,7 @@ class FastStyleTransfer(Stylization, PerceptualTask):
         super().on_fit_start()
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if not hasattr(data, "whole_styles"):
-            raise UserError(f"FastStyleTransfer wants to see the style, but {type(data).__name__} shows none")
+            raise UserError(f"FastStyleTransfer needs the style's pictures, but {type(data).__name__} has none")
         self.take_style([(style.image[None], style.weight) for style in data.whole_styles()])
 
     @torch.no_grad()
