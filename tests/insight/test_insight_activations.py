@@ -52,7 +52,7 @@ def test_zero_is_black_for_rectified_maps_and_middle_grey_for_signed_ones():
     ("layer", "says"),
     [
         ("layers.conf1", r"AlexNet has no layer layers.conf1.*layers.conv1"),
-        ("classifier.fc6", r"layer classifier.fc6 gives no maps"),
+        ("classifier.fc6", r"layer classifier.fc6 gives no feature maps"),
     ],
 )
 def test_wrong_layers_end_in_a_line(subject, layer, says):

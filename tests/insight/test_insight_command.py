@@ -186,7 +186,7 @@ def test_ready_weights_name_their_classes(workspace, capsys):
             ["activations", "--architecture", "AlexNet", "--architecture.width", "0.1", "--whole"],
             "which is not the image_s",
         ),
-        (["activations", "--config", "alexnet", "--whole"], "--whole is for a picture of your own"),
+        (["activations", "--config", "alexnet", "--whole"], "--whole needs your own image"),
         (["signal", "--architecture", "AlexNet", "--data", "Digits"], "made for in_channels 3, Digits has 1"),
     ],
 )

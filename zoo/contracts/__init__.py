@@ -1,13 +1,13 @@
-"""What a form of batch, a role of a network and a fact of data mean, each stated once.
+"""Definitions of the forms of batches, the roles of networks and the facts of data.
 
-The conformance kit, export, ``zoo inspect``, tasks and data read it from here. A plugin adds its own by the entry-point
-group ``zoo.contracts``, whose entries are objects of the classes ``Form``, ``Role`` and ``Fact``, each under its name:
+The conformance kit, export, ``zoo inspect``, tasks and data use these definitions. A plugin adds its own by the
+entry-point group ``zoo.contracts``; its entries are ``Form``, ``Role`` or ``Fact`` objects, registered by name:
 
     [project.entry-points."zoo.contracts"]
     depth_estimation = "zoo_depth.contracts:DEPTH_ESTIMATION"
 
-A class then says ``batch = "depth_estimation"`` or ``roles = ("depth_estimator",)``, and ``zoo check`` treats it as it
-treats the zoo's own.
+A class then sets ``batch = "depth_estimation"`` or ``roles = ("depth_estimator",)``, and ``zoo check`` checks it like
+the zoo's own classes.
 """
 
 from __future__ import annotations
@@ -51,22 +51,22 @@ def is_role(name: str) -> bool:
 
 @cache
 def facts() -> dict[str, Fact]:
-    """Every fact that data may say of themselves, the zoo's and plugins', by name."""
+    """Every fact that data may declare, from the zoo and from plugins, by name."""
     found = (_load(point) for point in registry.contract_points())
     return {**KNOWN, **{one.name: one for one in found if isinstance(one, Fact)}}
 
 
 def check_facts(facts: Any, where: str = "model.facts") -> None:
-    """Check names, types, ranges and that facts agree with each other, in time that grows with their length only.
+    """Check names, types, ranges and consistency of facts, in linear time.
 
-    Of plugins' facts only those are imported that occur.
+    Plugins' facts are imported only if they occur.
 
     Args:
-        facts: what is checked.
-        where: what a message calls them.
+        facts: the facts to check.
+        where: their name in error messages.
 
     Raises:
-        UserError: a fact is unknown, or its value is not right.
+        UserError: a fact is unknown, or its value is invalid.
     """
     if not isinstance(facts, Mapping):
         raise UserError(f"{where} must be a mapping of facts to values, not {_short(facts)}")
@@ -86,7 +86,7 @@ def _fact_of_a_plugin(name: str) -> Fact | None:
 
 
 def _short(value: Any) -> str:
-    """The value in a message: of a long list its length and how it begins."""
+    """The value for a message: a long list as its length and its first values."""
     if isinstance(value, list | tuple) and len(value) > 8:
         return f"{len(value)} values, {str(list(value[:2]))[:40].rstrip(']')}, …]"
     text = repr(value)
@@ -118,7 +118,7 @@ def _load(point: Any) -> Form | Role | Fact:
     package = registry.distribution_of(point)
     try:
         found = point.load()
-    except Exception as error:  # whatever a plugin raises, it must be named
+    except Exception as error:  # a plugin may raise anything; the message must name it
         raise UserError(
             f"{package} registers {point.name} as {point.value}, which can't be imported: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""The classes in which a contract is stated."""
+"""The classes that define contracts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.utils.data import default_collate
 from zoo.facts import Facts
 
 Inputs = tuple[Any, ...]
-Sizes = Mapping[str, Any]  # num_classes, in_channels, image_size, vocabulary_size: what a network is built for
+Sizes = Mapping[str, Any]  # num_classes, in_channels, image_size, vocabulary_size of a network
 
 
 class ContractError(ValueError):
-    """A batch or an output is not what its form or role promises; the text is one line."""
+    """A batch or an output violates its form or role; the message is one line."""
 
 
 def expect(true: Any, message: str) -> None:
@@ -26,27 +26,27 @@ def expect(true: Any, message: str) -> None:
 
 
 def images_and_names(batch: Any, names: Sequence[str]) -> Any:
-    """A batch for prediction made of one for evaluation: the images, and a name for each in place of the labels."""
+    """A batch for prediction from one for evaluation: names instead of labels."""
     return batch[0], list(names)
 
 
 @dataclass(frozen=True)
 class Form:
-    """A form of batch: what data give to tasks.
+    """A form of batch that data give to tasks.
 
     Args:
-        name: the word that data and tasks have as ``batch``.
-        about: what a batch is, in a line or two; and what ``predict_step`` gets, where that is not images and names.
-        facts: those that data of this form must say of themselves.
+        name: the value of ``batch`` in data and tasks.
+        about: the batch in a line or two; and what ``predict_step`` gets, if that is not images and names.
+        facts: names of the facts that data of this form must declare.
         check: takes a batch as a task gets it, the facts and the split (``train``, ``val``, ``test``); raises
             ``ContractError``.
-        role: of the network that a task of this form trains, where the task does not say it.
-        example_facts: of a tiny data set that tests tasks; left out, an installed data set's example does.
+        role: role of the network that a task of this form trains, unless the task declares it.
+        example_facts: facts of a tiny data set for testing tasks; by default an installed data set's example is used.
         example: a sample of that data set, a pure function of its index.
         collate: makes a batch of such samples.
         to_predict: makes a batch for ``predict_step`` of one for evaluation and names.
-        accepts: other forms whose batches serve a task of this form, too.
-        repeats: the same batch comes again and again (the task's parameter is an image): without order and splits.
+        accepts: other forms whose batches a task of this form can use, too.
+        repeats: the same batch is repeated (the task's parameter is an image), without order and splits.
         loss_falls: training lowers the training loss; an adversarial one's may rise.
     """
 
@@ -66,22 +66,21 @@ class Form:
 
 @dataclass(frozen=True)
 class Role:
-    """A role of a network: how tasks call it.
+    """A role of a network: how tasks call it, and what it returns.
 
     Args:
-        name: the word among an architecture's ``roles``.
-        about: how it is called and what it gives, in a line.
-        inputs: takes the network, the sizes that it was built for, a number of samples and a generator; gives the ways
-            to call it, each a tuple of arguments that are tensors or lists with the samples in front. The first way is
-            the one that most checks use.
+        name: the name in an architecture's ``roles``.
+        about: input and output in one line.
+        inputs: takes the network, the sizes that it was built for, a number of samples and a generator; returns the
+            ways to call it, each a tuple of arguments that are batched tensors or lists. Most checks use the first.
         check: takes an output in evaluation mode, the arguments and the sizes; raises ``ContractError``.
         outputs: names of the outputs in an exported file; other than those of the inputs.
         needs: arguments that its class must have.
-        call: calls it; left out, ``network(*inputs)``.
-        of_sample: the tensors of one sample in an output; left out, its row in every tensor.
-        input_names: of the arguments in an exported file; none where a call can't be traced by itself (a list of
-            images, a loop around it), so that only a task's own ``exported`` can say what is written.
-        smooth: its output has a gradient in evaluation mode (detections have none).
+        call: calls it; by default ``network(*inputs)``.
+        of_sample: the tensors of one sample in an output; by default its row in every tensor.
+        input_names: names of the arguments in an exported file; none if a call can't be traced by itself (a list of
+            images, a loop around it), so that only a task's ``exported`` can define what is written.
+        smooth: whether its output has a gradient in evaluation mode (detections have none).
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The forms of batch of the zoo's tasks and data.
 
 Images are floats in [0, 1], channels first. In training they are exactly ``image_size``; in evaluation they may be
-larger, so that a task can take several crops of them.
+larger, so that a task can take several test-time crops.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 from zoo.contracts.base import Form, expect
 from zoo.facts import Facts
 
-SIDE = 32  # pixels of the tiny examples
+SIDE = 32  # side of the example images in pixels
 COLOURS = torch.tensor([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [0.2, 0.2, 0.8], [0.5, 0.5, 0.5]])
 NAMES = ["red", "green", "blue", "grey"]
 
 
-# What every check of pixels is made of
+# Checks shared by the forms
 
 
 def check_images(images: Any, facts: Facts, split: str) -> None:
@@ -35,7 +35,7 @@ def check_images(images: Any, facts: Facts, split: str) -> None:
 
 
 def check_pixels(images: Any, channels: int, split: str) -> None:
-    """Floats (B, channels, H, W) in [0, 1], and not in a fraction of that.
+    """Floats (B, channels, H, W) in [0, 1] that use the whole range.
 
     Raises:
         ContractError: they are not.
@@ -60,7 +60,7 @@ def _classification(batch: Any, facts: Facts, split: str) -> None:
     if labels.dim() == 1:
         expect(labels.dtype == torch.int64, f"{split}: labels are {labels.dtype}, expected int64")
         right = len(labels) == count and int(labels.min()) >= 0 and int(labels.max()) < classes
-        expect(right, f"{split}: labels must be one an image, from 0 to {classes - 1}; found up to {int(labels.max())}")
+        expect(right, f"{split}: expected one label per image, 0 to {classes - 1}; found up to {int(labels.max())}")
     else:
         sums = labels.sum(1)
         right = labels.shape == (count, classes) and torch.allclose(sums, torch.ones_like(sums), atol=1e-2)
@@ -68,7 +68,7 @@ def _classification(batch: Any, facts: Facts, split: str) -> None:
 
 
 def _image(index: int, channels: int = 3) -> tuple[Tensor, int]:
-    """Noise around one of four colours, and the colour's number."""
+    """Noise around one of four colours, and the colour's index."""
     generator, label = torch.Generator().manual_seed(index), index % len(COLOURS)
     image = COLOURS[label][:, None, None] + 0.2 * torch.rand(3, SIDE, SIDE, generator=generator)
     return image[:channels], label
@@ -120,7 +120,7 @@ def _instance_segmentation(batch: Any, facts: Facts, split: str) -> None:
 
 
 def _scene(index: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Up to two coloured rectangles on grey, in images of two sizes; the third of every three has none."""
+    """Up to two coloured rectangles on grey, in images of two sizes; every third image has none."""
     generator = torch.Generator().manual_seed(index)
     height, width = SIDE, SIDE + 8 * (index % 2)
     image = 0.1 * torch.rand(3, height, width, generator=generator)
@@ -139,7 +139,7 @@ def _scene(index: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def lists(samples: list[Any]) -> tuple[list[Any], list[Any]]:
-    """A batch whose images and targets are lists, since they differ in size."""
+    """A batch of lists, since images and targets differ in size."""
     images, targets = zip(*samples, strict=True)
     return list(images), list(targets)
 
@@ -153,7 +153,7 @@ def _list_facts() -> Facts:
 
 # Semantic segmentation
 
-IGNORED = 255  # the label of pixels that no loss and no metric counts, as in VOC
+IGNORED = 255  # the label of pixels that losses and metrics ignore, as in VOC
 
 
 def _semantic_segmentation(batch: Any, facts: Facts, split: str) -> None:
@@ -195,7 +195,7 @@ def _captioned(index: int) -> tuple[Tensor, Tensor]:
     return image, torch.tensor([WORDS.index(word) for word in sentence])
 
 
-# Images without labels, and tasks whose product is a picture
+# Images without labels, and tasks whose result is an image
 
 
 def _unlabelled(batch: Any, facts: Facts, split: str) -> None:

@@ -1,4 +1,4 @@
-"""The roles of the zoo's networks, and how each is called."""
+"""The roles of the zoo's networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from zoo.contracts.base import Inputs, Role, Sizes, expect
 
-TOKENS = 6  # words in the sentences that captioners are tried with
+TOKENS = 6  # tokens per caption in the checks of captioners
 
 
 def _images(sizes: Sizes, count: int, generator: Generator) -> Tensor:
@@ -25,7 +25,7 @@ def _on_images(network: Any, sizes: Sizes, count: int, generator: Generator) -> 
 
 
 def _with_labels_or_none(sizes: Sizes, count: int, generator: Generator, *first: Any) -> list[Inputs]:
-    """Ways to call a network whose last argument is the class: with labels, and, as guidance does, without."""
+    """Ways to call a class-conditional network: with labels, and, as for guidance, without."""
     if not sizes.get("num_classes"):
         return [first]
     return [(*first, _labels(sizes, count, generator)), first]
@@ -81,7 +81,7 @@ def _colours(found: Any, inputs: Inputs, sizes: Sizes) -> None:
 
 
 def _anything(found: Any, inputs: Inputs, sizes: Sizes) -> None:
-    """A backbone's own output may be anything; its feature maps are checked by its stages."""
+    """A backbone's output may be anything; its feature maps are checked via its stages."""
 
 
 # Detectors, whose arguments are lists
@@ -115,7 +115,7 @@ def _detections(found: Any, inputs: Inputs, sizes: Sizes) -> None:
         expect(right, f"expected labels from 0 to {sizes['num_classes'] - 1}, without a background class")
 
 
-# The others that need more than images
+# Roles that need more than images
 
 
 def _stylizer_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:

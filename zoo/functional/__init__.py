@@ -1,1 +1,1 @@
-"""Pure mathematics: functions of tensors without state."""
+"""Stateless functions of tensors."""

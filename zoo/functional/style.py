@@ -1,9 +1,9 @@
-"""What texture and style are made of: pure functions of feature maps and of images.
+"""Statistics and losses for texture and style: pure functions of feature maps and images.
 
 Gram matrices are Gatys, Ecker and Bethge's ("Texture Synthesis Using Convolutional Neural Networks", 2015), guided by
 masks as in Gatys et al., "Controlling Perceptual Factors in Neural Style Transfer", 2017, section 3; adaptive instance
 normalisation is Huang and Belongie's ("Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization",
-2017, section 5). Every distance is a number an image, so that a batch holds pictures that do not know of each other.
+2017, section 5). Every distance is one number per image, so that the images of a batch are independent.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 # NTSC's luminance and two colour differences (YIQ), rows by red, green and blue.
 YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
-LEVELS = 256  # quantiles in which histograms are compared
-BANDS = 14  # of spatial frequency, a quarter of an octave each
-STRIP = 512**2  # pixels whose neighbourhoods are in memory at one time
+LEVELS = 256  # quantiles for comparing histograms
+BANDS = 14  # spatial frequency bands, a quarter of an octave each
+STRIP = 512**2  # pixels whose neighbourhoods are in memory at a time
 
 
 # Style
@@ -28,10 +28,10 @@ STRIP = 512**2  # pixels whose neighbourhoods are in memory at one time
 def gram(maps: Tensor) -> Tensor:
     """Correlations between the channels, ``G = F F^T / N`` over N positions.
 
-    The papers' sums grow with the picture; means let pictures of any two sizes be compared.
+    The papers use sums, which grow with the image; with means, images of different sizes can be compared.
 
     Args:
-        maps: (B, C, H, W).
+        maps: feature maps (B, C, H, W).
 
     Returns:
         (B, C, C)
@@ -41,11 +41,11 @@ def gram(maps: Tensor) -> Tensor:
 
 
 def masked_gram(maps: Tensor, mask: Tensor) -> Tensor:
-    """Correlations where the mask is, ``(T F) (T F)^T / sum(T^2)``; a mask of ones gives ``gram``.
+    """Correlations within the mask, ``(T F) (T F)^T / sum(T^2)``; a mask of ones gives ``gram``.
 
     Args:
-        maps: (B, C, H, W).
-        mask: in [0, 1], (1 or B, 1, H, W); of another size, it is brought to this one by averaging.
+        maps: feature maps (B, C, H, W).
+        mask: in [0, 1], (1 or B, 1, H, W); a different size is resized by averaging.
 
     Returns:
         (B, C, C); zeros where the mask is empty.
@@ -58,38 +58,40 @@ def masked_gram(maps: Tensor, mask: Tensor) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b``, never in half precision: a distance is that of numbers nearly alike."""
+    """``a @ b``, never in half precision, since distances subtract nearly equal numbers."""
     with torch.autocast(a.device.type, enabled=False):
         return a @ b
 
 
 def style_distance(grams: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of Gram matrices as a share of the target's own squared norm.
+    """Squared distance of Gram matrices, relative to the target's squared norm.
 
-    The share makes layers comparable: their norms differ by orders of magnitude, which the papers leave to weights.
+    Dividing makes layers comparable: their norms differ by orders of magnitude, which the papers compensate by
+    weights.
 
     Args:
         grams: (B, C, C).
         target: (1 or B, C, C).
 
     Returns:
-        (B,); 0 where they agree, 1 for a grey picture whose maps are zeros.
+        (B,); 0 where they agree, 1 for a grey image with zero feature maps.
     """
     norm = target.square().sum((1, 2)).clamp(min=torch.finfo(target.dtype).tiny)
     return (grams - target).square().sum((1, 2)) / norm
 
 
 def patches(images: Tensor) -> Tensor:
-    """Neighbourhoods of three by three pixels as maps, whose Gram matrix holds colours and correlations of neighbours.
+    """3×3 neighbourhoods as channels; their Gram matrix holds colours and correlations of neighbouring pixels.
 
-    Networks see the finest frequencies badly; these pin them, as the autocorrelations of Portilla and Simoncelli ("A
-    Parametric Texture Model Based on Joint Statistics of Complex Wavelet Coefficients", 2000, section 3.2.2) do.
+    Networks are insensitive to the finest frequencies; this constrains them, as the autocorrelations of Portilla and
+    Simoncelli ("A Parametric Texture Model Based on Joint Statistics of Complex Wavelet Coefficients", 2000, section
+    3.2.2) do.
 
     Args:
         images: in [0, 1], (B, C, H, W).
 
     Returns:
-        (B, 9 C + 1, H - 2, W - 2); the last map is a constant, for the means.
+        (B, 9 C + 1, H - 2, W - 2); the last channel is constant, for the means.
     """
     height, width = (n - 2 for n in images.shape[2:])
     maps = F.unfold(images - 0.5, 3).unflatten(2, (height, width))
@@ -99,8 +101,8 @@ def patches(images: Tensor) -> Tensor:
 def patch_gram(images: Tensor, mask: Tensor | None = None) -> Tensor:
     """Correlations of neighbouring pixels, ``gram(patches(images))``, strip by strip.
 
-    The neighbourhoods of a whole picture take nine times its memory, and as much again for their gradient; those of a
-    strip are made again in the backward pass.
+    The neighbourhoods of a whole image take nine times its memory, and as much again for their gradient; those of a
+    strip are recomputed in the backward pass.
 
     Args:
         images: in [0, 1], (B, C, H, W).
@@ -130,11 +132,11 @@ def _products(images: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def whitener(target: Tensor, floor: float = 1e-3) -> Tensor:
-    """``L^-1`` of the target's Cholesky factor, in whose coordinates every direction counts alike.
+    """``L^-1`` of the target's Cholesky factor, in whose coordinates every direction has equal weight.
 
     Args:
         target: (B, C, C).
-        floor: variance added to every direction, so that those that the target lacks stay finite.
+        floor: variance added to every direction, so that directions missing in the target stay finite.
 
     Returns:
         (B, C, C)
@@ -145,15 +147,15 @@ def whitener(target: Tensor, floor: float = 1e-3) -> Tensor:
 
 
 def whitened_distance(grams: Tensor, target: Tensor, white: Tensor) -> Tensor:
-    """Mean squared distance of Gram matrices in the target's white coordinates, a row.
+    """Mean squared distance of Gram matrices in the target's whitened coordinates, per row.
 
     Args:
         grams: (B, C, C).
         target: (1 or B, C, C).
-        white: of the target, by ``whitener``.
+        white: the target's ``whitener``.
 
     Returns:
-        (B,); 1 for zeros in the place of a target far above the floor.
+        (B,); 1 for zeros if the target is far above the floor.
     """
     return _product(_product(white, grams - target), white.transpose(1, 2)).square().sum((1, 2)) / target.shape[1]
 
@@ -162,14 +164,14 @@ def whitened_distance(grams: Tensor, target: Tensor, white: Tensor) -> Tensor:
 
 
 def content_distance(maps: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of feature maps as a share of the target's variation.
+    """Squared distance of feature maps, relative to the target's variation.
 
     Args:
-        maps: (B, C, H, W).
-        target: (B, C, H, W); where it varies by less than a hundredth of its size, the share is of that.
+        maps: feature maps (B, C, H, W).
+        target: (B, C, H, W); if its variation is below a hundredth of its magnitude, that is the divisor.
 
     Returns:
-        (B,); 1 for maps that hold nothing but each channel's mean.
+        (B,); 1 for feature maps that are each channel's mean.
     """
     spread = (target - target.mean((2, 3), keepdim=True)).square().sum((1, 2, 3))
     least = 1e-4 * target.square().sum((1, 2, 3)) + torch.finfo(target.dtype).tiny
@@ -177,7 +179,7 @@ def content_distance(maps: Tensor, target: Tensor) -> Tensor:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean squared difference of neighbours, below one another and side by side.
+    """Mean squared difference of vertical and horizontal neighbours.
 
     Mahendran and Vedaldi, "Understanding Deep Image Representations by Inverting Them", 2014, section 3.2, with an
     exponent of 2.
@@ -211,7 +213,7 @@ def mean_of_layers(
     maps: Mapping[str, Tensor],
     target: Mapping[str, Tensor],
 ) -> Tensor:
-    """A distance of feature maps, mean of the layers by their shares of 1, (B,)."""
+    """A distance of feature maps, averaged over layers by weights that sum to 1, (B,)."""
     return torch.stack([share * distance(maps[name], target[name]) for name, share in shares.items()]).sum(0)
 
 
@@ -241,18 +243,19 @@ def channel_statistics(maps: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]
     """Mean and standard deviation of each channel of each image.
 
     Args:
-        maps: (B, C, H, W).
-        eps: added to the variance (of the population, as instance normalisation has it), so that the root has a slope.
+        maps: feature maps (B, C, H, W).
+        eps: added to the variance (of the population, as instance normalisation has it), so that the root is
+            differentiable.
 
     Returns:
-        mean (B, C, 1, 1), deviation (B, C, 1, 1)
+        mean (B, C, 1, 1), standard deviation (B, C, 1, 1)
     """
     variance, mean = torch.var_mean(maps, (2, 3), correction=0, keepdim=True)
     return mean, (variance + eps).sqrt()
 
 
 def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
-    """The content's maps with the style's mean and deviation in each channel.
+    """The content's feature maps with the style's mean and standard deviation in each channel.
 
     Args:
         content: (B, C, H, W).
@@ -268,10 +271,10 @@ def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def statistics_distance(maps: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of the channels' means and deviations as a share of the target's own squared norm.
+    """Squared distance of the channels' means and standard deviations, relative to the target's squared norm.
 
     Args:
-        maps: (B, C, H, W).
+        maps: feature maps (B, C, H, W).
         target: (1 or B, C, H', W').
 
     Returns:
@@ -303,11 +306,11 @@ def keep_colors(result: Tensor, content: Tensor) -> Tensor:
     return torch.einsum("cd,bdhw->bchw", torch.linalg.inv(matrix), mixed).clamp(0, 1)
 
 
-# Measures of a finished picture
+# Metrics of the final image
 
 
 def histogram_distance(images: Tensor, target: Tensor) -> Tensor:
-    """How far values must be moved to have the target's histogram (Wasserstein's distance), mean of the channels.
+    """Wasserstein distance to the target's histogram, averaged over channels.
 
     Args:
         images: in [0, 1], (B, C, H, W).
@@ -320,22 +323,22 @@ def histogram_distance(images: Tensor, target: Tensor) -> Tensor:
 
 
 def _quantiles(images: Tensor) -> Tensor:
-    """Values at the middles of ``LEVELS`` equal shares of the pixels, (B, C, LEVELS)."""
+    """Quantiles at the middles of ``LEVELS`` equal shares of the pixels, (B, C, LEVELS)."""
     ordered = images.flatten(2).sort(2).values
     places = (torch.arange(LEVELS, device=images.device) + 0.5) / LEVELS * ordered.shape[2]
     return ordered[:, :, places.long()]
 
 
 def radial_spectrum(images: Tensor) -> Tensor:
-    """Power by spatial frequency, whatever the direction, of the channels' mean; windowed (Hann), since edges ring.
+    """Power per spatial frequency, averaged over directions, of the channels' mean; with a Hann window.
 
-    The bands go from a sixteenth of a cycle a pixel to 0.707, which is the checkerboard's.
+    The bands go from 1/16 cycles per pixel to 0.707, the frequency of a checkerboard.
 
     Args:
         images: (B, C, H, W).
 
     Returns:
-        (B, BANDS), mean power; NaN for bands in which a picture of this size has no frequency
+        (B, BANDS), mean power; NaN for bands that contain no frequency at this image size
     """
     grey = images.mean(1)
     down, right = (torch.hann_window(n, periodic=False, dtype=grey.dtype, device=grey.device) for n in grey.shape[1:])
@@ -349,7 +352,7 @@ def radial_spectrum(images: Tensor) -> Tensor:
 
 
 def spectrum_distance(images: Tensor, target: Tensor) -> Tensor:
-    """How far the power of the bands of frequency is apart, in decibels (root of the mean square).
+    """Root mean square difference of the radial spectra, in decibels.
 
     Args:
         images: (B, C, H, W).
@@ -358,6 +361,6 @@ def spectrum_distance(images: Tensor, target: Tensor) -> Tensor:
     Returns:
         (B,); 3 is a factor of two in every band.
     """
-    floor = 1e-8  # less than the rounding to 8 bits has
+    floor = 1e-8  # below the noise of rounding to 8 bits
     first, second = ((radial_spectrum(one) + floor).log10() * 10 for one in (images, target))
     return (first - second).square().nanmean(1).sqrt()

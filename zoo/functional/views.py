@@ -1,6 +1,6 @@
 """Test-time crops ("views") of a batch, and the mean of their softmaxes.
 
-Four corners, the centre and their reflections: Krizhevsky et al. 2012, section 4.1; shifts by a pixel: Jordan 2024
+Four corners, the centre and their horizontal flips: Krizhevsky et al. 2012, section 4.1; shifts by a pixel: Jordan 2024
 ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", section 3.5).
 """
 
@@ -19,16 +19,16 @@ Views = Literal["center", "five", "ten", "shifted"]
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Halves as float32, wider types as they are."""
+    """Half precision as float32, other types unchanged."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def mean_softmax(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """Logarithm of the mean of several softmaxes (B, K), computed without leaving the logarithm.
+    """Logarithm of the mean of several softmaxes (B, K), computed in log space.
 
     Args:
         logits: each (B, K).
-        weights: of each; left out, all weigh the same.
+        weights: one per element of logits; by default equal.
     """
     each = torch.stack([at_least_float32(one).log_softmax(1) for one in logits])
     share = each.new_tensor([1.0] * len(logits) if weights is None else weights)
@@ -38,12 +38,12 @@ def mean_softmax(logits: Sequence[Tensor], weights: Sequence[float] | None = Non
 def seen_views(
     images: Tensor, size: Sequence[int], views: Views = "center", mirror: bool = True
 ) -> list[tuple[Tensor, float]]:
-    """The views of a batch with their weights: ``crops``, all alike, or the centre and, at half weight, its shifts.
+    """The test-time crops of a batch with their weights: equal for ``crops``; half for the shifts of the centre crop.
 
     Args:
         images: (B, C, H, W).
-        size: height and width that the network wants.
-        mirror: leave reflections out where False.
+        size: height and width that the network takes.
+        mirror: whether to include horizontal flips.
     """
     if views != "shifted":
         return [(view, 1.0) for view in crops(images, size, views, mirror)]
@@ -55,15 +55,15 @@ def seen_views(
 
 
 def crops(images: Tensor, size: Sequence[int], views: Views = "center", mirror: bool = True) -> list[Tensor]:
-    """The views of a batch: windows of ``size`` at the centre, the four corners, and their reflections.
+    """The test-time crops of a batch: of ``size`` at the centre and the four corners, and their horizontal flips.
 
     Args:
         images: (B, C, H, W).
-        size: height and width of a window; images of exactly this size have only one.
-        mirror: leave the reflections of ``ten`` out where False.
+        size: height and width of a crop; images of exactly this size have only one.
+        mirror: whether ``ten`` includes horizontal flips.
 
     Raises:
-        UserError: the images are smaller than the windows.
+        UserError: the images are smaller than the crops.
     """
     (height, width), (h, w) = images.shape[-2:], size
     down, right = height - h, width - w

@@ -31,13 +31,13 @@ Of a network by name:  zoo inspect attribution \\
 
 
 def main(argv: Sequence[str]) -> int:
-    """``zoo inspect``: write pictures and numbers, and say where they are.
+    """``zoo inspect``: write images and metrics, and print their paths.
 
     Returns:
         0.
 
     Raises:
-        UserError: something that the user can put right.
+        UserError: the user made a mistake.
     """
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP.format(rows="\n".join(_row(name) for name in ABOUT)), end="")

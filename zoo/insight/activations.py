@@ -14,22 +14,22 @@ from zoo.architectures.base import Architecture
 from zoo.errors import UserError
 from zoo.insight.subject import Report, Subject
 
-SHOWN, STRONGEST, SIDE = 64, 6, 88  # maps of a layer's picture, of its row in the overview, and a map's height
+SHOWN, STRONGEST, SIDE = 64, 6, 88  # channels per layer's image and per row of the overview; a channel's height
 
 
 def activations(
     subject: Subject, file: str | None = None, whole: bool = False, layers: Sequence[str] | None = None
 ) -> Report:
-    """Pictures and numbers of the feature maps for one image.
+    """Images and statistics of the feature maps for one image.
 
     Args:
-        subject: whose network is looked into.
-        file: a picture; left out, the data's first test image, else a photograph of a cat.
-        whole: all of the picture instead of its central part, for networks that take any size.
-        layers: left out, the stages of the network, or its convolutions where it states none.
+        subject: the network to inspect.
+        file: an image file; by default the data's first test image, else a photograph of a cat.
+        whole: use the whole image instead of the centre crop, for networks that take any size.
+        layers: names of layers; by default the network's stages, or its convolutions if it has no stages.
 
     Raises:
-        UserError: there is no such layer, or its output is no stack of maps.
+        UserError: there is no such layer, or its output is not a feature map.
     """
     image = subject.image(file, whole)
     names = list(layers) if layers else default_layers(subject.network)
@@ -46,7 +46,7 @@ def activations(
 
 
 def default_layers(network: Architecture) -> list[str]:
-    """The stages of a network, or its convolutions where it states none.
+    """The stages of a network, or its convolutions if it has no stages.
 
     Raises:
         UserError: it has neither.
@@ -63,12 +63,12 @@ def default_layers(network: Architecture) -> list[str]:
 def _maps(name: str, output: Any) -> Tensor:
     if not isinstance(output, Tensor) or output.dim() != 4:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(f"layer {name} gives no maps (B, C, H, W), but {shape}")
+        raise UserError(f"layer {name} gives no feature maps (B, C, H, W), but {shape}")
     return output[0]
 
 
 def _numbers(name: str, maps: Tensor) -> dict[str, Any]:
-    """Of one layer: how its values lie, and how many maps are dead (all zeros) for this image."""
+    """Statistics of one layer's values, and how many channels are dead (all zeros) for this image."""
     flat = maps.flatten(1)
     return {
         "layer": name,
@@ -93,9 +93,9 @@ def _line(one: dict[str, Any]) -> str:
 
 
 def map_pictures(maps: Tensor, side: int = SIDE) -> list[Image.Image]:
-    """Maps (C, H, W) as grey pictures on one scale for all, so that weak maps look weak.
+    """Channels of a feature map (C, H, W) as grey images on one common scale.
 
-    Where no value is negative, 0 is black; else 0 is middle grey. A thousandth of the values may be cut off.
+    If no value is negative, 0 is black; else 0 is middle grey. A thousandth of the values may be clipped.
     """
     scale = maps.abs().flatten().quantile(0.999) if maps.numel() < 2**24 else maps.abs().max()
     scale = scale.clamp(min=1e-30)
@@ -116,7 +116,7 @@ def _title(name: str, maps: Tensor) -> str:
 
 
 def _overview(image: Tensor, maps: dict[str, Tensor]) -> Image.Image:
-    """The image, and of each layer the strongest maps."""
+    """The image, and the strongest channels of each layer."""
     rows = [drawing.captioned(drawing.to_picture(image), ["image"])]
     for name, each in maps.items():
         strongest = each.abs().flatten(1).mean(1).argsort(descending=True)[:STRONGEST].tolist()

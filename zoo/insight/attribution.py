@@ -2,7 +2,7 @@
 
 Grad-CAM: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017,
 section 3. Integrated gradients: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017, section 3,
-from a black image; their sum is the difference of the class's output from that for the black image (completeness).
+with a black baseline; their sum is the class's output minus that for the baseline (completeness).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from zoo.facts import class_index
 from zoo.insight.activations import default_layers
 from zoo.insight.subject import Report, Subject
 
-STEPS, MOST = 64, 128  # of the integral: doubled once where its sum is farther off than TOLERANCE
-TOLERANCE = 0.05  # of the outputs' difference
+STEPS, MOST = 64, 128  # steps of the integral: doubled once if the error of its sum exceeds TOLERANCE
+TOLERANCE = 0.05  # relative to the outputs' difference
 SIDE = 288  # of a panel, in pixels
 
 
@@ -35,7 +35,7 @@ class Integrated(NamedTuple):
     Args:
         attributions: (C, H, W), in units of the class's output.
         total: their sum.
-        difference: of the class's output for the image from that for the black image.
+        difference: the class's output for the image minus that for the black image.
     """
 
     attributions: Tensor
@@ -50,17 +50,17 @@ def attribution(
     which: str | None = None,
     layer: str | None = None,
 ) -> Report:
-    """Pictures and numbers of where the evidence for a class lies.
+    """Images and numbers that show where the evidence for a class lies.
 
     Args:
         subject: a classifier.
-        file: a picture; left out, the data's first test image, else a photograph of a cat.
-        whole: all of the picture instead of its central part, for networks that take any size.
-        which: the class's name or number; left out, the most probable one.
-        layer: whose maps Grad-CAM weighs; left out, the network's last stage with more than one place.
+        file: an image file; by default the data's first test image, else a photograph of a cat.
+        whole: use the whole image instead of the centre crop, for networks that take any size.
+        which: the class's name or number; by default the most probable one.
+        layer: layer for Grad-CAM; by default the network's last stage with more than one pixel.
 
     Raises:
-        UserError: the network is no classifier, or there is no such class or layer.
+        UserError: the network is not a classifier, or there is no such class or layer.
     """
     _check(subject)
     image = subject.image(file, whole)
@@ -84,7 +84,7 @@ def attribution(
 def _check(subject: Subject) -> None:
     network = subject.network
     if "classifier" not in network.roles:
-        raise UserError(f"{type(network).__name__} is no classifier: it has no classes whose evidence could be shown")
+        raise UserError(f"{type(network).__name__} is not a classifier: there are no classes to show evidence for")
     if not subject.facts.get("num_classes"):
         raise UserError(f"{type(network).__name__} was built without classes, so there is no evidence to show")
 
@@ -95,7 +95,7 @@ def short_name(name: str) -> str:
 
 
 def default_layer(network: Architecture, images: Tensor) -> str:
-    """The last of the network's stages, or of its convolutions where it states none, that has more than one place.
+    """The last of the network's stages, or of its convolutions if it has no stages, with more than one pixel.
 
     Raises:
         UserError: there is none.
@@ -105,7 +105,7 @@ def default_layer(network: Architecture, images: Tensor) -> str:
         maps = network.features(images, names)
     found = [name for name in names if maps[name].dim() == 4 and maps[name][0, 0].numel() > 1]
     if not found:
-        raise UserError(f"{type(network).__name__} has no layer with a map for Grad-CAM: give --layer")
+        raise UserError(f"{type(network).__name__} has no layer with a feature map for Grad-CAM: give --layer")
     return found[-1]
 
 
@@ -114,7 +114,7 @@ def default_layer(network: Architecture, images: Tensor) -> str:
 
 @contextmanager
 def usable(network: nn.Module) -> Iterator[None]:
-    """Without activations that write over a layer's output, which captum keeps."""
+    """Without in-place activations, which would overwrite layer outputs that captum keeps."""
     in_place: list[Any] = [module for module in network.modules() if getattr(module, "inplace", False) is True]
     try:
         for module in in_place:
@@ -126,7 +126,7 @@ def usable(network: nn.Module) -> Iterator[None]:
 
 
 def grad_cam(classifier: nn.Module, images: Tensor, target: int, layer: nn.Module) -> Tensor:
-    """Grad-CAM of one image, brought to its size, scaled to [0, 1]; (H, W).
+    """Grad-CAM of one image, resized to the image and scaled to [0, 1]; (H, W).
 
     Args:
         classifier: from images to logits.
@@ -144,13 +144,13 @@ def grad_cam(classifier: nn.Module, images: Tensor, target: int, layer: nn.Modul
     except (AssertionError, IndexError, RuntimeError) as error:
         raise UserError(f"Grad-CAM can't use this layer: {str(error).splitlines()[0]}") from error
     if not isinstance(found, Tensor) or found.dim() != 4:
-        raise UserError("Grad-CAM needs a layer whose output is a stack of maps (B, C, H, W)")
+        raise UserError("Grad-CAM needs a layer whose output is a feature map (B, C, H, W)")
     heat = F.interpolate(found.detach(), images.shape[-2:], mode="bilinear")[0, 0].cpu()
     return heat / heat.max().clamp(min=1e-30)
 
 
 def integrated_gradients(classifier: nn.Module, images: Tensor, target: int) -> Integrated:
-    """Integrated gradients of one image from a black one, with twice the steps where completeness needs them.
+    """Integrated gradients of one image with a black baseline, with twice the steps if completeness requires it.
 
     Args:
         classifier: from images to logits.
@@ -171,7 +171,7 @@ def integrated_gradients(classifier: nn.Module, images: Tensor, target: int) -> 
 
 
 def evidence(attributions: Tensor) -> Tensor:
-    """Where a class's output is raised, (H, W): attributions (C, H, W) summed over channels, without negative sums."""
+    """Positive evidence (H, W): attributions (C, H, W) summed over channels, negative sums set to 0."""
     return attributions.sum(0).clamp(min=0)
 
 

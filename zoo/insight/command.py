@@ -1,4 +1,4 @@
-"""The four commands of ``zoo inspect``: their own options, and what they write."""
+"""The four commands of ``zoo inspect``: their options and what they write."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from zoo.training import run_folder
 
 
 def inspect(what: str, about: str, argv: Sequence[str]) -> int:
-    """Run one of them.
+    """Run one of the commands.
 
     Returns:
         0.
 
     Raises:
-        UserError: something that the user can put right; nothing is written then.
+        UserError: the user made a mistake; nothing is written then.
     """
     quiet()
     parser = parser_for(what, about)
@@ -56,10 +56,10 @@ _RUN: dict[str, Callable[[Subject, Namespace], Report]] = {
 
 
 def write(report: Report, what: str, folder: Path) -> list[tuple[str, str]]:
-    """Write the numbers as JSON and the pictures as PNG; nothing is overwritten.
+    """Write the numbers as JSON and the images as PNG; nothing is overwritten.
 
     Returns:
-        What was written, and where.
+        Names and paths of what was written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = run_folder.unused_path(folder / f"{what}.json")
@@ -73,7 +73,7 @@ def write(report: Report, what: str, folder: Path) -> list[tuple[str, str]]:
 
 
 def _log(report: Report, what: str, folder: Path, name: str) -> list[tuple[str, str]]:
-    """Give all of it to W&B, offline unless there is an account."""
+    """Log everything to W&B, offline unless there is an account."""
     from zoo.training.wandb import configure_wandb, place_of
 
     configure_wandb(folder)

@@ -1,9 +1,9 @@
-"""``zoo inspect filters``: the first convolution's kernels as images, and how much each of them sees colour.
+"""``zoo inspect filters``: the first convolution's kernels as images, and how colour-specific each of them is.
 
 AlexNet's authors trained two towers on two GPUs, and found the kernels of one "largely color-agnostic", those of the
-other "largely color-specific" (Krizhevsky, Sutskever and Hinton, 2012, section 6.1). A tower is here what one group of
-the next convolution sees. Within the first layer the towers are not quite apart in code for one device: response
-normalisation reaches over neighbouring channels, those at the border between the towers included.
+other "largely color-specific" (Krizhevsky, Sutskever and Hinton, 2012, section 6.1). Here a tower is the input of one
+group of the next convolution. In an implementation for one device the towers are not quite separate: response
+normalisation mixes neighbouring channels, also at the border between the towers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class First(NamedTuple):
 def first_convolution(network: nn.Module) -> First:
     """The first two-dimensional convolution in the order of definition, and how the next one divides its channels.
 
-    A next convolution with as many groups as channels (depthwise) makes no towers.
+    A depthwise next convolution (as many groups as channels) does not define towers.
 
     Raises:
         UserError: the network has no convolution.
@@ -48,11 +48,12 @@ def first_convolution(network: nn.Module) -> First:
 
 
 def colour_share(kernels: Tensor) -> Tensor:
-    """The share of each kernel's energy that no grey image excites: 0 for a grey kernel, 1 for an opponent one.
+    """The share of each kernel's energy that does not respond to grey images: 0 for a grey kernel, 1 for a
+    colour-opponent one.
 
-    A kernel w has a vector of C values at each place. Its part along the grey axis (1, …, 1)/√C has the energy
+    A kernel w has a vector of C values at each position. Its part along the grey axis (1, …, 1)/√C has the energy
     C·‖mean of w over channels‖², so the share is 1 − C·‖mean over channels‖² / ‖w‖². Independent random values have
-    1 − 1/C in the mean: two thirds in RGB.
+    1 − 1/C on average: two thirds in RGB.
 
     Args:
         kernels: (K, C, H, W), for pixels in [0, 1] (divided by the normalisation's std).
@@ -66,7 +67,8 @@ def colour_share(kernels: Tensor) -> Tensor:
 
 
 def smoothness(kernels: Tensor) -> Tensor:
-    """How alike neighbours within each kernel are: about 0 for noise, such as fresh weights, near 1 for a broad wave.
+    """Correlation of neighbours within each kernel: about 0 for noise, such as random weights, near 1 for a low
+    frequency.
 
     The correlation ⟨a, b⟩ / (‖a‖ ‖b‖) of the values a with their right and lower neighbours b, by channel, about 0.
 
@@ -82,12 +84,12 @@ def smoothness(kernels: Tensor) -> Tensor:
 
 
 def permutation_test(groups: list[Tensor], permutations: int = PERMUTATIONS, seed: int = 0) -> float:
-    """How often chance alone parts the groups' means as far (largest less smallest): a two-sided p-value.
+    """Two-sided p-value of the largest difference of the groups' means, by random permutations.
 
     Args:
         groups: values of each group, each (n,).
-        permutations: random assignments of the values to the groups that are tried.
-        seed: of these.
+        permutations: number of random assignments of the values to the groups.
+        seed: seed of the permutations.
     """
     sizes, values = [len(g) for g in groups], torch.cat(groups).double()
     generator = torch.Generator().manual_seed(seed)
@@ -103,7 +105,7 @@ def _apart(groups: Any) -> Tensor:
 
 
 def filters(subject: Subject) -> Report:
-    """Pictures and numbers of the first convolution's kernels.
+    """Images and statistics of the first convolution's kernels.
 
     Raises:
         UserError: the network has no convolution.
@@ -128,7 +130,7 @@ def filters(subject: Subject) -> Report:
 
 
 def _summary(share: Tensor, energy: Tensor, smooth: Tensor) -> dict[str, float]:
-    """Of one tower: kernels count alike in the mean, by their energy in the weighted mean."""
+    """Statistics of one tower: the plain mean over kernels, and the mean weighted by energy."""
     return {
         "mean": float(share.mean()),
         "median": float(share.median()),
@@ -155,14 +157,14 @@ def _lines(numbers: dict[str, Any]) -> list[str]:
 def kernel_picture(kernel: Tensor, side: int = 44) -> Image.Image:
     """A kernel (C, H, W) as an image: 0 is middle grey, its largest value black or white.
 
-    Colours where it has three channels; else the mean over its channels.
+    In colour if it has three channels, else the mean over its channels.
     """
     kernel = kernel if kernel.shape[0] == 3 else kernel.mean(0, keepdim=True)
     return drawing.to_picture(0.5 + kernel / kernel.abs().max().clamp(min=1e-30) / 2, side)
 
 
 def _picture(kernels: Tensor, share: Tensor, towers: list[Tensor]) -> Image.Image:
-    """A grid a tower, in each the kernels from the greyest to the most coloured."""
+    """One grid per tower, with the kernels sorted from grey to colour-specific."""
     made = []
     columns = max(8, round((2 * len(kernels)) ** 0.5))
     for i, tower in enumerate(towers):

@@ -1,6 +1,6 @@
-"""The options of ``zoo inspect`` beside the classes and recipes that name a network.
+"""The options of ``zoo inspect``, except the classes and recipes that choose a network.
 
-They are added to the parser that is used, jsonargparse's, and to a plain one that shell completion reads without torch.
+They are added to jsonargparse's parser, and to a plain one that shell completion reads without importing torch.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ TAKES_IMAGE = ("activations", "attribution")
 
 
 def parser(about: dict[str, str]) -> Parser:
-    """Subcommands with the names of all options, without their checks.
+    """Subcommands with the names of all options, without type checks.
 
     Args:
-        about: a sentence for each subcommand.
+        about: one sentence per subcommand.
     """
     made = Parser("inspect", "Look inside a network: pictures, and the numbers as JSON.")
     subcommands = made.add_subparsers(metavar="WHAT")
@@ -44,7 +44,7 @@ def add_own_options(parser: argparse.ArgumentParser, what: str, count: Callable[
     """The options of one subcommand.
 
     Args:
-        parser: that gets them.
+        parser: the parser to add them to.
         what: the subcommand.
         count: the type of a number above 0.
     """

@@ -1,14 +1,14 @@
 """How the signal passes through a network: variances of activations and gradients, and what each residual block adds.
 
-A deep network learns where neither dies out nor explodes on its way through the layers (Glorot and Bengio, 2010), and
-where all layers change at about the same rate. A residual block refines its input where its branch F is small beside
-the input x, and where the network hardly misses it (Veit, Wilber and Belongie, 2016, take blocks out in the same way).
+A deep network can be trained if neither vanishes nor explodes on the way through the layers (Glorot and Bengio, 2010),
+and if all layers change at about the same relative speed. A residual block refines its input if its branch F is small
+compared with the input x, and if removing it hardly changes the accuracy (Veit, Wilber and Belongie, 2016, remove
+blocks in the same way).
 
-Everything here leaves a network as it was: weights, their ``.grad``, running statistics, and whether it trains.
+Nothing here changes the network: weights, their ``.grad``, running statistics and training mode are restored.
 
-A thousand layers of a batch do not fit into memory all at once. So of a long chain of layers only every so many outputs
-are kept for the backward pass, which computes those between them again (Chen et al. 2016, "Training Deep Nets with
-Sublinear Memory Cost"): what is measured stays the same to the bit.
+The activations of a thousand layers do not fit into memory. So long chains of layers use activation checkpointing (Chen
+et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): the measurements are bitwise the same.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ LIBRARY_BLOCKS = (
     timm.models.resnet.BasicBlock,
     timm.models.resnet.Bottleneck,
 )
-LONG = 4  # a chain of so many layers is not kept whole for the backward pass
+LONG = 4  # minimum length of a chain that uses activation checkpointing
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 
 
 @dataclass
 class LayerSignal:
-    """What passes a layer.
+    """The signal at one layer.
 
     Args:
         layer: its name, as in ``named_modules``.
-        activation: variance of its output, over images, channels and places.
+        activation: variance of its output, over images, channels and positions.
         gradient: variance of the loss's gradient with respect to that output.
-        weight_ratio: RMS(gradient of its weight) / RMS(weight); None where it has no weight, or a frozen one.
+        weight_ratio: RMS(gradient of its weight) / RMS(weight); None if it has no weight or a frozen one.
     """
 
     layer: str
@@ -61,12 +61,12 @@ class LayerSignal:
 
 @dataclass
 class BranchRatio:
-    """What a residual block adds to its input.
+    """The size of a residual block's branch relative to its input.
 
     Args:
         block: its name, as in ``named_modules``.
-        ratio: ‖F(x)‖ / ‖x‖, the mean over images; x is what F(x) is added to.
-        identity: whether x itself is passed on, so that the block can be taken out.
+        ratio: ‖F(x)‖ / ‖x‖, mean over images; x is what F(x) is added to.
+        identity: whether the shortcut is the identity, so that the block can be removed.
     """
 
     block: str
@@ -77,26 +77,26 @@ class BranchRatio:
 def measure_signal(
     network: nn.Module, images: Tensor, labels: Tensor, layers: Sequence[str] | None = None
 ) -> list[LayerSignal]:
-    """Variances and rates by layer, in the order of the forward pass, at one batch.
+    """Variances and weight ratios by layer, in the order of the forward pass, on one batch.
 
-    Batch normalisation takes the batch's statistics, as in training; dropout and stochastic depth are off.
+    Batch normalisation uses the batch's statistics, as in training; dropout and stochastic depth are off.
 
     Args:
         network: from images to logits (B, K).
         images: as the network takes them, (B, C, H, W).
         labels: class numbers (B,), or shares of the classes (B, K); the loss is the cross-entropy's mean over them.
-        layers: names of layers whose output is one tensor; left out, every convolution and fully connected layer.
+        layers: names of layers whose output is one tensor; by default every convolution and fully connected layer.
 
     Raises:
-        UserError: there is no such layer, it is not called, or it gives no tensor.
+        UserError: there is no such layer, it is not called, or its output is not a tensor.
     """
     chosen = find_layers(network, layers) if layers is not None else _weighted(network)
     weights = _learnt_weights(chosen)
     seen: dict[str, _Seen] = {}
     with as_measured(network), torch.enable_grad(), _little_kept(network):
-        # A copy that needs a gradient: the whole graph is kept, frozen layers' too, and the first may work in place.
+        # A copy that requires a gradient: gradients reach frozen layers, too, and the first layer may work in place.
         inputs = images.detach().clone().requires_grad_()
-        with _hooked(chosen, partial(_note, seen)):  # but not what the backward pass computes again
+        with _hooked(chosen, partial(_note, seen)):  # but not during recomputation in the backward pass
             loss = F.cross_entropy(network(inputs.clone()), labels)
         grads = torch.autograd.grad(loss, [inputs, *weights.values()], allow_unused=True)[1:]
     if layers is not None and (uncalled := [name for name in layers if name not in seen]):
@@ -115,10 +115,10 @@ class _Seen:
 
 
 def _note(seen: dict[str, _Seen], name: str, output: Any) -> None:
-    """Measure an output at once, before what follows can write into it, and its gradient when that comes."""
+    """Measure an output at once, before later layers can modify it in place, and its gradient when it is computed."""
     if not isinstance(output, Tensor):
         raise UserError(f"the output of layer {name} is a {type(output).__name__}, not one tensor")
-    seen[name] = record = _Seen(_variance(output))  # of a layer that is called several times, the last call
+    seen[name] = record = _Seen(_variance(output))  # the last call, if a layer is called several times
     if output.requires_grad:
 
         def hook(gradient: Tensor) -> None:
@@ -128,12 +128,12 @@ def _note(seen: dict[str, _Seen], name: str, output: Any) -> None:
 
 
 def branch_ratios(network: nn.Module, images: Tensor) -> list[BranchRatio]:
-    """‖F(x)‖ / ‖x‖ of every residual block, in the order of the forward pass; empty where there is none.
+    """‖F(x)‖ / ‖x‖ of every residual block, in the order of the forward pass; empty if there is none.
 
-    Batch normalisation takes the batch's statistics, so that a network without any training can be measured, too.
+    Batch normalisation uses the batch's statistics, so that an untrained network can be measured, too.
 
     Args:
-        network: see ``residual_blocks`` for the blocks that are known.
+        network: see ``residual_blocks`` for the supported blocks.
         images: as the network takes them, (B, C, H, W).
     """
     blocks = residual_blocks(network)
@@ -162,7 +162,7 @@ def _note_norm(norms: dict[str, Tensor], name: str, values: Tensor) -> None:
 
 
 def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Share of right answers, in evaluation mode.
+    """Top-1 accuracy in evaluation mode.
 
     Args:
         network: from images to logits (B, K).
@@ -180,12 +180,12 @@ def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> fl
 def accuracy_without(
     network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], most: int | None = None
 ) -> dict[str, float]:
-    """Accuracy with each residual block taken out, one at a time; of those blocks whose shortcut is the identity.
+    """Accuracy with one residual block removed, for each block whose shortcut is the identity.
 
     Args:
-        network: see ``residual_blocks`` for the blocks that are known.
+        network: see ``residual_blocks`` for the supported blocks.
         batches: as in ``accuracy``.
-        most: blocks; of more than these, so many that lie evenly from the first to the last. Left out, all.
+        most: maximum number of blocks, spaced evenly from the first to the last. By default all.
     """
     blocks = [(name, block) for name, block in residual_blocks(network).items() if block.shortcut is None]
     found: dict[str, float] = {}
@@ -197,7 +197,7 @@ def accuracy_without(
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """At most so many of the numbers below ``count``, the first and the last among them."""
+    """At most ``most`` evenly spaced indices below ``count``, including the first and the last."""
     if count <= most:
         return list(range(count))
     return [round(k * (count - 1) / (most - 1)) for k in range(most)]
@@ -205,7 +205,7 @@ def evenly(count: int, most: int) -> list[int]:
 
 @contextmanager
 def taken_out(block: Residual) -> Iterator[None]:
-    """A residual block without its branch: what is left of x + F(x) is x."""
+    """A residual block without its branch: x + F(x) becomes x."""
     with _removed_after([block.last.register_forward_hook(lambda _m, _i, out: torch.zeros_like(out))]):
         yield
 
@@ -217,9 +217,9 @@ class Residual(NamedTuple):
     """A residual block.
 
     Args:
-        whole: the block itself.
+        whole: the block.
         last: the layer whose output is F(x).
-        shortcut: what changes the shape of x on its way past F; None where x itself is passed on.
+        shortcut: the module that changes the shape of x; None for an identity shortcut.
     """
 
     whole: nn.Module
@@ -230,8 +230,8 @@ class Residual(NamedTuple):
 def residual_blocks(network: nn.Module) -> dict[str, Residual]:
     """Residual blocks by name, in the order of definition.
 
-    Those are known that have a ``branch`` (F) and a ``shortcut``, as ours, and those of torchvision's and timm's
-    ResNets and their kin (ResNeXt, wide ones, ResNet-D, with squeeze and excitation).
+    Supported are blocks with a ``branch`` (F) and a ``shortcut``, as in this package, and those of torchvision's and
+    timm's ResNets and variants (ResNeXt, wide ones, ResNet-D, with squeeze and excitation).
     """
     found = {name: _as_residual(module) for name, module in network.named_modules()}
     return {name: block for name, block in found.items() if block is not None}
@@ -243,7 +243,7 @@ def _as_residual(module: Any) -> Residual | None:
         return Residual(module, module.branch, None if identity else module.shortcut)
     if not isinstance(module, LIBRARY_BLOCKS):
         return None
-    ends = [getattr(module, name, None) for name in ("bn2", "bn3", "se", "drop_path")]  # in this order, where they are
+    ends = [getattr(module, name, None) for name in ("bn2", "bn3", "se", "drop_path")]  # in this order, if present
     return Residual(module, [end for end in ends if end is not None][-1], module.downsample)
 
 
@@ -258,14 +258,14 @@ def _learnt_weights(layers: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
 
 @contextmanager
 def _hooked(layers: dict[str, nn.Module], note: Callable[[str, Any], None]) -> Iterator[None]:
-    """Show ``note`` each output of these layers, with the layer's name."""
+    """Call ``note`` with the name and each output of these layers."""
     with _removed_after([m.register_forward_hook(lambda _m, _i, out, n=n: note(n, out)) for n, m in layers.items()]):
         yield
 
 
 @contextmanager
 def _entered(blocks: dict[str, nn.Module], norms: dict[str, Tensor]) -> Iterator[None]:
-    """Note the norms of what enters these blocks."""
+    """Record the norms of these blocks' inputs."""
     handles = [
         block.register_forward_pre_hook(lambda _m, args, n=n: _note_norm(norms, n, args[0]))
         for n, block in blocks.items()
@@ -285,7 +285,7 @@ def _removed_after(handles: Sequence[Any]) -> Iterator[None]:
 
 @contextmanager
 def as_measured(network: nn.Module) -> Iterator[None]:
-    """Batch statistics as in training, nothing random, and running statistics as they were afterwards."""
+    """Batch statistics as in training, nothing random; running statistics are restored afterwards."""
     kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
     with _modes_kept(network):
         network.eval()
@@ -302,9 +302,9 @@ def as_measured(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _little_kept(network: nn.Module) -> Iterator[None]:
-    """Long chains are run in √n parts of which only the inputs are kept; DenseNets' layers save memory by themselves.
+    """Activation checkpointing of long chains in √n parts; DenseNet's layers use their memory-efficient mode.
 
-    For a network in which nothing is random.
+    The network must be deterministic.
     """
     chains = list(dict.fromkeys(_long_chains(network)))
     dense = [module for module in network.modules() if isinstance(module, DenseLayer | Transition)]
@@ -340,7 +340,7 @@ def _in_parts(chain: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 
 def _run(part: Sequence[nn.Module], x: Tensor) -> Tensor:
-    x = x.clone()  # the first may write over its input, which is needed a second time
+    x = x.clone()  # the first layer may modify its input in place, which is needed again
     for module in part:
         x = module(x)
     return x

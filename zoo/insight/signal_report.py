@@ -1,4 +1,4 @@
-"""``zoo inspect signal``: the figures of ``zoo.insight.signal`` for a network and its data, as plots and JSON."""
+"""``zoo inspect signal``: the measurements of ``zoo.insight.signal`` for a network and its data, as plots and JSON."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from zoo.insight.signal import (
 )
 from zoo.insight.subject import Report, Subject
 
-BATCH = 128  # images of which the variances are taken
-BLOCKS = 64  # residual blocks that are taken out, one at a time
-IMAGES = 512  # for the accuracies if nothing is said; BLOCKS * BATCH / blocks where that is fewer, but at least BATCH
-NAMED = 24  # layers up to which a plot names each
+BATCH = 128  # images for the variances
+BLOCKS = 64  # maximum number of residual blocks that are removed, one at a time
+IMAGES = 512  # for the accuracies by default; BLOCKS * BATCH / blocks where that is fewer, but at least BATCH
+NAMED = 24  # maximum number of layers that a plot labels by name
 
 
 def signal(subject: Subject, images: int | None = None, layers: Sequence[str] | None = None) -> Report:
-    """Plots and numbers of the signal by layer, and of what each residual block adds.
+    """Plots and numbers of the signal by layer, and of each residual block's contribution.
 
     Args:
         subject: a classifier with data.
-        images: of the data's test part, for the accuracies; drawn from all of it; variances are those of 128 of them.
-            Left out, 512; in a network of more than 16 residual blocks, 8192 divided by their number, but at least
-            128. Of more than 64 blocks only 64 are taken out.
-        layers: left out, every convolution and fully connected layer.
+        images: number of images for the accuracies, sampled from the data's whole test split; variances are of 128 of
+            them. By default 512; with more than 16 residual blocks, 8192 divided by their number, but at least 128.
+            Of more than 64 blocks only 64 are removed.
+        layers: by default every convolution and fully connected layer.
 
     Raises:
-        UserError: the network is no classifier, it has no data, or there is no such layer.
+        UserError: the network is not a classifier, it has no data, or there is no such layer.
     """
     network = subject.network
     if "classifier" not in network.roles or not subject.facts.get("num_classes"):
-        raise UserError(f"{type(network).__name__} is no classifier: its signal is measured with the classes' loss")
+        raise UserError(f"{type(network).__name__} is not a classifier: the signal needs a classification loss")
     batches = list(subject.batches(images or images_for(len(residual_blocks(network))), BATCH))
     signals = measure_signal(network, *batches[0], layers)
     ratios = branch_ratios(network, batches[0][0])
@@ -59,7 +59,7 @@ def signal(subject: Subject, images: int | None = None, layers: Sequence[str] | 
 
 
 def images_for(blocks: int) -> int:
-    """Images to take each of so many residual blocks out with, in about the same number of forward passes."""
+    """Number of images for removing each residual block, at a constant number of forward passes."""
     return max(BATCH, min(IMAGES, BLOCKS * BATCH // max(1, blocks)))
 
 
@@ -104,7 +104,7 @@ def _signal_picture(signals: list[LayerSignal]) -> Image.Image:
         ("RMS(weight gradient)\n/ RMS(weight)", lambda s: s.weight_ratio),
     )
     for axis, (label, value) in zip(axes, rows, strict=True):
-        _points(axis, [value(s) or None for s in signals], label)  # a logarithmic scale has no 0
+        _points(axis, [value(s) or None for s in signals], label)  # a log scale has no 0
         axis.set_yscale("log")
     _name_places(axes, [s.layer for s in signals], "layer")
     return drawing.figure_picture(figure)
@@ -132,7 +132,7 @@ def _blocks_picture(blocks: list[dict[str, Any]], whole: float) -> Image.Image:
 
 
 def _points(axis: Any, values: Sequence[float | None], label: str) -> None:
-    """A point a layer; what is None is left out."""
+    """One point per layer; None is omitted."""
     shown = [(i, v) for i, v in enumerate(values) if v is not None]
     axis.plot([i for i, _ in shown], [v for _, v in shown], "o-", markersize=4 if len(values) <= 60 else 2, linewidth=1)
     axis.set_ylabel(label)
@@ -140,7 +140,7 @@ def _points(axis: Any, values: Sequence[float | None], label: str) -> None:
 
 
 def _name_places(axes: Any, names: Sequence[str], what: str) -> None:
-    """The places along x: names where they can be read, else their numbers; below the last of the axes only."""
+    """Tick labels along x: names if they are readable, else numbers; on the last of the axes only."""
     for axis in axes:
         axis.set_xlim(-0.5, len(names) - 0.5)
         if len(names) <= NAMED:

@@ -1,6 +1,7 @@
-"""What ``zoo inspect`` looks into: a network from a checkpoint, a recipe or by its name, with what must be known of it.
+"""The network that ``zoo inspect`` inspects: from a checkpoint, a recipe or by its name, with its data and facts.
 
-The arguments are those of ``zoo fit``, parsed by the same parser, so that whatever can be trained can be inspected.
+The arguments are those of ``zoo fit``, parsed by the same parser, so that anything that can be trained can be
+inspected.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ from zoo.tasks.first_images import show_images, still_to_see
 from zoo.tasks.normalize import Normalize
 from zoo.training import checkpoints
 
-IMAGE_SIZE = [224, 224]  # of a network that is given by its name and does not say
+IMAGE_SIZE = [224, 224]  # for a network given by its name, unless it defines a size
 
 
 @dataclass
 class Report:
-    """What was found.
+    """Results of an inspection.
 
     Args:
         numbers: plain data, for the JSON file.
-        pictures: by name.
-        lines: the main numbers, for people.
+        pictures: images by name.
+        lines: the main numbers as text.
     """
 
     numbers: dict[str, Any]
@@ -57,14 +58,14 @@ class Report:
 
 @dataclass
 class Subject:
-    """A network to look into.
+    """A network to inspect.
 
     Args:
         network: in evaluation mode.
-        facts: of the images that it takes.
-        normalize: from images in [0, 1] to what the network takes.
-        label: what it is called in the output folder's name.
-        data: of its checkpoint or recipe, where there is one; it is set up when it is asked for images.
+        facts: facts about its input images.
+        normalize: normalises images in [0, 1] for the network.
+        label: its name in the output folder's name.
+        data: the checkpoint's or recipe's data, if any; set up when images are needed.
     """
 
     network: Architecture
@@ -75,23 +76,22 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """Where the network lies."""
+        """The network's device."""
         return next((p.device for p in self.network.parameters()), torch.device("cpu"))
 
     def deviation(self, channels: int) -> Tensor:
-        """What the normalisation divides by, (1, channels, 1, 1); 1 where there is none."""
+        """The normalisation's standard deviation, (1, channels, 1, 1); 1 without normalisation."""
         found = [m.std for m in self.normalize.modules() if isinstance(m, Normalize)]
         return found[0].cpu().float() if found else torch.ones(1, channels, 1, 1)
 
     def batches(self, count: int, size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images of the data's test part (else its validation part) as the network takes them, and labels.
+        """Normalised images and labels of the data's test split (else its validation split).
 
-        They are drawn from all of the part, always the same: where files are in the order of their classes, as often,
-        the first would be of one class.
+        They are a fixed random sample: files are often sorted by class, so the first ones would be of one class.
 
         Args:
-            count: images at most.
-            size: images a batch at most; the data's own batches are no larger.
+            count: maximum number of images.
+            size: maximum batch size; the data's batch size is a limit, too.
 
         Raises:
             UserError: there is no such data.
@@ -102,7 +102,7 @@ class Subject:
             yield self.normalize(images[:kept].to(self.device)), labels[:kept].to(self.device)
 
     def _pictures(self, size: int, drawn: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images in [0, 1] of the network's size and labels, in batches of ``size``; only the last is smaller."""
+        """Images in [0, 1] at the network's size and labels, in batches of ``size``; the last may be smaller."""
         data, split = self._evaluation_part()
         data.eval_batch_size = size
         loader = data.loader(split)
@@ -135,18 +135,18 @@ class Subject:
                 raise UserError(f"{network} was made for {name} {own}, {type(self.data).__name__} has {others}")
 
     def image(self, file: str | None, whole: bool = False) -> Tensor:
-        """A picture as the task sees it, in [0, 1], (C, H, W).
+        """An image as the task takes it, in [0, 1], (C, H, W).
 
         Args:
-            file: of the picture; left out, the first of the data's test part, else scikit-image's cat.
-            whole: all of the picture, its shorter side as the network's, instead of the central part.
+            file: an image file; by default the data's first test image, else scikit-image's cat.
+            whole: the whole image with the shorter side as the network's size, instead of the centre crop.
 
         Raises:
-            UserError: it can't be read, or the network does not take it whole.
+            UserError: it can't be read, or the network does not take this size.
         """
         if file is None and self.data is not None:
             if whole:
-                raise UserError("--whole is for a picture of your own (--image FILE), or a network without data")
+                raise UserError("--whole needs your own image (--image FILE), or a network without data")
             return next(self._pictures(1))[0][0]
         size, channels = self.facts["image_size"], self.facts["in_channels"]
         if channels not in (1, 3):
@@ -166,7 +166,7 @@ class Subject:
 
     @property
     def class_names(self) -> list[str]:
-        """Of the outputs: the data's or, of ready weights, the network's own; else their numbers."""
+        """Names of the outputs' classes: the data's, or the pretrained classes; else their numbers."""
         return class_names(self.facts)
 
 
@@ -176,14 +176,14 @@ def _shuffled(samples: Any) -> Any:
 
 
 def cat_file() -> Path:
-    """scikit-image's photograph of a cat, which its package brings along."""
+    """The photograph of a cat that scikit-image includes."""
     import skimage
 
     return Path(skimage.__file__).parent / "data" / "chelsea.png"
 
 
 def _whole_size(file: str | Path, size: Sequence[int]) -> list[int]:
-    """Height and width of all of a picture, its shorter side as in ``size``; multiples of 32, as strides like them."""
+    """Height and width of a whole image with the shorter side as in ``size``; multiples of 32 for strides."""
     sides = upright_size(file)
     scale = min(size) / min(sides)
     return [max(32, round(side * scale / 32) * 32) for side in sides]
@@ -206,13 +206,13 @@ def parser_for(what: str, about: str) -> ZooParser:
 
 
 def parse(parser: ZooParser, argv: Sequence[str]) -> tuple[Namespace, Callable[[], Subject]]:
-    """The options, and what builds the subject of them.
+    """The options, and a function that builds the subject from them.
 
     Raises:
-        UserError: not exactly one network is named, or an option has no meaning here.
+        UserError: not exactly one network is named, or an option does not apply here.
     """
     if stray := next((word for word in argv if word.startswith("--trainer")), None):
-        raise UserError(f"{stray.partition('=')[0]}: nothing is trained here, so the trainer has no say")
+        raise UserError(f"{stray.partition('=')[0]}: nothing is trained here, so trainer options do not apply")
     names = [value for _, value in option_values(argv, "--config", "-c")]
     path, words = with_checkpoint_file(["inspect", *with_recipe_files(list(argv))], names)
     checkpoint = checkpoints.read(path) if path else None
@@ -265,7 +265,7 @@ def _by_name(built: Namespace, spec: Namespace) -> Subject:
 
 
 def _build(task: Task, data: Data | None, checkpoint: dict[str, Any] | None) -> None:
-    """The task's networks: with the checkpoint's weights, or fresh ones as the data wants them."""
+    """Build the task's networks: with the checkpoint's weights, or random ones for the data."""
     if checkpoint is not None:
         task.add_facts(checkpoints.facts_in(checkpoint))
     if data is not None and any(fact not in task.facts for fact in task.needs):
@@ -280,10 +280,10 @@ def _build(task: Task, data: Data | None, checkpoint: dict[str, Any] | None) -> 
 
 
 def named_network(task: Task, name: str | None) -> Architecture:
-    """The task's network of this name; left out, its only one.
+    """The task's network of this name; by default its only one.
 
     Raises:
-        UserError: there is none of this name, or several and none was named.
+        UserError: there is no network of this name, or there are several and no name was given.
     """
     found = {n: net for n in task.factories if isinstance(net := getattr(task, n, None), Architecture)}
     if name is not None and name not in found:
@@ -295,7 +295,7 @@ def named_network(task: Task, name: str | None) -> Architecture:
 
 
 def _placed(subject: Subject) -> Subject:
-    """On the device, and with the images seen that a fresh network makes its first filters of."""
+    """Move to the device, and show a new network the images that its first filters are computed from."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if device is not None:
         subject.network.to(device)

@@ -1,11 +1,11 @@
-"""The conformance kit: what every architecture, task and data set must do, stated once and run for every entry.
+"""The conformance kit: tests that every architecture, task and data set must pass.
 
-``zoo check`` runs it over what is installed; a plugin's test file needs one line:
+``zoo check`` runs it on everything installed; a plugin's test file needs one line:
 
 >>> from zoo.testing import conformance
 >>> test_everything = conformance("my-plugin")
 
-Each check is a function whose docstring says what must be true, and which lists the roles that it is for.
+Each check is a function whose docstring says what must be true; it declares the roles that it applies to.
 """
 
 from zoo.testing.checks import CHECKS as CHECKS

@@ -1,4 +1,4 @@
-"""What every architecture must do, by the roles that it states."""
+"""Checks of architectures, by role."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from zoo.testing.inputs import copied, doubles, first_samples, joined
 
 SIZE, CLASSES, WORDS = 32, 5, 7
 LABELLED = ("classifier", "segmenter", "detector")
-ENCODER = "VGG"  # what an architecture stands on, where its example leaves that open
+ENCODER = "VGG"  # the encoder, if an architecture's example does not give one
 
 
 class ArchitectureCase:
-    """An architecture in one of its roles, built from its ``example`` and the facts that this leaves open.
+    """An architecture in one of its roles, built from its ``example`` and the facts that the example does not give.
 
     Args:
         cls: the class.
@@ -49,7 +49,7 @@ class ArchitectureCase:
 
     @staticmethod
     def roles(cls: type[Architecture]) -> tuple[str, ...]:
-        """The stated roles, and ``backbone`` for whatever states its stages."""
+        """The class's roles, and ``backbone`` if it has stages."""
         has_stages = cls.stages is not Architecture.stages and "backbone" not in cls.roles
         return (*cls.roles, *(("backbone",) if has_stages else ()))
 
@@ -60,27 +60,27 @@ class ArchitectureCase:
         return partial(self.cls, **{**self.cls.example, **encoders(self.cls), **known})
 
     def make(self, seed: int = 0, **changes: Any) -> Architecture:
-        """A fresh network in evaluation mode."""
+        """A new network in evaluation mode."""
         torch.manual_seed(seed)
         return build(self.factory(**changes)).eval()
 
     @property
     def contract(self) -> Role:
-        """What the role means."""
+        """The role's contract."""
         return contracts.role(self.role)
 
     def sizes(self, **changes: Any) -> dict[str, Any]:
-        """Those facts that the class takes, and the images' shape."""
+        """The facts that the class takes, and the images' shape."""
         known = {**self.facts, **changes}
         return {k: v for k, v in known.items() if takes(self.cls, k) or k in ("in_channels", "image_size")}
 
     def ways(self, batch: int = 4, seed: int = 0, **changes: Any) -> list[tuple[Any, ...]]:
-        """The arguments of every way to call a network in this role, each with the batch in front."""
+        """The arguments of every way to call a network in this role, each starting with the batch."""
         generator = torch.Generator().manual_seed(seed)
         return self.contract.inputs(self._reference, self.sizes(**changes), batch, generator)
 
     def inputs(self, batch: int = 4, seed: int = 0, **changes: Any) -> tuple[Any, ...]:
-        """Arguments of a call, in the way that is the first."""
+        """Arguments of a call, in the first of the ways."""
         return self.ways(batch, seed, **changes)[0]
 
     @cached_property
@@ -88,18 +88,18 @@ class ArchitectureCase:
         return self.make()
 
     def raw(self, network: Architecture, inputs: tuple[Any, ...], seed: int = 0) -> Any:
-        """What the network gives, as it comes."""
+        """The network's output, unprocessed."""
         torch.manual_seed(seed)
         return self.contract.call(network, inputs)
 
     def call(self, network: Architecture, inputs: tuple[Any, ...], seed: int = 0) -> list[Tensor]:
-        """Every tensor that the network gives; of a backbone the feature maps too."""
+        """Every tensor in the network's output; for a backbone the feature maps, too."""
         torch.manual_seed(seed)
         maps = network.features(inputs[0]) if self.role == "backbone" else {}
         return tensors((self.contract.call(network, inputs), maps))
 
     def of_sample(self, network: Architecture, inputs: tuple[Any, ...], index: int = 0) -> list[Tensor]:
-        """What the network gives of one sample of a batch."""
+        """The network's output for one sample of a batch."""
         with torch.no_grad():
             if self.contract.of_sample is None:
                 return [t[index : index + 1].clone() for t in self.call(network, inputs)]
@@ -107,16 +107,16 @@ class ArchitectureCase:
 
     @torch.no_grad()
     def outputs(self, network: Architecture, inputs: tuple[Any, ...], seed: int = 0) -> list[Tensor]:
-        """As ``call``, without gradients and free of what is written in place later."""
+        """As ``call``, without gradients, copied."""
         return [t.clone() for t in self.call(network, inputs, seed)]
 
     def trained(self, seed: int = 0, **changes: Any) -> Architecture:
-        """A network whose every parameter is random and whose running statistics have seen images."""
+        """A network with all parameters random and running statistics computed from images."""
         network = self.make(seed, **changes)
         randomise(network, seed)
         norms = {m: m.momentum for m in network.modules() if hasattr(m, "running_mean")}
         for norm in norms:
-            norm.momentum = 1.0  # type: ignore[assignment]  # else deep signals overflow in evaluation
+            norm.momentum = 1.0  # type: ignore[assignment]  # else the signal of deep networks overflows in evaluation
         with torch.no_grad():
             network.train()
             self.raw(network, self.inputs(8, seed=seed + 1, **changes))
@@ -126,7 +126,7 @@ class ArchitectureCase:
 
 
 def encoders(cls: type[Architecture]) -> dict[str, Any]:
-    """A small registered backbone for the argument ``encoder``, where the class's example leaves it open."""
+    """A small registered backbone for the argument ``encoder``, if the class's example does not give it."""
     if not takes(cls, "encoder") or "encoder" in cls.example:
         return {}
     network: Any = registry.find(ENCODER, "architectures")[0].load()
@@ -134,9 +134,9 @@ def encoders(cls: type[Architecture]) -> dict[str, Any]:
 
 
 def randomise(network: nn.Module, seed: int = 0) -> None:
-    """Give every parameter random values of a size that lets signals through.
+    """Give every parameter random values of a scale that keeps the signal.
 
-    Zero-initialised branches would hide what they are connected to.
+    Zero-initialised branches would hide the layers behind them.
     """
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -148,7 +148,7 @@ def randomise(network: nn.Module, seed: int = 0) -> None:
 
 @check("architectures")
 def is_built(case: ArchitectureCase) -> None:
-    """Its role is one of the contracts'; ``example`` and the facts build it, and it can be called in every way."""
+    """Its role exists; ``example`` and the facts build it, and it can be called in every way of its role."""
     try:
         contracts.role(case.role)
     except UserError as error:
@@ -159,20 +159,20 @@ def is_built(case: ArchitectureCase) -> None:
 
 @check("architectures", needs_building=False)
 def says_what_it_is(case: ArchitectureCase) -> None:
-    """Its docstring states shapes; it has a forward, and nothing of a training procedure."""
+    """Its docstring states shapes; it has a forward, and no training methods."""
     expect("Shape" in (case.cls.__doc__ or ""), "expected a docstring with a section Shape")
     for name in ("training_step", "validation_step", "test_step", "predict_step", "configure_optimizers"):
         inherited = getattr(LightningModule, name)
-        expect(getattr(case.cls, name) is inherited, f"{name} is a task's: an architecture has forward only")
+        expect(getattr(case.cls, name) is inherited, f"{name} belongs to tasks: an architecture has forward only")
 
 
 @check("architectures")
 def takes_the_facts(case: ArchitectureCase) -> None:
-    """The facts that its role needs can be given; a network with classes also takes channels, or says their number."""
+    """It takes the facts that its role needs; a network with classes also takes in_channels, or sets fixed_channels."""
     for name in case.contract.needs:
         expect(takes(case.cls, name), f"expected an argument {name}")
     if case.role in LABELLED and case.cls.fixed_channels is None:
-        expect(takes(case.cls, "in_channels"), "expected an argument in_channels, or fixed_channels to say its number")
+        expect(takes(case.cls, "in_channels"), "expected an argument in_channels, or fixed_channels to be set")
 
 
 @check("architectures")
@@ -195,7 +195,7 @@ def _first_other(a: dict[str, Any], b: dict[str, Any]) -> str:
 
 @check("architectures")
 def same_seed_same_weights(case: ArchitectureCase) -> None:
-    """Its initial weights are a function of the seed alone, and are finite."""
+    """Its initial weights depend only on the seed, and are finite."""
     first, second = case.make(seed=3).state_dict(), case.make(seed=3).state_dict()
     expect(same_bits(first, second), "two networks of one seed have different weights")
     bad = [k for k, v in first.items() if not torch.isfinite(v).all()]
@@ -204,14 +204,14 @@ def same_seed_same_weights(case: ArchitectureCase) -> None:
 
 @check("architectures")
 def deterministic_in_evaluation(case: ArchitectureCase) -> None:
-    """In evaluation mode the same input gives the same output, whatever the random generators say."""
+    """In evaluation mode the same input gives the same output, whatever the state of the random generators."""
     network, inputs = case.trained(), case.inputs()
     expect_same(case.outputs(network, inputs, seed=1), case.outputs(network, inputs, seed=2), "two calls", 1e-6)
 
 
 @check("architectures", after=("deterministic_in_evaluation",))
 def saved_and_loaded(case: ArchitectureCase) -> None:
-    """Its ``state_dict`` is read as data, and is all that another instance needs to give the same output."""
+    """Its ``state_dict`` can be loaded as plain data, and another instance then gives the same output."""
     network, file, inputs = case.trained(), io.BytesIO(), case.inputs()
     torch.save(network.state_dict(), file)
     file.seek(0)
@@ -235,7 +235,7 @@ def logits_have_their_shape(case: ArchitectureCase) -> None:
 
 @check("architectures", after=("takes_the_facts", "logits_have_their_shape"))
 def output_has_its_shape(case: ArchitectureCase) -> None:
-    """What it gives in evaluation mode is what its role promises, in every way to call it, and is finite."""
+    """Its output in evaluation mode is what its role specifies, in every way to call it, and is finite."""
     network = case.make()
     for way in case.ways(2):
         with torch.no_grad():
@@ -250,7 +250,7 @@ def output_has_its_shape(case: ArchitectureCase) -> None:
 
 @check("architectures")
 def gradient_reaches_every_parameter(case: ArchitectureCase) -> None:
-    """Every parameter has a say in the output, in training or in evaluation mode."""
+    """Every parameter gets a gradient from the output, in training or in evaluation mode."""
     network = case.trained()
     dead = {name for name, p in network.named_parameters() if p.requires_grad}
     modes = ((0, False), (1, True), (2, False)) if case.contract.smooth else ((0, True), (1, True), (2, True))
@@ -265,12 +265,12 @@ def gradient_reaches_every_parameter(case: ArchitectureCase) -> None:
 
 @check("architectures")
 def follows_its_dtype(case: ArchitectureCase) -> None:
-    """As a network of doubles it takes and gives doubles."""
+    """As a network of float64 it takes and gives float64."""
     for found in case.outputs(case.make().double(), doubles(case.inputs(2))):
         expect(found.dtype in (torch.float64, torch.int64), f"a network of float64 gave {found.dtype}")
 
 
-# In doubles what differs is the network's doing, not the order of a sum that a deep network has blown up.
+# In float64, since deep networks amplify the rounding errors of float32.
 @check("architectures", after=("deterministic_in_evaluation", "follows_its_dtype"))
 def samples_are_independent(case: ArchitectureCase) -> None:
     """In evaluation mode a sample's output does not depend on the others in its batch, nor on their number."""
@@ -283,7 +283,7 @@ def samples_are_independent(case: ArchitectureCase) -> None:
 
 @check("architectures")
 def evaluation_changes_nothing(case: ArchitectureCase) -> None:
-    """A call in evaluation mode leaves parameters, buffers and mode as they were, and its input, too."""
+    """A call in evaluation mode changes no parameter, buffer, mode or input."""
     network, inputs = case.trained(), case.inputs()
     before, given = deepcopy(network.state_dict()), copied(inputs)
     case.outputs(network, inputs)
@@ -295,7 +295,7 @@ def evaluation_changes_nothing(case: ArchitectureCase) -> None:
 
 @check("architectures", ("*", "-detector"), after=("deterministic_in_evaluation",))
 def modes_differ_only_where_they_should(case: ArchitectureCase) -> None:
-    """With dropout, stochastic depth and batch statistics at rest, training mode gives evaluation's output."""
+    """With dropout, stochastic depth and batch statistics disabled, training and evaluation mode agree."""
     network, inputs = case.trained(), case.inputs()
     expected = case.outputs(network, inputs)
     put_to_rest(network.train())
@@ -303,7 +303,7 @@ def modes_differ_only_where_they_should(case: ArchitectureCase) -> None:
 
 
 def put_to_rest(network: nn.Module) -> None:
-    """Dropout and stochastic depth never act, batch statistics are the running ones."""
+    """Disable dropout and stochastic depth; batch norm uses its running statistics."""
     for module in network.modules():
         for name in ("p", "drop_prob", "dropout"):
             if isinstance(getattr(module, name, None), float):
@@ -314,7 +314,7 @@ def put_to_rest(network: nn.Module) -> None:
 
 @check("architectures", after=("deterministic_in_evaluation",))
 def copies_are_whole(case: ArchitectureCase) -> None:
-    """A deep copy computes the same, shares no memory, and drags no trainer or data along."""
+    """A deep copy computes the same, shares no memory, and has no reference to a trainer or data."""
     network, inputs, memo = case.trained(), case.inputs(2), {}  # type: ignore[var-annotated]
     copy = deepcopy(network, memo)
     expect_same(case.outputs(copy, inputs), case.outputs(network, inputs), "the outputs of a deep copy", 1e-6)
@@ -322,7 +322,7 @@ def copies_are_whole(case: ArchitectureCase) -> None:
     shared = [k for k, v in copy.state_dict().items() if v.numel() and v.data_ptr() in own]
     expect(not shared, f"a deep copy shares the memory of {shared[:1]}")
     dragged = [type(v).__name__ for v in memo.values() if isinstance(v, Trainer | LightningDataModule)]
-    expect(not dragged, f"a deep copy drags a {dragged[:1]} along")
+    expect(not dragged, f"a deep copy has a reference to a {dragged[:1]}")
 
 
 @check(
@@ -342,7 +342,7 @@ def export_agrees(case: ArchitectureCase) -> None:
 
 @check("architectures", ("classifier",))
 def refuses_tiny_images_in_one_line(case: ArchitectureCase) -> None:
-    """An image of one pixel works, or is refused in one line when the network is built."""
+    """An image of one pixel works, or raises a one-line error when the network is built."""
     if not takes(case.cls, "image_size"):
         return
     with one_line("image_size [1, 1]", must=False):
@@ -351,6 +351,6 @@ def refuses_tiny_images_in_one_line(case: ArchitectureCase) -> None:
 
 @check("architectures", needs_building=False)
 def says_its_licence(case: ArchitectureCase) -> None:
-    """Where it can load weights, it says under which licence they are."""
+    """If it can load weights, it states their licence."""
     loads = any(takes(case.cls, name) for name in ("pretrained", "weights"))
     expect(not loads or case.cls.licence, "it can load weights: expected their licence as a class attribute")

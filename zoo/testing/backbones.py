@@ -1,4 +1,4 @@
-"""What every architecture with stages must do as a backbone."""
+"""Checks of architectures with stages, as backbones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoo.testing.checks import check, expect, one_line, same_bits
 
 @check("architectures", ("backbone",))
 def stages_are_as_told(case: ArchitectureCase) -> None:
-    """Each stage's layer gives as many channels as told; a larger image, as many more cells as its reduction tells."""
+    """Each stage has the declared channels, and its feature map grows with the image by the declared reduction."""
     network = case.make()
     coarsest = max(stage.reduction for stage in network.stages)
     larger = [n + 2 * coarsest for n in case.facts["image_size"]]
@@ -22,12 +22,12 @@ def stages_are_as_told(case: ArchitectureCase) -> None:
     big = case.make(image_size=larger).features(case.inputs(2, image_size=larger)[0])
     for layer, channels, reduction in network.stages:
         expect(small[layer].dim() == 4, f"stage {layer} gives {tuple(small[layer].shape)}, expected (B, C, h, w)")
-        expect(small[layer].shape[1] == channels, f"stage {layer}: {small[layer].shape[1]} channels, {channels} told")
+        expect(small[layer].shape[1] == channels, f"stage {layer}: {small[layer].shape[1]} channels, not {channels}")
         grown = big[layer].shape[3] - small[layer].shape[3]
         right = 2 * coarsest == grown * reduction
         expect(
             right,
-            f"stage {layer}: {2 * coarsest} pixels more gave {grown} more cells, {reduction} told",
+            f"stage {layer}: {2 * coarsest} pixels more gave {grown} pixels more, the stage says reduction {reduction}",
         )
     told = [stage.reduction for stage in network.stages]
     expect(told == sorted(told), f"expected the finest stage first, reductions are {told}")
@@ -35,7 +35,7 @@ def stages_are_as_told(case: ArchitectureCase) -> None:
 
 @check("architectures", ("backbone",), after=("deterministic_in_evaluation",))
 def features_leave_no_trace(case: ArchitectureCase) -> None:
-    """After feature maps were taken, hooks, in-place flags and mode are as before, and any layer's map is untouched."""
+    """Taking feature maps changes no hook, in-place flag or mode, and returns unmodified outputs."""
     network, inputs = case.trained().train(), case.inputs(2)
     before = _marks(network)
     network.features(inputs[0])

@@ -1,4 +1,4 @@
-"""What a check is: a small function that says one thing which every entry of a kind must do."""
+"""A check: a small function that tests one requirement for every entry of a kind."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from zoo.errors import UserError
 from zoo.factories import spec
 
 
-class Failed(AssertionError):  # noqa: N818  a finding, told in the words of the report
+class Failed(AssertionError):  # noqa: N818  a finding; its text is used in the report
     """An entry does not do what it must; the text is one line: what was found, and what was expected."""
 
 
-class Skipped(Exception):  # noqa: N818  no error: it is counted, with its reason
+class Skipped(Exception):  # noqa: N818  not an error: it is counted, with its reason
     """A check could not be made; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that entries of a kind must do.
+    """One requirement for entries of a kind.
 
     Args:
         kind: ``architectures``, ``tasks``, ``data`` or ``parts``.
-        roles: those that it is for; for others it is not counted. ``*`` are all, ``-role`` takes one out.
-        after: checks without which it can't tell anything; where one has failed, this one is skipped.
+        roles: roles that it applies to. ``*`` is all, ``-role`` excludes one.
+        after: checks that it depends on; if one of them has failed, this one is skipped.
         run: takes a case, and raises ``Failed`` or ``Skipped``.
     """
 
@@ -48,24 +48,24 @@ class Check:
         return self.run.__name__
 
     def is_for(self, role: str) -> bool:
-        """Whether it is for entries of this role."""
+        """Whether it applies to this role."""
         return role in self.roles or ("*" in self.roles and f"-{role}" not in self.roles)
 
 
 CHECKS: list[Check] = []
 
 
-# Without these nothing else of a kind can be checked.
+# The checks that all others of a kind depend on.
 FIRST = {"architectures": "is_built", "tasks": "is_built", "data": "is_set_up"}
 
 
 def check(
     kind: str, roles: tuple[str, ...] = ("*",), after: tuple[str, ...] = (), needs_building: bool = True
 ) -> Callable[[Any], Any]:
-    """State a check; the function stays as it is. Fields as in ``Check``.
+    """Register a check; the function is returned unchanged. Fields as in ``Check``.
 
     Args:
-        needs_building: it stands on the first check of its kind; False where it only looks at the class.
+        needs_building: it depends on the first check of its kind; False if it only uses the class.
     """
 
     def add(run: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -77,7 +77,7 @@ def check(
 
 
 def expect(true: Any, message: str) -> None:
-    """Fail with the message unless it is true."""
+    """Raise ``Failed`` with the message unless it is true."""
     if not true:
         raise Failed(message)
 
@@ -90,7 +90,7 @@ def tensors(value: Any) -> list[Tensor]:
 def difference(a: Any, b: Any) -> float:
     """Largest difference of two structures of tensors, relative to the larger magnitude.
 
-    Infinite for other shapes and for what is not finite.
+    Infinite for different shapes and for values that are not finite.
     """
     first, second = tensors(a), tensors(b)
     if [t.shape for t in first] != [t.shape for t in second]:
@@ -121,7 +121,7 @@ def as_plain(value: Any, where: str) -> Any:
     """The value written as JSON and read back.
 
     Raises:
-        Failed: it can't be written plainly.
+        Failed: it is not plain data.
     """
     try:
         return json.loads(json.dumps(spec(value, where)))
@@ -130,7 +130,7 @@ def as_plain(value: Any, where: str) -> Any:
 
 
 def accepted(cls: type) -> set[str]:
-    """Names of the arguments of a class, with those that ``**kwargs`` hands on to its bases."""
+    """Names of the arguments of a class, including those that ``**kwargs`` passes to its bases."""
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" not in vars(base):
@@ -144,7 +144,7 @@ def accepted(cls: type) -> set[str]:
 
 @contextmanager
 def one_line(doing: str, must: bool = True) -> Iterator[None]:
-    """What is done inside must end in a ``UserError`` of one line; with ``must=False`` it may also succeed."""
+    """The block must raise a ``UserError`` of one line; with ``must=False`` it may also succeed."""
     try:
         yield
     except UserError as error:
@@ -160,6 +160,6 @@ def one_line(doing: str, must: bool = True) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Kind and first line of an exception."""
+    """Type and first line of an exception."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""What every class must be like, whatever its kind: no misspelt hook, no argument that a checkpoint can't hold."""
+"""Checks of every class, whatever its kind: no misspelt hook, no argument that a checkpoint can't hold."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import nn
 from zoo.testing.checks import accepted, as_plain, check, expect
 
 KINDS = ("architectures", "tasks", "data")
-CLOSE = 0.86  # of difflib's ratio, from which a name is taken for another one, misspelt
+CLOSE = 0.86  # difflib's ratio above which a name counts as a misspelt hook
 _BASES = (LightningModule, LightningDataModule, nn.Module)
 
 
 def hooks_are_spelt_right(case: Any) -> None:
-    """A method that its own module never calls, and that is almost called like a hook, is that hook, misspelt."""
+    """No method that its module never calls has almost the name of a hook: it would be that hook, misspelt."""
     library = [base for base in case.cls.__mro__ if base in _BASES or base.__module__.endswith(".base")]
     hooks = {name for base in library for name in dir(base) if not name.startswith("_")}
     for base in _own(case.cls, library):
@@ -41,12 +41,12 @@ def _is_method(name: str, value: Any) -> bool:
 def _source(cls: type) -> str:
     try:
         return inspect.getsource(sys.modules[cls.__module__])
-    except (OSError, TypeError):  # compiled, or written in a session
+    except (OSError, TypeError):  # compiled, or defined interactively
         return ""
 
 
 def defaults_are_plain(case: Any) -> None:
-    """Defaults of its arguments can be written into a checkpoint: plain data, or classes; not functions."""
+    """Defaults of its arguments can be saved in a checkpoint: plain data or classes, not functions."""
     for base in case.cls.__mro__:
         if "__init__" not in vars(base) or base in _BASES:
             continue

@@ -1,4 +1,4 @@
-"""What every data set must do, by the form of its batches."""
+"""Checks of data sets, by the form of their batches."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from zoo.errors import UserError
 from zoo.testing.checks import Failed, Skipped, as_plain, check, expect, one_line, same_bits
 from zoo.testing.reading import SPLITS, DataCase, Probe, quiet_trainer, seed_global_generators, size_of, stand_in
 
-# What it says of itself
+# What it declares
 
 
 @check("data")
 def is_set_up(case: DataCase) -> None:
-    """The arguments that ``write_example`` gives make an instance that can be set up, with something to train on."""
+    """With the arguments of ``write_example`` it can be set up and has training samples."""
     expect(case.data.samples("train"), "its example has nothing to train on")
 
 
 @check("data", needs_building=False)
 def says_licence_and_about(case: DataCase) -> None:
-    """Its licence, and one line on classes, number of images and size."""
+    """It states its licence, and one line on classes, number of images and size."""
     for name in ("licence", "about"):
         text = getattr(case.cls, name)
         expect(isinstance(text, str) and text.strip(), f"expected a class attribute {name} that is not empty")
@@ -40,7 +40,7 @@ def says_licence_and_about(case: DataCase) -> None:
 
 @check("data")
 def facts_are_complete(case: DataCase) -> None:
-    """Its facts are plain, of the right types and ranges, agree with each other, and are all that its tasks need."""
+    """Its facts are plain, of the right types and ranges, agree with each other, and complete for its tasks."""
     facts = case.data.facts
     as_plain(dict(facts), "facts")
     known = contracts.facts()
@@ -54,7 +54,7 @@ def facts_are_complete(case: DataCase) -> None:
 
 @check("data")
 def arguments_are_plain(case: DataCase) -> None:
-    """A checkpoint can hold its arguments, and they make an instance with the same facts."""
+    """A checkpoint can hold its arguments, and they build an instance with the same facts."""
     written = as_plain(case.data.plain_hparams(), "data")
     lost = [name for name in case.arguments if name not in written["init_args"]]
     expect(not lost, f"its hyper-parameters lack {lost[:1]}: name them in the constructor")
@@ -69,7 +69,7 @@ def arguments_are_plain(case: DataCase) -> None:
 def splits_do_not_overlap(case: DataCase) -> None:
     """No sample is in two splits."""
     if contracts.form(case.role).repeats:
-        return  # the same batch comes again and again
+        return  # the same batch is repeated
     found: dict[str, set[str]] = {split: set(case.contents(split)) for split in SPLITS}
     for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
         common = found[a] & found[b]
@@ -78,7 +78,7 @@ def splits_do_not_overlap(case: DataCase) -> None:
 
 @check("data")
 def splits_are_the_same_twice(case: DataCase) -> None:
-    """Another instance has the same facts and the same samples in its splits, whatever the global generators say."""
+    """Another instance has the same facts and splits, whatever the state of the global generators."""
     seed_global_generators(1234)
     other = case.small()
     expect(other.facts == case.data.facts, "a second instance has other facts")
@@ -89,7 +89,7 @@ def splits_are_the_same_twice(case: DataCase) -> None:
 
 @check("data")
 def each_sample_once_an_epoch(case: DataCase) -> None:
-    """In training and evaluation every sample comes once, the last batch is not filled up."""
+    """In training and evaluation every sample comes once per epoch; the last batch is not filled up."""
     for split in SPLITS:
         samples = case.data.samples(split)
         found = sum(size_of(batch) for batch in case.read(split))
@@ -108,17 +108,17 @@ def loader_says_its_length(case: DataCase) -> None:
         case.data.trainer = cast(Trainer, stand_in(split))
         told = len(getattr(case.data, f"{split}_dataloader")())
         case.data.trainer = None
-        expect(found == told, f"{split}: {told} batches told, {found} came")
+        expect(found == told, f"{split}: len is {told} batches, it gave {found}")
 
 
 @check("data")
 def order_is_new_each_epoch(case: DataCase) -> None:
     """Training order differs from epoch to epoch; evaluation's never does."""
     if contracts.form(case.role).repeats:
-        return  # the same batch comes again and again
+        return  # the same batch is repeated
     orders = [case.order("train", epoch=e) for e in range(4)]
     expect(
-        len({tuple(order) for order in orders}) > 1, "four training epochs have one order, expected it shuffled anew"
+        len({tuple(order) for order in orders}) > 1, "four training epochs have one order, expected it to be reshuffled"
     )
     for split in ("val", "test"):
         first, second = (case.order(split, epoch=e) for e in (0, 1))
@@ -127,7 +127,7 @@ def order_is_new_each_epoch(case: DataCase) -> None:
 
 @check("data")
 def order_does_not_depend_on_global_generators(case: DataCase) -> None:
-    """What a loader gives is a function of seed and position: the states of torch, numpy and random have no say."""
+    """A loader's batches depend on seed and position only, not on the global generators of torch, numpy and random."""
     for split in SPLITS:
         first, second = case.read(split, seed=1), case.read(split, seed=2)
         expect(same_bits(first, second), f"{split}: other batches for another state of the global generators")
@@ -135,7 +135,7 @@ def order_does_not_depend_on_global_generators(case: DataCase) -> None:
 
 @check("data", after=("order_does_not_depend_on_global_generators",))
 def augmentation_is_repeatable(case: DataCase) -> None:
-    """What reaches the task, augmentation included, is the same in two runs of one seed."""
+    """Batches, including augmentation, are the same in two runs with one seed."""
     runs = []
     for seed in (1, 2):
         seed_global_generators(seed)
@@ -145,7 +145,7 @@ def augmentation_is_repeatable(case: DataCase) -> None:
 
 @check("data", after=("order_does_not_depend_on_global_generators",))
 def position_is_honoured(case: DataCase) -> None:
-    """A training loader goes on where the trainer's counters stand."""
+    """A training loader resumes where the trainer's counters are."""
     whole = case.read("train", epoch=1)
     if len(whole) < 2:
         raise Skipped("the example has one training batch")
@@ -155,7 +155,7 @@ def position_is_honoured(case: DataCase) -> None:
 
 @check("data")
 def workers_change_nothing(case: DataCase) -> None:
-    """Worker processes give the batches that one process gives."""
+    """Worker processes give the same batches as one process."""
     if case.takes("num_workers"):
         alone, helped = case.read("train"), case.read("train", case.small(num_workers=2))
         expect(same_bits(alone, helped), "two workers gave other training batches than none")
@@ -163,14 +163,14 @@ def workers_change_nothing(case: DataCase) -> None:
 
 @check("data", after=("each_sample_once_an_epoch", "order_does_not_depend_on_global_generators"))
 def ranks_share(case: DataCase) -> None:
-    """Two processes have different samples, together all of them; in training they have as many batches."""
+    """Two ranks have different samples, together all of them; in training they have the same number of batches."""
     if contracts.form(case.role).repeats:
-        return  # the same batch comes again and again
+        return  # the same batch is repeated
     for split in SPLITS:
         whole = Counter(case.order(split))
         shares = [Counter(case.order(split, rank=r, world=2)) for r in (0, 1)]
         missing = whole - (shares[0] + shares[1])
-        kept = case.data.batch_size if split == "train" else 0  # a last sample alone can't be shared
+        kept = case.data.batch_size if split == "train" else 0  # a single last sample can't be shared
         expect(missing.total() <= (kept > 0), f"{split}: {missing.total()} samples reach neither of two processes")
         doubled = (shares[0] + shares[1]) - whole
         expect(not doubled, f"{split}: {doubled.total()} samples reach both of two processes, expected each once")
@@ -183,7 +183,7 @@ def ranks_share(case: DataCase) -> None:
 
 @check("data")
 def batches_have_their_form(case: DataCase) -> None:
-    """What reaches a task has the form that its ``batch`` promises."""
+    """Batches have the form that ``batch`` declares."""
     form, seen = contracts.form(case.role), case.watch()
     for split in SPLITS:
         expect(seen[split] or case.data.samples(split) is None, f"{split}: no batch reached the task")
@@ -197,7 +197,7 @@ def batches_have_their_form(case: DataCase) -> None:
 
 @check("data", ("classification",))
 def images_follow_the_dtype(case: DataCase) -> None:
-    """Images reach the task in its own dtype, after augmentation too."""
+    """Images reach the task in the task's dtype, also after augmentation."""
     for precision, dtype in (("64-true", torch.float64), ("bf16-true", torch.bfloat16)):
         seen = case.watch(precision=precision, limit=1)
         for split in SPLITS:
@@ -207,13 +207,13 @@ def images_follow_the_dtype(case: DataCase) -> None:
 
 @check("data", ("classification",))
 def predicts_a_persons_files(case: DataCase) -> None:
-    """``files`` reads pictures of any size and mode; a broken one is named and left out, the rest is done.
+    """``files`` reads images of any size and mode; an unreadable one is named and skipped.
 
-    Images of more channels than files of pictures have are left to the data set.
+    Images with more channels than image files have are left to the data set.
     """
     if case.data.facts["in_channels"] not in (1, 3):
         return
-    expect(case.takes("files"), "expected an argument files: every image data set reads a person's own pictures")
+    expect(case.takes("files"), "expected an argument files: every image data set reads the user's own images")
     good = {"grey.png": Image.new("L", (40, 30), 200), "colour.jpg": Image.new("RGB", (33, 70), (250, 10, 20))}
     folder = case.folder / "own"
     folder.mkdir(exist_ok=True)
@@ -233,7 +233,7 @@ def predicts_a_persons_files(case: DataCase) -> None:
 
 @check("data", ("classification",))
 def predicts_without_its_training_files(case: DataCase) -> None:
-    """Made from a checkpoint's arguments where the training files are gone, it still reads pictures to predict."""
+    """Built from a checkpoint's arguments without the training files, it still reads images to predict."""
     if not case.takes("files") or case.data.facts["in_channels"] not in (1, 3):
         return
     with TemporaryDirectory(prefix="zoo-check-") as name:
@@ -252,7 +252,7 @@ def predicts_without_its_training_files(case: DataCase) -> None:
 
 @check("data")
 def refuses_wrong_arguments_in_one_line(case: DataCase) -> None:
-    """Values out of range and pictures that are not there end in one line."""
+    """Values out of range and missing images end in a one-line error."""
     wrong: dict[str, Any] = {"batch_size": 0, "eval_batch_size": 0, "val_fraction": 1.5}
     for name in filter(case.takes, wrong):
         with one_line(f"{name}={wrong[name]!r}"):
@@ -266,7 +266,7 @@ def refuses_wrong_arguments_in_one_line(case: DataCase) -> None:
 
 @check("data")
 def keeps_no_position(case: DataCase) -> None:
-    """It saves no state: where a run stands follows from the trainer's counters, on any number of processes."""
+    """It saves no state: a run's position follows from the trainer's counters, on any number of processes."""
     expect(case.data.state_dict() == {}, "expected an empty state_dict")
     try:
         case.data.load_state_dict({})

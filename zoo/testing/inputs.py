@@ -1,4 +1,4 @@
-"""Arguments of networks that are tensors, or lists of tensors and of dictionaries, with the samples in front."""
+"""Arguments of networks: tensors with the batch first, or lists of tensors and of dictionaries."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def leaves(inputs: Any) -> list[Tensor]:
 
 
 def copied(inputs: Inputs) -> Inputs:
-    """The same in memory of their own."""
+    """A copy of the arguments."""
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
 
 
 def doubles(inputs: Inputs) -> Inputs:
-    """The same with floats of 64 bits."""
+    """The arguments with floats as float64."""
 
     def double(leaf: Any) -> Any:
         return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
@@ -31,12 +31,12 @@ def doubles(inputs: Inputs) -> Inputs:
 
 
 def first_samples(inputs: Inputs, count: int) -> Inputs:
-    """So many samples of each argument."""
+    """The first samples of each argument."""
     return tuple(argument[:count] for argument in inputs)
 
 
 def joined(first: Inputs, others: Inputs) -> Inputs:
-    """The first arguments' samples, and the others' behind as many of their own."""
+    """Concatenate two batches of arguments."""
     return tuple(_joined(a, b[len(a) :]) for a, b in zip(first, others, strict=True))
 
 

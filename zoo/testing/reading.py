@@ -1,4 +1,4 @@
-"""A data set as the checks look at it: read from small files, by a stand-in for the trainer, or in a short run."""
+"""The data set in the checks: read from small files, with a stand-in for the trainer, or in a short run."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from zoo.data.loading import InMemory
 from zoo.facts import Facts
 from zoo.testing.checks import accepted
 
-BATCH = 3  # samples: an epoch of a small example has several batches, and most often a last one that is not full
+BATCH = 3  # batch size: an epoch of a small example has several batches, and usually an incomplete last one
 
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Probe(LightningModule):
-    """Stands in a task's place and keeps the batches that reach it."""
+    """A task that records the batches it gets."""
 
     predict_view: ClassVar[str] = "center"
-    facts: ClassVar[Facts] = {}  # it predicts what the data make of pictures
+    facts: ClassVar[Facts] = {}  # it predicts on the data's batches
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Probe(LightningModule):
         self.seen["predict"].append(batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One that changes nothing."""
+        """An optimiser that changes nothing."""
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
@@ -79,7 +79,7 @@ def _recording(samples: Any, seen: list[Any]) -> Any:
 
 
 class DataCase:
-    """A data set, read from small files in its own format, in batches so small that an epoch has several.
+    """A data set, read from small files in its format, in batches so small that an epoch has several.
 
     Args:
         cls: the class.
@@ -104,7 +104,7 @@ class DataCase:
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
-        """What reads the example."""
+        """The arguments that read the example."""
         return dict(self.cls.write_example(self.folder))
 
     def make(self, **changes: Any) -> Data:
@@ -130,12 +130,12 @@ class DataCase:
         return self.small()
 
     def read(self, split: Split, data: Data | None = None, seed: int = 0, **position: int) -> list[Any]:
-        """What the split's loader gives, told by a stand-in for the trainer where it is.
+        """Batches of the split's loader, with a stand-in for the trainer that sets the position.
 
         Args:
             split: which one.
-            data: another instance than ``data``.
-            seed: of the global generators, on which nothing may depend.
+            data: an instance; by default ``self.data``.
+            seed: seed of the global generators, on which nothing may depend.
             position: ``rank``, ``world``, ``epoch`` and ``batch`` (the last one done).
         """
         data = data or self.data
@@ -148,19 +148,19 @@ class DataCase:
 
     @cached_property
     def has_files(self) -> bool:
-        """Whether each sample is read from files of its own."""
+        """Whether each sample is read from separate files."""
         return len(set(opened_files(lambda: self.read("train")))) > 1
 
     def contents(self, split: Split, data: Data | None = None) -> list[str]:
-        """The split's samples, in the order in which its loader gives them: their files, else a digest of each."""
+        """The split's samples, in the loader's order: their files, else a digest of each."""
         if self.has_files:
             return opened_files(lambda: self.read(split, data))
         return [digest for batch in self.read(split, data) for digest in digests(batch)]
 
     def order(self, split: Split, **position: int) -> list[Any]:
-        """The split's samples, in order, by what stays the same while augmentation changes them.
+        """The split's samples, in order, identified independently of augmentation.
 
-        That is the file, the number in a map-style data set, or what is in memory.
+        That is by the file, the index in a map-style data set, or the data in memory.
         """
         if self.has_files:
             return opened_files(lambda: self.read(split, None, **position))
@@ -174,7 +174,7 @@ class DataCase:
         return recorded or [digest for batch in batches for digest in digests(batch)]
 
     def watch(self, precision: Any = "32-true", limit: int = 2) -> dict[str, list[Any]]:
-        """What a task gets to see in a run, by split."""
+        """The batches that a task gets in a run, by split."""
         probe, trainer = Probe(), quiet_trainer(self.folder, precision=precision, limit=limit)
         trainer.fit(probe, datamodule=self.data)
         trainer.test(probe, datamodule=self.data, verbose=False)
@@ -183,7 +183,7 @@ class DataCase:
 
 
 def quiet_trainer(folder: Path, limit: int | None = None, **options: Any) -> Trainer:
-    """A trainer on the CPU that writes nothing by itself, and stops after one epoch unless told otherwise."""
+    """A trainer on the CPU that writes nothing, and by default stops after one epoch."""
     limits = {f"limit_{split}_batches": limit for split in SPLITS} if limit else {}
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     known: dict[str, Any] = {
@@ -198,7 +198,7 @@ def quiet_trainer(folder: Path, limit: int | None = None, **options: Any) -> Tra
 
 
 def stand_in(split: Split, rank: int = 0, world: int = 1, epoch: int = 0, batch: int = -1) -> SimpleNamespace:
-    """As much of a trainer as a loader looks at, at this position of a run."""
+    """The attributes of a trainer that a loader uses, at this position of a run."""
     loop = SimpleNamespace(batch_idx=batch, total_batch_idx=batch)
     states = {
         "training": split == "train",
@@ -226,11 +226,11 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
         _opened.append(str(arguments[0]))
 
 
-sys.addaudithook(_listen)  # can't be removed; costs nothing measurable while nobody listens
+sys.addaudithook(_listen)  # can't be removed; no measurable cost while inactive
 
 
 def opened_files(read: Callable[[], Any]) -> list[str]:
-    """The files that were opened meanwhile, but for Python's own."""
+    """The files that were opened by ``read``, except Python's own."""
     global _opened
     _opened = []
     try:
@@ -241,7 +241,7 @@ def opened_files(read: Callable[[], Any]) -> list[str]:
 
 
 def digests(batch: Any) -> list[str]:
-    """A digest of each sample of a batch: its image, and its label where that is one number."""
+    """A digest of each sample of a batch: of its image, and of its label if that is a number."""
     first, second = (batch[0], batch[1]) if isinstance(batch, list | tuple) and len(batch) > 1 else (batch, None)
     labels = second.tolist() if isinstance(second, Tensor) and second.dim() == 1 else [""] * len(first)
     return [f"{_digest(image)}{label}" for image, label in zip(first, labels, strict=True)]

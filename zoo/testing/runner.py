@@ -1,4 +1,4 @@
-"""Which checks there are for which entries, and the ways to run them: a command, and tests of ours and of plugins."""
+"""Select checks for entries and run them: for the command, and for the tests of the zoo and of plugins."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from zoo.testing.checks import CHECKS, Check, Failed, Skipped, expect, first_lin
 from zoo.testing.reading import DataCase
 from zoo.testing.task_case import TaskCase
 
-STATED = (architectures, backbones, classes, data, tasks)  # importing them states their checks
+STATED = (architectures, backbones, classes, data, tasks)  # importing them registers their checks
 BASES: dict[str, type] = {"architectures": Architecture, "tasks": Task, "data": Data}
 CASES: dict[str, Any] = {"architectures": ArchitectureCase, "tasks": TaskCase, "data": DataCase}
 
 
 def loads(entry: Entry) -> None:
-    """It can be imported, is a class of its kind, and says what it is."""
+    """It can be imported, is a class of its kind, and has a docstring."""
     try:
         found = entry.load()
     except UserError as error:
@@ -49,9 +49,9 @@ class Item:
     """One check of one entry in one role.
 
     Args:
-        entry: what is checked.
-        role: in which role; empty where the check is for all.
-        case: what the check takes.
+        entry: the entry to check.
+        role: the role; empty if the check applies to all roles.
+        case: the check's argument.
         check: the check.
     """
 
@@ -64,10 +64,10 @@ class Item:
         return f"{self.entry.label}-{self.role}-{self.check.name}" if self.role else f"{self.entry.label}-loads"
 
     def run(self) -> None:
-        """Make the check, quietly and without a trace in the random generators.
+        """Run the check without output and without changing the random generators.
 
         Raises:
-            Failed, Skipped: the check says so.
+            Failed, Skipped: the check failed or could not be made.
         """
         with _quiet():
             torch.manual_seed(0)
@@ -82,7 +82,7 @@ def _quiet() -> Iterator[None]:
     output = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), output[0], output[1]:
         warnings.simplefilter("ignore")
-        torch.set_num_threads(1)  # small tensors gain nothing from more, and lose much where the cores are shared
+        torch.set_num_threads(1)  # more threads do not help with small tensors, and are slow on shared cores
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:
@@ -98,7 +98,7 @@ def _quiet() -> Iterator[None]:
 
 
 def items_of(entry: Entry) -> list[Item]:
-    """The checks of an entry, by role; only ``loads`` where it can't be loaded."""
+    """The checks of an entry, by role; only ``loads`` if it can't be loaded."""
     found = [Item(entry, "", entry, Check(entry.kind, ("*",), (), loads))]
     try:
         cls = entry.load()
@@ -114,10 +114,10 @@ def items_of(entry: Entry) -> list[Item]:
 
 
 def entries_of(names: Sequence[str] = ()) -> list[Entry]:
-    """The entries of these names, paths or distributions; all that are installed where none is given.
+    """The entries with these names, paths or distributions; by default all installed ones.
 
     Raises:
-        UserError: nothing has that name.
+        UserError: nothing has this name.
     """
     found: list[Entry] = []
     for name in names:
@@ -138,7 +138,7 @@ def _normalised(distribution: str) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a check: ``passed``, ``failed`` or ``skipped``, and why."""
+    """The result of a check: ``passed``, ``failed`` or ``skipped``, and why."""
 
     item: Item
     status: Literal["passed", "failed", "skipped"]
@@ -150,7 +150,7 @@ class Outcome:
 
 
 def outcome(item: Item, wanting: set[str]) -> Outcome:
-    """Run one check; skip it where one that it stands on is among those that did not pass."""
+    """Run one check; skip it if a check that it depends on did not pass."""
     if stands_on := wanting.intersection(item.check.after):
         return Outcome(item, "skipped", f"{min(stands_on)} did not pass")
     try:
@@ -165,7 +165,7 @@ def outcome(item: Item, wanting: set[str]) -> Outcome:
 
 
 def check_items(items: Sequence[Item]) -> list[Outcome]:
-    """What comes of checks of one entry, in order."""
+    """Run checks of one entry, in order."""
     outcomes: list[Outcome] = []
     for item in items:
         wanting = {o.item.check.name for o in outcomes if o.status != "passed" and o.item.role == item.role}
@@ -174,12 +174,12 @@ def check_items(items: Sequence[Item]) -> list[Outcome]:
 
 
 def check_entry(entry: Entry) -> list[Outcome]:
-    """Every check of one entry, in order."""
+    """Run every check of one entry, in order."""
     return check_items(items_of(entry))
 
 
 def conformance(*names: str) -> Callable[[Item], None]:
-    """A test of every check of a distribution's entries (or of named ones), for a plugin's test file, in one line.
+    """A parametrised test with every check of a distribution's entries (or of named ones), for a plugin's test file.
 
     >>> test_everything = conformance("my-plugin")
     """

@@ -1,4 +1,4 @@
-"""A task as the checks look at it: with its example, fitted to tiny data of its form."""
+"""The task in the checks: built from its example and fitted to tiny data of its form."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from zoo.testing.architectures import encoders
 from zoo.testing.checks import Skipped
 from zoo.testing.reading import DataCase, quiet_trainer
 
-# What arguments are for that are called by what the network does in the task, not by its kind.
+# Roles of network arguments that are named by their function in the task, not by their role.
 KIND = {"perceptual": "classifier"}
-# Arguments of networks that the task gives, if the data does not.
+# Network arguments that the task sets if the data does not.
 BY_TASK = ("num_classes", "in_channels", "image_size", "vocabulary_size")
 COUNTS: dict[str, int] = {"train": 24, "val": 10, "test": 10, "predict": 3}
 
 
 class _Examples(Dataset):
-    """Samples of a form's example; of ``predict`` each with the name that a file would have."""
+    """Samples of a form's example; for ``predict`` each with a file name."""
 
     def __init__(self, form: Form, split: Split) -> None:
         self.form, self.split = form, split
@@ -49,12 +49,12 @@ class _Examples(Dataset):
 
 
 class TinyData(Data):
-    """The example of a form of batch as a data set: what the kit trains tasks of that form on.
+    """The example of a form of batch as a data set: the kit trains tasks of that form on it.
 
     Args:
-        form: its name.
-        batch_size: samples a step.
-        eval_batch_size: samples an evaluation batch.
+        form: the form's name.
+        batch_size: samples per step.
+        eval_batch_size: samples per evaluation batch.
     """
 
     licence: ClassVar[str] = "made on the spot"
@@ -67,15 +67,15 @@ class TinyData(Data):
 
     @property
     def facts(self) -> Facts:
-        """Those of the example."""
+        """The facts of the example."""
         return Facts(**(self.form.example_facts or {}))
 
     def samples(self, split: Split) -> _Examples:
-        """Of every split some."""
+        """Samples of the split; every split has some."""
         return _Examples(self.form, split)
 
     def collate(self, samples: list[Any]) -> Any:
-        """The form's batch; for prediction, with names."""
+        """A batch of the form; for prediction, with names."""
         if not isinstance(samples[0][1], str):
             return self.form.collate(samples)
         return self.form.to_predict(self.form.collate([s for s, _ in samples]), [name for _, name in samples])
@@ -88,7 +88,7 @@ class Losses(Callback):
         self.values: list[float] = []
 
     def on_train_batch_end(self, trainer: Any, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Keep it; a task that optimises by hand may give none."""
+        """Record the loss; a task with manual optimisation may return none."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
             self.values.append(float(loss))
@@ -103,7 +103,7 @@ class Start(Callback):
 
 
 class Predictions(Callback):
-    """Keeps the batches to predict, and what the task says of them."""
+    """Keeps the batches to predict, and the task's predictions."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[Any, Any]] = []
@@ -134,12 +134,12 @@ class TaskCase:
 
     @property
     def form(self) -> Form:
-        """What that form means."""
+        """The contract of that form."""
         return contracts.form(self.role)
 
     @cached_property
     def folder(self) -> Path:
-        """Where runs write; removed with the case."""
+        """The folder of the runs; removed with the case."""
         self._folder = TemporaryDirectory(prefix="zoo-check-")
         return Path(self._folder.name)
 
@@ -154,7 +154,7 @@ class TaskCase:
         raise Skipped(f"no installed data set has batches of the form {self.role}, and the form has no example")
 
     def data(self, **changes: Any) -> Data:
-        """Fresh data of the task's form."""
+        """New data of the task's form."""
         data = self._source(**changes)
         data.prepare_data()
         data.setup("fit")
@@ -162,14 +162,14 @@ class TaskCase:
         return data
 
     def evaluated_by(self, size: int) -> Data:
-        """Fresh data whose evaluation batches have this size."""
+        """New data with this evaluation batch size."""
         data = self.data()
         data.eval_batch_size = size
         return data
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
-        """The example, with a registered network in the place of each factory that it leaves open."""
+        """The example, with a registered network for each factory that it does not give."""
         open_ = [p.name for p in inspect.signature(self.cls).parameters.values() if p.default is p.empty]
         missing = [name for name in open_ if name not in self.cls.example]
         return {**self.cls.example, **{name: self._network(name) for name in missing}}
@@ -188,23 +188,23 @@ class TaskCase:
         raise Skipped(f"its example leaves {argument} open, and no installed architecture is a {role}")
 
     def make(self, seed: int = 0, /, **changes: Any) -> Task:
-        """A fresh task, not yet built."""
+        """A new task, not yet built."""
         torch.manual_seed(seed)
         return self.cls(**{**self.arguments, **changes})
 
     def built(self, **changes: Any) -> Task:
-        """A fresh task with the data's facts, built, in evaluation mode."""
+        """A new task with the data's facts, built, in evaluation mode."""
         task = self.make(facts=self.data().facts, **changes)
         task.configure_model()
         return task.eval()
 
     def trainer(self, **options: Any) -> Trainer:
-        """As long as the run that the checks look at."""
+        """A trainer for the run that the checks use."""
         return quiet_trainer(self.folder, **{"max_epochs": self.epochs, "log_every_n_steps": 1, **options})
 
     @cached_property
     def fitted(self) -> Task:
-        """A task after that run, with its trainer, and with checkpoints from its middle in ``folder``."""
+        """A task after that run, with its trainer, and with checkpoints from the middle of the run in ``folder``."""
         task = self.make()
         saving = ModelCheckpoint(
             dirpath=self.folder / "middle", filename="{step}", every_n_train_steps=3, save_top_k=-1
@@ -219,11 +219,11 @@ class TaskCase:
         return task
 
     def predicted(self, task: Task) -> list[tuple[Any, Any]]:
-        """Each batch to predict, with the results of ``predict_step``."""
+        """Each batch to predict, with the output of ``predict_step``."""
         kept = Predictions()
         self.trainer(callbacks=[kept]).predict(task, datamodule=self.data(), return_predictions=False)
         return kept.pairs
 
     def images(self, count: int) -> Tensor:
-        """So many images of the validation part, of a form whose batches begin with them."""
+        """The first images of the validation split, for forms whose batches start with images."""
         return next(iter(self.data(eval_batch_size=count).val_dataloader()))[0]

@@ -1,4 +1,4 @@
-"""What every task must do, by the form of its batches."""
+"""Checks of tasks, by the form of their batches."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from zoo.testing.task_case import Losses, TaskCase
 from zoo.training.callbacks import PictureWriter
 from zoo.training.restore import load
 
-# Arguments of tasks whose training loss may rise while the pictures get better.
+# Arguments of tasks whose training loss may rise while the images improve.
 ADVERSARIAL = {"discriminator"}
-# Roles whose networks are called with images alone, and give tensors.
+# Roles whose networks take only images and return tensors.
 ON_IMAGES = ("classifier", "segmenter", "transform")
 
 
@@ -34,7 +34,7 @@ def is_built(case: TaskCase) -> None:
 
 @check("tasks", needs_building=False)
 def says_what_it_needs(case: TaskCase) -> None:
-    """Its needs are facts, and ``facts`` is an argument with a default: no recipe has to repeat them."""
+    """Its ``needs`` are facts, and ``facts`` is an argument with a default, so that no recipe has to repeat them."""
     facts = contracts.facts()
     unknown = [name for name in case.cls.needs if name not in facts]
     expect(not unknown, f"needs {unknown[:1]}, which is not a fact; known are {', '.join(facts)}")
@@ -45,7 +45,7 @@ def says_what_it_needs(case: TaskCase) -> None:
 
 @check("tasks")
 def arguments_are_plain(case: TaskCase) -> None:
-    """What it keeps as hyper-parameters is plain data, and is every argument."""
+    """Its hyper-parameters are plain data, and contain every argument."""
     task = case.make()
     written = as_plain({k: v for k, v in task.hparams.items() if not k.startswith("_")}, case.cls.__name__)
     lost = [name for name in inspect.signature(case.cls).parameters if name not in written]
@@ -54,7 +54,7 @@ def arguments_are_plain(case: TaskCase) -> None:
 
 @check("tasks")
 def missing_facts_end_in_one_line(case: TaskCase) -> None:
-    """Without a fact that it needs it is not built, and says which one; it needs no other than those."""
+    """Building it without a needed fact raises an error that names the fact; other facts are not needed."""
     facts = case.data().facts
     for name in facts:
         with one_line(f"facts without {name}", must=name in case.cls.needs):
@@ -63,7 +63,7 @@ def missing_facts_end_in_one_line(case: TaskCase) -> None:
 
 @check("tasks")
 def other_facts_end_in_one_line(case: TaskCase) -> None:
-    """Trained for one thing, it is not fitted to data that says another."""
+    """A task built for certain facts refuses data with other facts."""
     facts = case.data().facts
     others = {
         "num_classes": facts.get("num_classes", 0) + 1,
@@ -78,7 +78,7 @@ def other_facts_end_in_one_line(case: TaskCase) -> None:
 
 @check("tasks")
 def wrong_factories_end_in_one_line(case: TaskCase) -> None:
-    """A factory of the wrong kind, or a function in its place, is refused at the door."""
+    """A factory of the wrong kind, or a function instead of a factory, is refused by the constructor."""
     for name in set(case.make().factories) & set(inspect.signature(case.cls).parameters):
         wrongs: tuple[Any, ...] = (torch.nn.Identity, torch.load)
         for wrong in wrongs:
@@ -88,7 +88,7 @@ def wrong_factories_end_in_one_line(case: TaskCase) -> None:
 
 @check("tasks", after=("arguments_are_plain",))
 def a_fit_runs(case: TaskCase) -> None:
-    """It takes its data's batches, trains and validates; its weights move and stay finite."""
+    """It takes its data's batches, trains and validates; its weights change and stay finite."""
     fitted = case.fitted
     moved = [name for name, p in fitted.named_parameters() if not torch.equal(p, case.start.weights[name])]
     expect(moved, "two epochs of fit left every parameter as it was")
@@ -107,7 +107,7 @@ def monitor_is_logged(case: TaskCase) -> None:
 
 
 def _descends(case: TaskCase) -> bool:
-    """Whether its training loss falls as the fit gets better; an adversarial one's does not."""
+    """Whether its training loss falls during training; an adversarial one's may not."""
     return case.form.loss_falls and not accepted(case.cls) & ADVERSARIAL
 
 
@@ -126,7 +126,7 @@ def a_few_steps_lower_the_loss(case: TaskCase) -> None:
 
 @check("tasks", after=("a_fit_runs",))
 def each_epoch_comes_nearer(case: TaskCase) -> None:
-    """Where the same batch comes again and again, each epoch's last loss is below its first."""
+    """If the same batch is repeated, each epoch's last loss is below its first."""
     if not case.form.repeats:
         return
     losses = Losses()
@@ -141,7 +141,7 @@ def each_epoch_comes_nearer(case: TaskCase) -> None:
 
 @check("tasks", after=("a_fit_runs",))
 def checkpoint_is_enough(case: TaskCase) -> None:
-    """Its checkpoint, read as data and without a recipe, gives a task with the same facts, weights and results."""
+    """Its checkpoint, loaded without a recipe, gives a task with the same facts, weights and results."""
     task, loaded = case.fitted, _load(case)
     expect(type(loaded) is case.cls, f"the checkpoint gave a {type(loaded).__name__}, expected {case.cls.__name__}")
     expect(not loaded.training, "a loaded task must be in evaluation mode")
@@ -159,7 +159,7 @@ def _load(case: TaskCase) -> Task:
 
 
 def _answers(case: TaskCase, task: Task) -> list[Tensor]:
-    """Results of prediction as numbers, and what a call gives where a call is images to something."""
+    """Predictions as numbers, and the output of a call if it takes images."""
     found = tensors([_numbers(task.as_json(results)) for _, results in case.predicted(task)])
     if _is_called_with_images(case):
         with torch.no_grad():
@@ -182,7 +182,7 @@ def _numbers(value: Any) -> Any:
 
 @check("tasks", after=("a_fit_runs",))
 def resume_is_exact(case: TaskCase) -> None:
-    """Gone on from a checkpoint in the middle, in a fresh process's state, it ends with the same bits."""
+    """Resumed from a checkpoint in the middle, as in a new process, it ends with the same bits."""
     _ = case.fitted
     expected = case.reached
     files = sorted((case.folder / "middle").glob("*.ckpt"))
@@ -200,14 +200,14 @@ def resume_is_exact(case: TaskCase) -> None:
 
 
 def _evaluations(case: TaskCase) -> list[tuple[str, str]]:
-    """The evaluations that the task has, as method of the trainer and name of the stage."""
+    """The task's evaluations: the trainer's method and the stage's name."""
     known = (("validate", "val", "validation_step"), ("test", "test", "test_step"))
     return [(run, stage) for run, stage, step in known if getattr(case.cls, step) is not getattr(LightningModule, step)]
 
 
 @check("tasks", after=("a_fit_runs",))
 def evaluation_changes_nothing(case: TaskCase) -> None:
-    """Validation and test leave the state as it is."""
+    """Validation and test do not change the state."""
     task = case.fitted
     before = deepcopy(task.state_dict())
     for run, _ in _evaluations(case):
@@ -218,7 +218,7 @@ def evaluation_changes_nothing(case: TaskCase) -> None:
 
 @check("tasks", after=("a_fit_runs",))
 def figures_do_not_depend_on_batches(case: TaskCase) -> None:
-    """Validation and test of ten samples give the same figures in batches of 10 and of 3, 3, 3 and 1."""
+    """Validation and test of ten samples give the same metrics in batches of 10 and of 3, 3, 3 and 1."""
     for run, stage in _evaluations(case):
         found = []
         for size in (10, 3):
@@ -233,7 +233,7 @@ def figures_do_not_depend_on_batches(case: TaskCase) -> None:
 
 @check("tasks", after=("a_fit_runs",))
 def predictions_are_plain(case: TaskCase) -> None:
-    """Results of prediction can be written as JSON, one dictionary an image."""
+    """Predictions can be written as JSON, one dictionary per image."""
     results = [result for _, result in case.predicted(case.fitted)]
     expect(results, "prediction gave nothing")
     expect(not any(t.requires_grad for t in tensors(results)), "results of prediction hold on to gradients")
@@ -247,12 +247,12 @@ def predictions_are_plain(case: TaskCase) -> None:
             json.dumps(written, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise Failed(f"as_json gave what JSON can't hold: {error}") from error
-    expect(sum(len(case.fitted.as_json(b)) for b in results) == 3, "expected a result an image")
+    expect(sum(len(case.fitted.as_json(b)) for b in results) == 3, "expected one result per image")
 
 
 @check("tasks", after=("predictions_are_plain",))
 def draws_pictures(case: TaskCase) -> None:
-    """One method turns images and results into pictures, one an image."""
+    """``draw`` turns images and predictions into pictures, one per image."""
     pairs = case.predicted(case.fitted)
     drawn = [picture for batch, results in pairs for picture in case.fitted.draw(batch[0], results)]
     expect(isinstance(drawn, list) and len(drawn) == 3, "draw: expected a picture for each of three images")
@@ -275,11 +275,11 @@ def an_evaluation_has_pictures(case: TaskCase) -> None:
 
 @check("tasks", after=("a_fit_runs",))
 def copies_drag_nothing(case: TaskCase) -> None:
-    """A deep copy, as weight averaging makes it, has no trainer or data with it."""
+    """A deep copy, as weight averaging makes it, has no reference to a trainer or data."""
     memo: dict[int, Any] = {}
     deepcopy(case.fitted, memo)
     dragged = [type(v).__name__ for v in memo.values() if isinstance(v, Trainer | LightningDataModule)]
-    expect(not dragged, f"a deep copy drags {', '.join(dragged[:2])} along")
+    expect(not dragged, f"a deep copy has a reference to {', '.join(dragged[:2])}")
 
 
 @check("tasks", after=("a_fit_runs",))
@@ -295,7 +295,7 @@ def export_agrees(case: TaskCase) -> None:
 
 @check("tasks")
 def a_call_gives_what_its_role_promises(case: TaskCase) -> None:
-    """Called with images it gives what the role of its architecture promises: a classifier logits (B, num_classes)."""
+    """Called with images it returns what its architecture's role specifies, e.g. logits (B, num_classes)."""
     if not _is_called_with_images(case):
         return
     task, images = case.built(), case.images(2)
