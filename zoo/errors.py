@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Something that the user can put right; its text is the whole message (what, where, what would be right)."""
+    """A mistake of the user; its text is the whole message (what is wrong, where, and what would be right)."""

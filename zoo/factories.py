@@ -1,9 +1,9 @@
-"""Classes yet to be built: what each kind of factory is given, and how factories are checked, built and written.
+"""Factories: the protocols of each kind, and functions to check, build and serialise them.
 
 A task receives classes to build, not built objects: a factory is a class or a ``functools.partial`` of one. What
-only the data knows (classes, channels, size) is filled in by ``build`` where the class's signature has it, so no
+only the data knows (classes, channels, size) is passed by ``build`` if the class's signature has it, so no
 recipe repeats it. ``spec`` writes a factory as plain data (``class_path``, ``init_args``) into a checkpoint, and
-``KeepsArguments`` collects what is to be written from a constructor's signature.
+``KeepsArguments`` collects the arguments of a constructor to be saved.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class ArchitectureFactory(Protocol):
-    """A network yet to be built; keywords are the facts that it may accept."""
+    """Builds a network; keywords are the facts that it may accept."""
 
     def __call__(
         self, *, num_classes: int, in_channels: int, image_size: list[int], vocabulary_size: int
@@ -39,7 +39,7 @@ class ArchitectureFactory(Protocol):
 
 
 class OptimizerFactory(Protocol):
-    """An optimiser yet to be given its parameters."""
+    """Builds an optimiser from parameters."""
 
     def __call__(self, params: Iterable[Tensor]) -> Optimizer:
         """The optimiser."""
@@ -47,7 +47,7 @@ class OptimizerFactory(Protocol):
 
 
 class SchedulerFactory(Protocol):
-    """A learning-rate scheduler yet to be given its optimiser; ``total_steps`` is the run's optimiser steps."""
+    """Builds a learning-rate scheduler; ``total_steps`` is the run's number of optimiser steps."""
 
     def __call__(self, optimizer: Optimizer, *, total_steps: int) -> LRScheduler:
         """The scheduler."""
@@ -55,7 +55,7 @@ class SchedulerFactory(Protocol):
 
 
 class TransformFactory(Protocol):
-    """A transform of batches yet to be built."""
+    """Builds a transform of batches."""
 
     def __call__(self, *, num_classes: int, image_size: list[int]) -> Transform:
         """The transform."""
@@ -63,11 +63,11 @@ class TransformFactory(Protocol):
 
 
 class KeepsArguments:
-    """Keeps the arguments of a data module or a task as its hyper-parameters, so that constructors only state them.
+    """Saves the arguments of a data module's or a task's constructor as hyper-parameters.
 
-    Kept are the arguments of the object's own class, defaults included and ``**kwargs`` under the names they hold.
-    They are in ``hparams`` before the constructor runs, which may change them there. Factories, told by their
-    annotation, are checked first and reduced to class and plain arguments; the constructor is given the reduced ones.
+    Saved are the arguments of the object's class, including defaults and the contents of ``**kwargs``. They are in
+    ``hparams`` before the constructor runs, which may change them there. Factories, recognised by their annotation,
+    are checked first and reduced to class and plain arguments; the constructor gets the reduced ones.
     """
 
     hparams: Any
@@ -79,7 +79,7 @@ class KeepsArguments:
 
 
 def _keeping(init: Callable[..., None]) -> Callable[..., None]:
-    """The constructor, preceded by the keeping of its arguments, and given reduced factories."""
+    """Wrap a constructor to save its arguments first and to pass it reduced factories."""
     signature = inspect.signature(init)
 
     @wraps(init)  # jsonargparse and help read the constructor's own signature, annotations and source
@@ -87,7 +87,7 @@ def _keeping(init: Callable[..., None]) -> Callable[..., None]:
         try:
             bound = signature.bind(self, *args, **kwargs)
         except TypeError:
-            init(self, *args, **kwargs)  # which says what is wrong with them, and names the class
+            init(self, *args, **kwargs)  # it raises a TypeError that names the class
             raise
         outermost = "_hparams" not in vars(self)
         bound.apply_defaults()
@@ -95,7 +95,7 @@ def _keeping(init: Callable[..., None]) -> Callable[..., None]:
             self.hparams.update(_by_name(signature, bound.arguments))
         for name, (given, reduced) in _reduced_factories(init, bound.arguments).items():
             bound.arguments[name] = reduced
-            if outermost or self.hparams.get(name, ...) is given:  # what a subclass handed on by its **kwargs
+            if outermost or self.hparams.get(name, ...) is given:  # passed on by a subclass's **kwargs
                 self.hparams[name] = reduced
         init(*bound.args, **bound.kwargs)
 
@@ -111,7 +111,7 @@ def _by_name(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict
 
 
 def _reduced_factories(init: Callable[..., None], arguments: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Those arguments that are factories by their annotation: as given, and reduced."""
+    """The arguments that are factories by their annotation: as given, and reduced."""
     bases = {name: factory_base(hint) for name, hint in _hints(init).items()}
     return {
         name: (value, _reduced(value, base))
@@ -121,7 +121,7 @@ def _reduced_factories(init: Callable[..., None], arguments: Mapping[str, Any]) 
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Its parameters' annotations, but for those whose names are imported for type checking only."""
+    """Its parameters' annotations, except names that are imported for type checking only."""
     found: dict[str, Any] = {}
     for name, annotation in function.__annotations__.items():
         try:
@@ -133,7 +133,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def factory_base(annotation: Any) -> type | None:
-    """What the factories of an annotated argument build, be it one, several or none; None for other arguments."""
+    """The class that an annotated argument's factories build; None if the argument is not a factory."""
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
     from torchvision.transforms.v2 import Transform
@@ -146,7 +146,7 @@ def factory_base(annotation: Any) -> type | None:
         SchedulerFactory: LRScheduler,
         TransformFactory: Transform,
     }
-    kinds = (kind for found in _kinds(annotation) for kind in found.__mro__)  # a plugin's protocol has facts of its own
+    kinds = (kind for found in _kinds(annotation) for kind in found.__mro__)  # a plugin's protocol may add facts
     return next((bases[kind] for kind in kinds if kind in bases), None)
 
 
@@ -172,15 +172,15 @@ def _reduced(value: Any, base: type) -> Any:
 def plain(factory: Any, base: type) -> Any:
     """A factory reduced to its class and plain arguments.
 
-    What jsonargparse hands over also holds the whole command line; a deep copy (weight averaging) would copy the
-    trainer and the data with it.
+    jsonargparse's factories hold references to the whole configuration; a deep copy (weight averaging) would copy
+    the trainer and the data, too.
 
     Args:
         factory: a class, a ``functools.partial`` of one, or what jsonargparse makes of a ``class_path``.
         base: what the class must be a subclass of.
 
     Raises:
-        UserError: it is no class of that kind. Functions are refused: a recipe is data, and must not choose calls.
+        UserError: it is not a class of that kind. Functions are refused: a recipe must not choose functions to call.
     """
     target, keywords = _parts_of(factory)
     if not (inspect.isclass(target) and issubclass(target, base)):
@@ -190,7 +190,7 @@ def plain(factory: Any, base: type) -> Any:
 
 
 def public_path(cls: type) -> str:
-    """A class's import path without modules that are private to its library."""
+    """A class's import path without private modules."""
     return ".".join(part for part in f"{cls.__module__}.{cls.__qualname__}".split(".") if not part.startswith("_"))
 
 
@@ -225,7 +225,7 @@ def _name(target: Any) -> str:
 
 
 def build(factory: Any, needs: tuple[str, ...] = (), **facts: Any) -> Any:
-    """Build with those of the facts that the class takes and that its recipe leaves open.
+    """Build with the facts that the class takes and that the recipe does not set.
 
     Raises:
         UserError: the class does not take a fact that is needed.
@@ -238,7 +238,7 @@ def build(factory: Any, needs: tuple[str, ...] = (), **facts: Any) -> Any:
 
 
 def pretrained_classes(factory: Any) -> list[str]:
-    """Names of the classes that a network's own weights tell apart; empty where it is built without, or for others."""
+    """Names of the pretrained classes of a network; empty without pretrained weights or for other classes."""
     target, given = _parts_of(factory)
     names = target.pretrained_classes(given)
     return names if given.get("num_classes", len(names)) == len(names) else []
@@ -261,7 +261,7 @@ def spec(value: Any, where: str = "") -> Any:
     """The value as plain data that JSON can hold; a factory as ``class_path`` and ``init_args``.
 
     Raises:
-        UserError: it can't be written plainly. Nothing is ever left out.
+        UserError: it can't be written as plain data. Nothing is omitted silently.
     """
     if value is None or isinstance(value, str | bool | int | float):
         return value
@@ -291,7 +291,7 @@ def default_arguments_are_plain(cls: type) -> None:
     """Check that a class that is built with its defaults can be written into a checkpoint.
 
     Raises:
-        UserError: a default can't, such as a function; the argument is named, and what may stand there.
+        UserError: a default can't, such as a function; the message names the argument and valid values.
     """
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.default is not parameter.empty:
@@ -299,15 +299,15 @@ def default_arguments_are_plain(cls: type) -> None:
 
 
 def check_role(factory: Any, role: str, needed_by: str) -> None:
-    """Check that an architecture is called as its place calls it.
+    """Check that an architecture has the required role.
 
     Args:
         factory: of the architecture.
-        role: one of the contracts' words, or ``backbone``, which every architecture is that states its stages.
-        needed_by: what gives it that place, for the message.
+        role: name of a role, or ``backbone``, the role of every architecture with stages.
+        needed_by: what requires the role, for the message.
 
     Raises:
-        UserError: it is of other roles.
+        UserError: it has other roles.
     """
     from zoo.architectures.base import Architecture
 

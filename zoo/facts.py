@@ -1,7 +1,7 @@
-"""What the data says of itself, and nothing else.
+"""Facts: what the data declares about itself.
 
-The parser only hands facts on, as a mapping of values that it does not look into: its own check of a long list (a
-vocabulary, a thousand class names) takes time by the square of the length. ``zoo.contracts.check_facts`` checks them
+The parser passes facts on as a mapping of unchecked values, since its check of a long list (a vocabulary, a thousand
+class names) takes quadratic time. ``zoo.contracts.check_facts`` checks them
 by the table ``KNOWN`` and what plugins add to it, where they enter a task.
 """
 
@@ -15,13 +15,13 @@ from zoo.errors import UserError
 
 
 class FactValue:
-    """Any value of a fact, for the parser: ``zoo.parsing`` tells it not to look inside."""
+    """Any value of a fact: ``zoo.parsing`` makes the parser skip its check."""
 
 
 if TYPE_CHECKING:
 
     class Facts(TypedDict, total=False):
-        """What the data says of itself."""
+        """What the data declares about itself."""
 
         num_classes: int
         class_names: list[str]
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
         num_images: int
 else:
     Facts = dict[str, FactValue]  # what the parser sees in a task's signature
-    """What the data says of itself; a plugin may add facts of its own.
+    """What the data declares about itself; a plugin may add facts.
 
     - ``num_classes``: number of classes, without background.
     - ``class_names``: their names, in the order of the labels.
     - ``in_channels``: channels of the images: 1 for grey, 3 for colour, or more.
-    - ``image_size``: height and width in pixels that networks see.
+    - ``image_size``: height and width of the network's input in pixels.
     - ``vocabulary``: the tokens of captions, in the order of their ids.
-    - ``mean``, ``std``: mean and standard deviation of each channel, of images in [0, 1].
+    - ``mean``, ``std``: mean and standard deviation per channel, of images in [0, 1].
     - ``mirror``: whether a horizontal flip keeps an image's label.
     - ``class_counts``: training images of each class.
-    - ``num_images``: pictures that are made together, where the task's parameter is an image.
+    - ``num_images``: number of images that are optimised together, if the task's parameter is an image.
     """
 
 
 class Fact(NamedTuple):
-    """One fact: what is right for its value.
+    """The definition of a fact and its valid values.
 
     Args:
         name: its key among the facts.
-        check: takes the value and all facts; says whether the value is right.
-        wanted: what would be right, as the end of a sentence.
+        check: takes the value and all facts; returns whether the value is valid.
+        wanted: description of a valid value, as the end of a sentence.
     """
 
     name: str
@@ -91,7 +91,7 @@ def _tokens(value: Any, facts: Facts) -> bool:
 
 
 def _class_names(value: Any, facts: Facts) -> bool:
-    # Not all different: the names of torchvision's weights for ImageNet have "crane" twice, a bird and a machine.
+    # Names may repeat: torchvision's ImageNet class names contain "crane" twice, a bird and a machine.
     return _words(value, facts) and len(value) == facts.get("num_classes", len(value))
 
 
@@ -122,7 +122,7 @@ KNOWN = {
 
 
 def class_names(facts: Facts) -> list[str]:
-    """Names of the classes, else their numbers."""
+    """Names of the classes, or their numbers if there are no names."""
     return list(facts.get("class_names") or map(str, range(facts.get("num_classes", 0))))
 
 

@@ -1,9 +1,9 @@
-"""Recipes as data: the parser that resolves every installed name, and lets a recipe name nothing else.
+"""The recipe parser: it resolves the names of registered classes, and refuses all others.
 
-jsonargparse finds a class by its short name among the subclasses that are imported already. So all that is to be
-done is to import the right module in time: a custom loader (``set_loader``) sees every configuration file and every
-value of the command line, and imports what a text names. The import lists allow the registered classes and the
-listed parts of the libraries; everything else is refused before it is imported.
+jsonargparse finds a class by its short name among the subclasses that are already imported. So the right module only
+has to be imported in time: a custom loader (``set_loader``) sees every configuration file and every value of the
+command line, and imports the classes that it names. The import lists allow the registered classes and listed parts of
+libraries; everything else is refused before it is imported.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LIBRARIES = (
     "lightning.pytorch.profilers",
     "lightning.fabric.plugins",
 )
-# These take functions, or run what they are given.
+# These take functions, or execute their arguments.
 DENIED = (
     "lightning.pytorch.callbacks.LambdaCallback",
     "lightning.pytorch.callbacks.lambda_function",
@@ -67,7 +67,7 @@ register_type(
 
 
 def import_and_allow(text: str) -> None:
-    """Import what registers this name or path, and allow the place where the class is defined."""
+    """Import the entry with this name or path, and add the class's path to the allowed imports."""
     found = registry.mentioned(text)
     registry.import_named(text)
     if found and registry.failure(text) is None:
@@ -80,7 +80,7 @@ def _strings(node: Any) -> Iterator[str]:
         yield node
     elif isinstance(node, dict):
         for key, value in node.items():
-            # Words in the facts name nothing, however they are spelt.
+            # Strings in the facts are never class names.
             if not (key == "facts" and isinstance(value, dict) and "class_path" not in value):
                 yield from _strings(value)
     elif isinstance(node, list | tuple):
@@ -89,24 +89,24 @@ def _strings(node: Any) -> Iterator[str]:
 
 
 _load_yaml = get_loader("yaml")
-LARGEST = 100_000  # values in one recipe, its aliases written out
+LARGEST = 100_000  # values in one recipe, with aliases expanded
 
 
 def _size(node: Any, known: dict[int, int]) -> int:
-    """Values in a tree, those that aliases repeat counted each time, without walking them each time."""
+    """Number of values in a tree with aliases expanded, without visiting them repeatedly."""
     if id(node) not in known and isinstance(node, dict | list | tuple):
         below = node.values() if isinstance(node, dict) else node
-        known[id(node)] = LARGEST + 1  # met again below itself: no end
+        known[id(node)] = LARGEST + 1  # a recursive alias counts as too large
         known[id(node)] = 1 + sum(_size(value, known) for value in below)
     return known.get(id(node), 1)
 
 
-# Names that Lightning gives to classes of its own, too: the library's is meant.
+# Names that Lightning uses for its own classes, too: they mean the library's.
 IN_FULL = {"ReduceLROnPlateau": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
 
 
 def _own_in_full(name: str) -> str:
-    """The stable path of the zoo's own class where a plugin claims its name, too; else the text itself.
+    """The stable path of the zoo's class if a plugin uses the same name; else the text itself.
 
     Once the plugin's class is imported, the name alone would be ambiguous to jsonargparse.
     """
@@ -115,7 +115,7 @@ def _own_in_full(name: str) -> str:
 
 
 def _in_full(node: Any) -> Any:
-    """The tree with such names in full, where a class may stand; in a list, only of what has a ``class_path``."""
+    """The tree with such names replaced by paths where a class is allowed; in a list, only in a ``class_path``."""
     if isinstance(node, str):
         return IN_FULL.get(node, node)
     if isinstance(node, list):
@@ -127,15 +127,15 @@ def _in_full(node: Any) -> Any:
 
 def _name_in_full(key: str, value: str) -> str:
     if key == "class_path" and (claimed := registry.clash(value)) is not None:
-        raise UserError(claimed)  # else it would mean the one that happens to be imported
+        raise UserError(claimed)  # else it would mean whichever was imported
     return _own_in_full(IN_FULL.get(value, value) if key in ("class_path", "scheduler") else value)
 
 
 def load_recipe(text: str) -> Any:
-    """Plain YAML; whatever registered class it names is imported.
+    """Load plain YAML and import the registered classes that it names.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or its aliases make it larger than any recipe.
+        yaml.YAMLError: it is not valid YAML, or its aliases expand to too many values.
     """
     # What jsonargparse makes of a null that is given to a class within a class.
     value = None if text == "None" else _load_yaml(text)
@@ -150,7 +150,7 @@ def load_recipe(text: str) -> Any:
 set_loader("zoo", load_recipe, exceptions=(yaml.YAMLError,))
 
 
-PLAIN = ("--config", "-c", "--ckpt_path", "--out")  # whose value is never a class
+PLAIN = ("--config", "-c", "--ckpt_path", "--out")  # options whose value is never a class
 
 
 def _words_in_full(words: Sequence[str]) -> list[str]:
@@ -166,7 +166,7 @@ def _word_in_full(word: str) -> str:
 
 
 class ZooParser(LightningArgumentParser):
-    """A parser that knows the registered names and ends in one line when something is wrong."""
+    """A parser that resolves registered names and reports errors in one line."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("parser_mode", "zoo")
@@ -177,11 +177,11 @@ class ZooParser(LightningArgumentParser):
     # The three calls that Lightning 2.6 makes and jsonargparse 5 no longer has, by the names that stay.
 
     def add_instantiator(self, instantiator: Any, class_type: Any, subclasses: bool = True, *rest: Any) -> None:
-        """Keep what Lightning wants its classes to be built by."""
+        """Register a function that builds a class for Lightning."""
         self._builders.append((instantiator, class_type, subclasses))
 
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
-        """Build everything that the configuration names."""
+        """Build all objects of a configuration."""
         return self.instantiate(cfg, instantiators=self._builders, **kwargs)
 
     def dump(self, *args: Any, skip_none: bool | None = None, **kwargs: Any) -> str:
@@ -200,17 +200,17 @@ class ZooParser(LightningArgumentParser):
         self._default_env = False
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
-        """Parse, after importing what the arguments name."""
+        """Parse, after importing the classes that the arguments name."""
         words = _words_in_full(sys.argv[1:] if args is None else args)
         for word in words:
             import_and_allow(word.split("=", 1)[-1])
         return super().parse_args(words, *rest, **kwargs)
 
     def parse_object(self, cfg_obj: Any, *rest: Any, **kwargs: Any) -> Any:
-        """Parse plain data, after importing what it names.
+        """Parse plain data, after importing the classes that it names.
 
         Raises:
-            UserError: values that are shared within it make it larger than any recipe.
+            UserError: with shared values expanded it is too large.
         """
         tree = cfg_obj if isinstance(cfg_obj, dict) else cfg_obj.as_dict()
         if _size(tree, {}) > LARGEST:
@@ -221,7 +221,7 @@ class ZooParser(LightningArgumentParser):
         return super().parse_object(cfg_obj, *rest, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong in one line and leave with status 2; all of it with ``--debug``."""
+        """Print the error in one line and exit with status 2; the full report with ``--debug``."""
         if self.exit_on_error and not os.environ.get("ZOO_DEBUG"):
             sys.stderr.write(f"zoo: error: {condense(message)}\n")
             sys.exit(2)
@@ -233,7 +233,7 @@ def refuse_functions(config: Any, where: str = "") -> None:
     """Refuse a parsed configuration that names a function, which an allowed class might call.
 
     Raises:
-        UserError: it does.
+        UserError: it names a function.
     """
     if isinstance(config, Namespace):
         config = vars(config)

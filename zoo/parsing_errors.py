@@ -18,7 +18,7 @@ _NOISE = re.compile(
 
 
 def condense(message: str) -> str:
-    """``model.architecture.width: Expected a float`` out of jsonargparse's nested report; all of it if unsure."""
+    """``model.architecture.width: Expected a float`` from jsonargparse's nested report, if understood."""
     text = _REFUSED.sub(_refusal, message)
     text = re.sub(r"Type [^\n]*? expects a function or a callable class: ", "\n", text)
     text = re.sub(r"\.? Got value: (Namespace\(|\{).*$", "", text, flags=re.M)
@@ -45,7 +45,7 @@ def condense(message: str) -> str:
     return _one_line(f"{where}: {said}" if where and not said.startswith(where) else said)
 
 
-# An argument of a class, where no class was named.
+# An argument of a class, if no class was given.
 _NESTED = re.compile(r"NestedArg\(key='([\w.+]+)'")
 _CLASSLESS = re.compile(
     r"must include a class_path|Subclass types expect one of|given class_path 'zoo\.(Task|Data|Architecture)'"
@@ -58,7 +58,7 @@ _TRAINER = "lightning.pytorch.Trainer"
 
 
 def _refusal(match: re.Match[str]) -> str:
-    """Which class does not take an argument, and what it takes that is spelt alike."""
+    """Which class does not take an argument, and its arguments with a similar name."""
     if name := match[3] or match[4]:
         return f"trainer: {_not_taken(name, _TRAINER)}"
     around = re.findall(r"given class_path '([\w.]+)'", match.string[: match.start()])
@@ -98,14 +98,14 @@ _TELLING = (
 
 
 def _best(found: list[str]) -> list[str]:
-    """Of several reports on the alternatives of one type, those that tell most."""
+    """The most informative of several reports on the alternatives of one type."""
     for pattern in _TELLING:
         told = [line for line in found if re.search(pattern, line)]
         if told and pattern == r"dot import path":
             return [_unknown(told[0].rpartition(": ")[2])]
         if told and pattern == r"not allowed, denied":
             name = re.search(r"Importing '([^']+)'", told[0])
-            return [f"{name[1] if name else 'this path'} may not be named in a recipe (docs: security)"]
+            return [f"{name[1] if name else 'this path'} is not allowed in a recipe (docs: security)"]
         if told:
             return told
     return found
@@ -137,7 +137,7 @@ def _known_names() -> list[str]:
 
 
 def user_message(error: BaseException) -> str:
-    """What an error that was raised while objects were built says: the user's part of it, if there is one."""
+    """The message of an error raised while building objects: the ``UserError`` behind it, if there is one."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):

@@ -1,4 +1,4 @@
-"""Faces and other things: 200 small grey pictures out of Labeled Faces in the Wild, inside scikit-image.
+"""Faces and backgrounds: 200 small grey images from Labeled Faces in the Wild, included in scikit-image.
 
 Huang, Mattar, Lee and Learned-Miller, "Learning to Align from Scratch", NIPS 2012.
 """
@@ -16,10 +16,10 @@ from zoo.data.transforms import mean_and_std
 
 
 class LFWSubset(InMemoryImages):
-    """200 pictures of faces and of backgrounds that come with scikit-image, so that nothing is downloaded.
+    """200 images of faces and backgrounds that are included in scikit-image, so that nothing is downloaded.
 
-    40 of them, 20 a class, are the test part and always the same; ``val_fraction`` of the others, chosen by
-    ``split_seed``, validate.
+    A fixed set of 40, 20 per class, is the test split; ``val_fraction`` of the others, chosen by ``split_seed``, is the
+    validation split.
     """
 
     native_size = 25
@@ -30,7 +30,7 @@ class LFWSubset(InMemoryImages):
     example: ClassVar[dict[str, Any]] = {"batch_size": 32}
 
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
-        """The part's 160 or 40 pictures."""
+        """The part's 160 or 40 images."""
         from skimage.data import lfw_subset
 
         images = torch.from_numpy(lfw_subset() * 255).round().to(torch.uint8)[:, None]
@@ -39,7 +39,7 @@ class LFWSubset(InMemoryImages):
         return images[rows], labels[rows]
 
     def setup(self, stage: str | None = None) -> None:
-        """As every set; mean and deviation are those of the training part."""
+        """Set up; mean and standard deviation are computed from the training split."""
         super().setup(stage)
         if self.class_counts is not None:
             self.mean, self.std = mean_and_std(self.some_training_images())

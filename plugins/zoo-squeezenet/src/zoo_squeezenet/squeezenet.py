@@ -2,9 +2,9 @@
 parameters and <0.5MB model size", arXiv 1602.07360, 2016.
 
 Version 1.0 is the paper's table 1; 1.1 is the authors' later one, with 2.4 times less computation: a smaller first
-filter, and pooling that comes earlier.
+filter and earlier pooling.
 
-Deviation: weights start as He et al. 2015 derive for ReLUs (``init: forward``), where the authors' files have Glorot's,
+Deviation: weights are initialised as in He et al. 2015 for ReLUs (``init: forward``); the authors' files have Glorot's,
 and N(0, 0.01) for the last convolution.
 """
 
@@ -24,7 +24,7 @@ from zoo.errors import UserError
 class _Plan(NamedTuple):
     filters: int
     kernel: int
-    pooled: tuple[int, ...]  # the layers behind which there is a pooling
+    pooled: tuple[int, ...]  # the layers followed by pooling
 
 
 PLANS = {"1.0": _Plan(96, 7, pooled=(1, 4, 8)), "1.1": _Plan(64, 3, pooled=(1, 3, 5))}
@@ -38,15 +38,15 @@ class SqueezeNet(Architecture):
     1,248,424 parameters in version 1.0, 1,235,496 in version 1.1, at 1,000 classes and three channels.
 
     Args:
-        num_classes: length of the output; 0 leaves the last convolution out, for a backbone.
+        num_classes: length of the output; 0 omits the last convolution, for a backbone.
         in_channels: channels of the images.
-        version: the paper's 1.0, or 1.1; a recipe has it in quotes.
+        version: the paper's 1.0, or 1.1; quoted in a recipe.
         dropout: before the last convolution.
         init: see ``zoo.architectures.initialisation.initialise``.
 
     Shape:
         images (B, C, H, W), normalised, of at least 17 pixels (1.0: 21) -> logits (B, num_classes),
-        or the last map (B, 512, H', W') without classes
+        or the last feature map (B, 512, H', W') without classes
 
     Raises:
         UserError: a value is out of range, or an image is too small.
@@ -93,11 +93,11 @@ class SqueezeNet(Architecture):
 
     @property
     def stages(self) -> list[Stage]:
-        """The last layer at each resolution, in front of each pooling."""
+        """The last layer at each resolution, before each pooling."""
         return self._stages
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, or the last map where there are no classes."""
+        """Logits, or the last feature map without classes."""
         if min(images.shape[-2:]) < self.smallest:
             height, width = images.shape[-2:]
             raise UserError(f"SqueezeNet needs images of at least {self.smallest} pixels a side, not {height}×{width}")
@@ -125,11 +125,11 @@ class Fire(nn.Module):
         self.expand3 = nn.Conv2d(squeezed, EXPANSION * squeezed, 3, padding=1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps of the same size."""
+        """Feature maps of the same size."""
         squeezed = torch.relu(self.squeeze(maps))
         return torch.relu(torch.cat([self.expand1(squeezed), self.expand3(squeezed)], 1))
 
 
 def _smallest(plan: _Plan) -> int:
-    """The side of which the last pooling still sees two pixels; each pooling halves, rounding up."""
+    """The smallest side for which the last pooling gets two pixels; each pooling halves, rounding up."""
     return 2 * (2 ** len(plan.pooled) - 1) + plan.kernel

@@ -1,7 +1,7 @@
 """Experiments that measure what the zoo's documentation claims, rerun by one command: ``zoo study``.
 
-A study writes into its folder: a file of rows, one a finished run, from which an interrupted study resumes; pictures;
-and a page of tables and pictures that is made from the rows. The documentation's tables are made from the same rows.
+A study writes into its folder: a file with one row per finished run, from which an interrupted study resumes; plots;
+and a page of tables and plots made from the rows. The documentation's tables are made from the same rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     """``zoo study depth``: rerun a page's experiment.
 
     Args:
-        argv: the words behind ``zoo study``.
+        argv: the arguments after ``zoo study``.
 
     Raises:
         UserError: there is no such study, or it can't run here.

@@ -1,7 +1,7 @@
-"""The file of a study's rows: each finished run is written at once, so that an interrupted study goes on where it was.
+"""The results file of a study: each finished run is written at once, so that an interrupted study can be resumed.
 
-It says what was measured, with what, on what and when, as the rows of ``zoo measure`` do; it holds no path, host or
-user name.
+Like the rows of ``zoo measure`` it records what was measured, with which versions, on which machine and when, but no
+path, host or user name.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from zoo import results
 from zoo.errors import UserError
 
 Row = dict[str, Any]
-DIGITS = 5  # significant ones of what is written: more than any figure here can be trusted to
+DIGITS = 5  # significant digits that are written: more than the precision of any metric here
 
 
 class ResultsFile:
     """The rows of one study, in a JSON file.
 
     Args:
-        path: the file; a study of the same settings that lies there is gone on with.
-        command: what a reader types to measure the same again.
-        about: one sentence.
-        settings: all that the figures depend on.
+        path: the file; an existing study with the same settings is resumed.
+        command: the command that repeats the study.
+        about: description in one sentence.
+        settings: everything that the metrics depend on.
 
     Raises:
         UserError: the file can't be read, or belongs to a study with other settings.
@@ -42,7 +42,7 @@ class ResultsFile:
         self._condition = self._note_conditions()
 
     def _note_conditions(self) -> int:
-        """Number of what this process measures with; several where a study went on elsewhere or later."""
+        """Index of this process's conditions; there are several if a study was resumed elsewhere or later."""
         now = {
             "hardware": results.hardware(),
             "versions": results.versions(),
@@ -55,15 +55,15 @@ class ResultsFile:
 
     @property
     def runs(self) -> list[Row]:
-        """The finished ones, in the order in which they ended."""
+        """The finished runs, in the order in which they ended."""
         return self.content["runs"]
 
     def once(self, key: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]) -> Row:
-        """The run of this key: read where it is finished, else worked out now and kept.
+        """The run with this key: read if it is finished, else computed now and saved.
 
         Args:
-            key: plain values that tell it from all others.
-            work: gives its figures.
+            key: plain values that identify the run.
+            work: computes its metrics.
         """
         found = next((row for row in self.runs if all(row.get(k) == v for k, v in key.items())), None)
         if found is not None:
@@ -88,7 +88,7 @@ class ResultsFile:
 
 
 def _by_line(value: Any) -> str:
-    """A list's items a line each, so that a changed run is a changed line."""
+    """One line per item of a list, so that a changed run is a changed line."""
     if not isinstance(value, list) or not value:
         return json.dumps(value)
     return "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
@@ -98,7 +98,7 @@ def read(path: Path) -> Row:
     """The rows of a study.
 
     Raises:
-        UserError: it is no such file.
+        UserError: it is not such a file.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -108,7 +108,7 @@ def read(path: Path) -> Row:
 
 
 def rounded(value: Any) -> Any:
-    """Plain data as JSON has it: a few significant digits, lists for tuples, None for what is not finite."""
+    """Plain data for JSON: a few significant digits, lists for tuples, None for values that are not finite."""
     if isinstance(value, Mapping):
         return {str(k): rounded(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -124,12 +124,12 @@ def label(key: Mapping[str, Any]) -> str:
 
 
 def shown(figures: Mapping[str, Any]) -> str:
-    """The figures that are single numbers."""
+    """The metrics that are single numbers."""
     return "  ".join(f"{k} {v:.4g}" for k, v in figures.items() if isinstance(v, float))
 
 
 def conditions(content: Row) -> str:
-    """A sentence on what was measured with what, and how to measure it again."""
+    """A sentence on the conditions of the measurement, and how to repeat it."""
     found = []
     for n, condition in enumerate(content["conditions"]):
         if runs := sum(run["condition"] == n for run in content["runs"]):

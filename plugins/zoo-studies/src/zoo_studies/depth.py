@@ -1,8 +1,8 @@
 """``zoo study depth``: what happens to plain, residual and identity-skip networks when they get deeper.
 
-The claims: over 10 layers weights must be initialised with care and batch normalisation helps (Ioffe and Szegedy
-2015); over 30, skip connections (He et al. 2015); over 100, identity skips (He et al. 2016). The networks are CIFAR's,
-on small digits, so that all of it takes little more than an hour on two cores; ``--full`` trains the papers'
+The claims: above 10 layers weights must be initialised carefully and batch normalisation helps (Ioffe and Szegedy
+2015); above 30, skip connections (He et al. 2015); above 100, identity skips (He et al. 2016). The networks are
+CIFAR's, on small digits, so that all of it takes little more than an hour on two cores; ``--full`` trains the papers'
 depths on CIFAR-10 by their recipes.
 """
 
@@ -38,16 +38,16 @@ from zoo_studies.book import ResultsFile
 from zoo_studies.training import figures_of_test, train
 
 ABOUT = "Plain, residual and identity-skip networks by depth."
-POINTS = 60  # of a plotted signal
+POINTS = 60  # number of points of a plotted signal
 
 
 class Family(NamedTuple):
     """Networks that differ in depth only.
 
     Args:
-        network: the factory, yet to be given its depth.
-        lr: the highest rate; without normalisation the usual one breaks training off.
-        skips: whether it is trained where the others can't be any more.
+        network: the factory, without its depth.
+        lr: the highest learning rate; without normalisation training diverges at the usual one.
+        skips: whether it is trained at depths where the others can't be trained.
         thousand: a depth of about a thousand layers that the family has.
     """
 
@@ -68,7 +68,7 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the figures depend on."""
+    """Everything that the metrics depend on."""
 
     depths: Sequence[int] = (8, 14, 20, 32, 56, 110)
     seeds: Sequence[int] = (0, 1)
@@ -103,10 +103,10 @@ QUICK = Settings(depths=(8, 14), seeds=(0,), signal_depths=(8, 110), deep=(), ep
 
 
 def main(options: Namespace) -> int:
-    """Run the study, or what is left of it, and write its rows, plots and page.
+    """Run or resume the study, and write its rows, plots and page.
 
     Args:
-        options: of ``zoo study depth``.
+        options: options of ``zoo study depth``.
 
     Raises:
         UserError: the folder holds a study with other settings.
@@ -136,7 +136,7 @@ def _run_papers(out: Path, root: str | None) -> int:
 
 
 def refuse_papers(root: str | None) -> None:
-    """Stop where the papers' networks can't be trained.
+    """Raise if the papers' networks can't be trained here.
 
     Raises:
         UserError: there is no CIFAR-10, or no GPU.
@@ -155,7 +155,7 @@ def train_by_recipe(recipe: str, depth: int, seed: int, root: str | None) -> dic
 
 
 def run(book: ResultsFile, settings: Settings) -> None:
-    """Whatever of the study is not in the book yet: signals first, then the shallow networks."""
+    """Run what is not in the results file yet: signals first, then the networks, shallow ones first."""
     for depth in settings.signal_depths:
         for name, family in FAMILIES.items():
             deep = family.thousand if depth == 1001 else depth
@@ -174,7 +174,7 @@ def plan(settings: Settings) -> list[tuple[int, int, str]]:
 
 
 def write_page(book: ResultsFile, out: Path) -> Path:
-    """Plots and tables of the rows that there are."""
+    """Write plots and tables of the existing rows."""
     pictures = depth_page.draw(book.content, out, book.path.stem)
     text = "\n".join([f"# {ABOUT}\n", *(f"![{name}]({name})\n" for name in pictures), depth_page.tables(book.content)])
     page = book.path.with_suffix(".md")
@@ -183,7 +183,7 @@ def write_page(book: ResultsFile, out: Path) -> Path:
 
 
 def data_of(settings: Settings) -> MNIST5k:
-    """The digits, small."""
+    """The downscaled digits."""
     held = 1 - settings.images / 4000
     return MNIST5k(
         image_size=settings.image_size, val_fraction=held, batch_size=settings.batch_size, eval_batch_size=500
@@ -212,7 +212,7 @@ def train_one(family: Family, depth: int, seed: int, settings: Settings) -> dict
 
 
 def signal_of(family: Family, depth: int, settings: Settings) -> dict[str, Any]:
-    """Variances by layer of a network that has not been trained, with real images."""
+    """Variances by layer of an untrained network on real images."""
     torch.manual_seed(0)
     images, labels, facts = a_batch(settings)
     side = [settings.image_size] * 2
@@ -221,7 +221,7 @@ def signal_of(family: Family, depth: int, settings: Settings) -> dict[str, Any]:
 
 
 def a_batch(settings: Settings, size: int = 32) -> tuple[Tensor, Tensor, Any]:
-    """Images in [0, 1] and labels of the test part, and the data's facts."""
+    """Images in [0, 1] and labels of the test split, and the data's facts."""
     data = data_of(settings)
     data.setup()
     samples = data.samples("test")
@@ -230,9 +230,9 @@ def a_batch(settings: Settings, size: int = 32) -> tuple[Tensor, Tensor, Any]:
 
 
 def signal(network: Architecture, images: Tensor, labels: Tensor) -> dict[str, list[float]]:
-    """Variance of activations and gradients at some places from the first layer (0) to the logits (1).
+    """Variance of activations and gradients at positions from the first layer (0) to the logits (1).
 
-    Of a plain network, at its weight layers; of a residual one, at the sums, since these are what is passed on.
+    Measured at the weight layers of a plain network, and at the residual sums of a residual one.
     """
     blocks = list(residual_blocks(network))
     found = measure_signal(network, images, labels, ["conv1", *blocks, "fc"] if blocks else None)

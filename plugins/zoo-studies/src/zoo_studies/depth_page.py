@@ -13,7 +13,7 @@ SIGNAL_TITLE = """\
 What is left of the variance before any training: of the activations from the first layer to the last, of the gradients
 from the last layer to the first.
 """
-FLOOR = 1e-40  # of the plots; float32 ends there
+FLOOR = 1e-40  # lower limit of the plots, about that of float32
 
 
 def tables(content: Row) -> str:
@@ -30,7 +30,7 @@ def tables(content: Row) -> str:
 
 
 def _setting(s: Row) -> str:
-    """A sentence on what was trained how; of the papers' depths their recipes say it."""
+    """A sentence on the training settings; for the papers' depths these are in the recipes."""
     seeds = ", ".join(map(str, s["seeds"]))
     if "images" not in s:
         return f"CIFAR-10, by the recipes of that name, seeds {seeds}."
@@ -42,7 +42,7 @@ def _setting(s: Row) -> str:
 
 
 def by_depth(content: Row, what: str, digits: int, factor: float = 1.0) -> str:
-    """A line a family, a column a depth."""
+    """One row per family, one column per depth."""
     runs = trained(content)
     depths = sorted({run["depth"] for run in runs})
     lines = [
@@ -77,7 +77,7 @@ def signal_table(runs: Sequence[Row]) -> str:
 
 
 def left_over(signal: dict[str, list[float | None]]) -> tuple[float | None, float | None]:
-    """Last over first variance of the activations, first over last of the gradients; None where one is no number."""
+    """Last over first variance of the activations, first over last of the gradients; None where one is not a number."""
     (first, *_, last), (top, *_, bottom) = signal["activation"], signal["gradient"][::-1]
     forward = last / first if first and last is not None else None
     backward = bottom / top if top and bottom is not None else None

@@ -1,8 +1,8 @@
 """``zoo study ingredients``: what each part of AlexNet does for its error.
 
-Krizhevsky, Sutskever and Hinton 2012 say it of ReLU (section 3.1), response normalisation (3.3), overlapping pooling
-(3.4), crops, reflections, colour shifts and averaged crops (4.1), and dropout (4.2). Here each is left out of a narrow
-AlexNet, on a fixed part of CIFAR-10 or on digits, with several seeds.
+Krizhevsky, Sutskever and Hinton 2012 report it for ReLU (section 3.1), response normalisation (3.3), overlapping
+pooling (3.4), crops, horizontal flips, colour shifts and averaged crops (4.1), and dropout (4.2). Here each is left out
+of a narrow AlexNet, on a fixed part of CIFAR-10 or on digits, with several seeds.
 
 ReLU and tanh are compared as in the paper's figure 1: epochs to a given training error without any regularisation,
 each at its own best learning rate, which is chosen with the first seed.
@@ -45,7 +45,7 @@ PARTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the figures depend on.
+    """Everything that the metrics depend on.
 
     Images of 33 pixels at a stride of 1 are reduced to 23, 11, 5 and 2 by windows of 2 as by windows of 3, as the
     paper's are by both to 55, 27, 13 and 6: else overlapping pooling would change the size of the network.
@@ -79,10 +79,10 @@ SIZES = {"CIFAR10": 50_000, "MNIST5k": 4_000}
 
 
 def main(options: Namespace) -> int:
-    """Run the study, or what is left of it, and write its rows, plot and page.
+    """Run or resume the study, and write its rows, plot and page.
 
     Args:
-        options: of ``zoo study ingredients``.
+        options: options of ``zoo study ingredients``.
 
     Raises:
         UserError: the data is not there, or the folder holds a study with other settings.
@@ -115,7 +115,7 @@ def settings_of(root: str | None, full: bool = False, quick: bool = False) -> Se
 
 
 def run(book: ResultsFile, settings: Settings, root: str | None) -> None:
-    """Whatever of the study is not in the book yet, a seed after the other."""
+    """Run what is not in the results file yet, seed by seed."""
     for seed in settings.seeds:
         for without in (WHOLE, *PARTS):
             key = {"without": without, "seed": seed}
@@ -127,13 +127,13 @@ def run(book: ResultsFile, settings: Settings, root: str | None) -> None:
 
 
 def best(book: ResultsFile, activation: str) -> list[float]:
-    """The rate that was best with the first seed; none where no rate was enough."""
+    """The learning rate that was best with the first seed; empty if none reached the level."""
     rate = ingredients_page.best_rate(book.runs, activation)
     return [] if rate is None else [rate]
 
 
 def write_page(book: ResultsFile, out: Path) -> Path:
-    """Plot and tables of the rows that there are."""
+    """Write plot and tables of the existing rows."""
     pictures = ingredients_page.draw(book.content, out)
     parts = [f"# {ABOUT}\n", *(f"![{name}]({name})\n" for name in pictures), ingredients_page.tables(book.content)]
     page = out / "ingredients.md"
@@ -142,7 +142,7 @@ def write_page(book: ResultsFile, out: Path) -> Path:
 
 
 def data_of(settings: Settings, root: str | None, augment: Sequence[Any]) -> ImageClassification:
-    """A fixed part of the training images, which validation sees once more, and the whole test part."""
+    """A fixed part of the training images, also used for validation, and the whole test split."""
     held = 1 - settings.images / SIZES[settings.data]
     common: dict[str, Any] = {
         "image_size": settings.image_size,
@@ -158,7 +158,7 @@ def data_of(settings: Settings, root: str | None, augment: Sequence[Any]) -> Ima
 
 
 def augmentation(settings: Settings, without: str) -> list[Any]:
-    """Crops and reflections, or the centre; colour shifts. Digits aren't reflected; a grey shift is of brightness."""
+    """Crops and flips, or the centre crop; colour shifts (brightness for grey images). Digits aren't flipped."""
     if without == "crops and reflections":
         moves: list[Any] = [partial(CenterCrop, size=settings.image_size)]
     else:
@@ -186,7 +186,7 @@ def train_without(without: str, seed: int, settings: Settings, root: str | None)
 
 
 def race(activation: str, lr: float, seed: int, settings: Settings, root: str | None) -> dict[str, Any]:
-    """Training errors by epoch, until the level is reached, without regularisation and at a constant rate."""
+    """Training errors by epoch, until the level is reached, without regularisation and at a constant learning rate."""
     task = Classification(
         network(settings, activation=activation, dropout=0.0), optimizer=partial(SGD, lr=lr, momentum=0.9)
     )
@@ -196,5 +196,5 @@ def race(activation: str, lr: float, seed: int, settings: Settings, root: str | 
 
 
 def network(settings: Settings, **changes: Any) -> Any:
-    """AlexNet as this study has it, with changes."""
+    """This study's AlexNet, with changes."""
     return partial(AlexNet, width=settings.width, stride=1, init="forward", **changes)

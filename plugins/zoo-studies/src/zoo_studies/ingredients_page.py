@@ -13,7 +13,7 @@ from zoo_studies.pages import COLORS, chosen, figure, mean_and_spread, save, tab
 from zoo_studies.training import epochs_to
 
 WHOLE = "all of them"
-LEVEL = 0.35  # training error; figure 1 of the paper has 0.25, on five times as many images an epoch
+LEVEL = 0.35  # training error; figure 1 of the paper has 0.25, on five times as many images per epoch
 CLAIMS = {
     "overlapping pooling": "top-1 0.4, top-5 0.3 points better",
     "response normalisation": "top-1 1.4, top-5 1.2 points better; CIFAR-10 13 % to 11 %",
@@ -45,7 +45,7 @@ def tables(content: Row) -> str:
 
 
 def difference(without: Sequence[float], whole: Sequence[float]) -> tuple[float, float]:
-    """Difference of two means, and half of its 95 % interval (Welch's); no number where there is one value only."""
+    """Difference of two means, and half of its 95 % interval (Welch's); NaN if there is only one value."""
     from scipy.stats import ttest_ind
 
     gap = statistics.fmean(without) - statistics.fmean(whole)
@@ -67,7 +67,7 @@ def _half(test: Any) -> float:
 
 
 def effects(runs: Sequence[Row]) -> dict[str, tuple[float, float]]:
-    """What the test error rises by without each ingredient, and half of the 95 % interval of that, in points.
+    """The rise of the test error without each ingredient, and half of its 95 % interval, in points.
 
     Networks are compared by ten crops, as in the paper; the ten crops themselves with the centre alone, on the same
     networks, seed by seed.
@@ -83,14 +83,14 @@ def effects(runs: Sequence[Row]) -> dict[str, tuple[float, float]]:
 
 
 def verdict(gap: float, half: float) -> str:
-    """Whether the ingredient helped: whether 0 lies outside of the interval."""
+    """Whether the ingredient helped: whether 0 is outside the interval."""
     if math.isnan(half):
         return "one seed"
     return "helps" if gap > half else "harms" if gap < -half else "within the noise"
 
 
 def parts_table(runs: Sequence[Row]) -> str:
-    """A line an ingredient: errors without it, the difference, the paper's claim."""
+    """One row per ingredient: errors without it, the difference, the paper's claim."""
     found = effects(runs)
     lines = [_line(runs, WHOLE, "", "", "")]
     for name, (gap, half) in found.items():
@@ -114,7 +114,7 @@ def _line(runs: Sequence[Row], name: str, *rest: str) -> list[str]:
 
 
 def race(runs: Sequence[Row], activation: str, lr: float) -> list[float | None]:
-    """Epochs to the level, a seed each."""
+    """Epochs to the level, one value per seed."""
     return [epochs_to(errors, LEVEL, 0.9) for errors in chosen(runs, "errors", activation=activation, lr=lr)]
 
 
@@ -124,7 +124,7 @@ def rates(runs: Sequence[Row]) -> list[float]:
 
 
 def best_rate(runs: Sequence[Row], activation: str) -> float | None:
-    """The rate with the fewest epochs to the level with the first seed; None where it was never reached."""
+    """The learning rate with the fewest epochs to the level with the first seed; None if it was never reached."""
     seed = min(run["seed"] for run in runs) if runs else 0
     here = {run["lr"]: run["errors"] for run in runs if run.get("activation") == activation and run["seed"] == seed}
     times = {lr: time for lr, errors in here.items() if (time := epochs_to(errors, LEVEL, 0.9)) is not None}
@@ -132,7 +132,7 @@ def best_rate(runs: Sequence[Row], activation: str) -> float | None:
 
 
 def race_table(runs: Sequence[Row]) -> str:
-    """A line a function, a column a learning rate, and the best of them."""
+    """One row per function, one column per learning rate, and the best of them."""
     lines = []
     for name in ("relu", "tanh"):
         best = best_rate(runs, name)

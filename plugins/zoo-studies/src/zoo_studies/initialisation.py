@@ -1,4 +1,4 @@
-"""``zoo study initialisation``: the variance of the signal, layer by layer, for each way to draw the weights."""
+"""``zoo study initialisation``: the variance of the signal, layer by layer, for each initialisation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from zoo_studies import signal_by_init
 
 
 def main(options: Namespace) -> int:
-    """Measure and draw; needs no training.
+    """Measure and plot; nothing is trained.
 
     Args:
-        options: of ``zoo study initialisation``.
+        options: options of ``zoo study initialisation``.
     """
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)

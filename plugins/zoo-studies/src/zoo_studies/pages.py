@@ -1,4 +1,4 @@
-"""What the pages of all studies have in common: tables in Markdown, means with spreads, the look of the plots."""
+"""Helpers for the pages of all studies: Markdown tables, means with standard deviations, plot style."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def mean_and_spread(values: Sequence[float | None], digits: int, factor: float = 1.0) -> str:
-    """``98.2 ± 0.3``: mean and standard deviation; ``–`` where there is no number, and no spread for one."""
+    """``98.2 ± 0.3``: mean and standard deviation; ``–`` without values, and no standard deviation for one value."""
     known = [value * factor for value in values if value is not None]
     return results.shown(results.summary(known), digits) if known and len(known) == len(values) else "–"
 
 
 def chosen(runs: Iterable[Mapping[str, Any]], figure: str, **key: Any) -> list[Any]:
-    """This figure of the runs that have these values."""
+    """This metric of the runs that have these values."""
     return [run[figure] for run in runs if figure in run and all(run.get(k) == v for k, v in key.items())]
 
 
@@ -42,6 +42,6 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
 
 
 def save(drawn: Figure, path: Path) -> None:
-    """As PNG, without the date and version that would make every file differ."""
+    """Save as PNG without date and version, so that files are reproducible."""
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn.savefig(path, metadata={"Software": None})

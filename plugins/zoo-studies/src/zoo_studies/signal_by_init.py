@@ -1,7 +1,7 @@
-"""The variance of the signal by layer in deep fully connected networks, drawn with care and without.
+"""The variance of the signal by layer in deep fully connected networks, for good and naive initialisation.
 
-Images are N(0, 1), and so is the gradient that enters behind the last layer, so that what is measured is the networks'
-own doing. Nothing is trained.
+Images are N(0, 1), and so is the gradient with respect to the last layer's output, so that only the network's effect is
+measured. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NAMES: dict[Activation, str] = {
     "gelu": "GELU",
     "silu": "SiLU",
 }
-# Without care: weights that are right for linear layers, PyTorch's own, N(0, 0.01²).
+# Naive: weights for linear layers, PyTorch's default, N(0, 0.01²).
 Way = Literal["forward", "backward", "linear", "torch", "normal"]
 WAYS: dict[Way, str] = {
     "forward": "forward",
@@ -59,11 +59,11 @@ def run(out: Path) -> None:
     """Measure, and write ``initialisation.json``, ``factors.md``, ``init-variance.png`` and ``init-unstable.png``.
 
     Args:
-        out: a folder; a study that was interrupted there goes on.
+        out: a folder; a study that was interrupted there is resumed.
     """
     about = "Variance of the input and of every fourth layer's output, and of the gradient with respect to it, by seed."
     book = ResultsFile(out / "initialisation.json", "zoo study initialisation", about, SETTINGS)
-    # "function", since "activation" is the name of a figure
+    # "function", since "activation" is the name of a metric
     found = {(t, way): book.once({"function": t, "way": way}, partial(measure, t, way)) for t, way in _plan()}
     (out / "factors.md").write_text(factor_table(), encoding="utf-8")
     draw_variances(found).savefig(out / "init-variance.png")
@@ -90,7 +90,7 @@ def measure(activation: Activation, way: Way) -> dict[str, list[Signal]]:
 
 
 def chain(activation: Activation, depth: int, width: int) -> nn.Sequential:
-    """Linear layers of one width with a activation between them; float64, since variances fall to 1e-160."""
+    """Linear layers of one width with an activation between them; float64, since variances fall to 1e-160."""
     layers: list[nn.Module] = [nn.Linear(width, width, dtype=torch.float64)]
     for _ in range(depth - 1):
         layers += [FUNCTIONS[activation](), nn.Linear(width, width, dtype=torch.float64)]
@@ -98,7 +98,7 @@ def chain(activation: Activation, depth: int, width: int) -> nn.Sequential:
 
 
 def draw(network: nn.Module, activation: Activation, way: Way) -> None:
-    """Draw the weights in one of the ways that are compared."""
+    """Initialise the weights in one of the compared ways."""
     if way == "linear":
         initialise(network, "backward", "linear")
     else:
@@ -124,7 +124,7 @@ def variances(network: nn.Sequential, images: Tensor, gradient: Tensor) -> tuple
 
 
 def factor_table() -> str:
-    """The constants of each activation at v = 1, as a table in Markdown, with PyTorch's gain where it has one.
+    """A Markdown table of each activation's constants at v = 1, with PyTorch's gain if it has one.
 
     "1 % more becomes": where a layer gets a variance 1 % above 1, what is too much behind the next, drawn ``forward``.
     """
@@ -149,14 +149,14 @@ def _torch_gain(activation: str) -> str:
 
 
 def draw_variances(found: dict[tuple[Activation, Way], dict[str, Any]]) -> Figure:
-    """Activations and gradients by layer: a row for each function, a line for each way; the mean over seeds."""
+    """Activations and gradients by layer: one row per function, one line per initialisation; mean over seeds."""
     figure, grid = new_figure(10, 9, len(SHOWN), 2)
     for axes, (activation, quantity) in zip(
         grid.flat, [(t, q) for t in SHOWN for q in ("activation", "gradient")], strict=True
     ):
         for i, (way, label) in enumerate(WAYS.items()):
             mean = torch.tensor(found[activation, way][quantity], dtype=torch.float64).mean(0)
-            # Lines that lie on each other are both seen: the second is dashed.
+            # The second line is dashed, so that overlapping lines can both be seen.
             axes.plot(_layers(), mean, label=label, color=f"C{i}", linestyle=("-", "--")[i % 2], linewidth=2)
         axes.set_title(f"{NAMES[activation]}: {'Var[z]' if quantity == 'activation' else 'Var[∂L/∂z]'}")
         _log(axes, 1e-12, 1e12)
@@ -165,7 +165,7 @@ def draw_variances(found: dict[tuple[Activation, Way], dict[str, Any]]) -> Figur
 
 
 def draw_unstable(found: dict[tuple[Activation, Way], dict[str, Any]]) -> Figure:
-    """What a layer does to a wrong variance, and where that leads: a line for each network."""
+    """The effect of one layer on a wrong variance, and of many layers: one line per network."""
     figure, ((one, many),) = new_figure(10, 3.8, 1, 2)
     levels = torch.logspace(-1, 1, 41)
     shown: tuple[Activation, ...] = ("relu", "gelu", "silu", "tanh")

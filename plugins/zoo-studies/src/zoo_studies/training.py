@@ -21,7 +21,7 @@ class Curve(Callback):
     """The training loss and error of each epoch: the task's own metrics, over all of the epoch's batches.
 
     Args:
-        until: training error at which it is enough; training also ends where the loss is no number any more.
+        until: training error at which training stops; it also stops if the loss is not finite.
     """
 
     def __init__(self, until: float = 0.0) -> None:
@@ -30,7 +30,7 @@ class Curve(Callback):
         self.errors: list[float] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the metrics and begin anew."""
+        """Read the metrics and reset."""
         assert isinstance(pl_module, Classification)
         self.losses.append(float(pl_module.train_loss.compute()))
         self.errors.append(1 - float(pl_module.train_top1.compute()))
@@ -50,17 +50,17 @@ def train(
     test_batches: int | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> tuple[Trainer, Curve]:
-    """Train from this seed; nothing is written, and nothing is validated.
+    """Train with this seed, without validation and without writing files.
 
     Args:
-        task: yet to be built.
-        data: with a training part.
-        epochs: at most.
-        seed: of weights, order and augmentation.
+        task: a task that is not built yet.
+        data: with a training split.
+        epochs: maximum number of epochs.
+        seed: seed of weights, order and augmentation.
         precision: Lightning's name of it.
-        until: training error at which it is enough.
-        test_batches: at most, in tests that follow; left out, all.
-        callbacks: what else is to be done.
+        until: training error at which training stops.
+        test_batches: maximum number of batches in later tests; by default all.
+        callbacks: further callbacks.
 
     Raises:
         KeyboardInterrupt: the user ended it.
@@ -95,13 +95,13 @@ def _interruptible(trainer: Trainer, work: Any) -> None:
 
 
 def figures_of_test(trainer: Trainer, task: Classification, data: Data, views: Views = "center") -> dict[str, float]:
-    """The task's figures on the test part, by these views."""
+    """The task's metrics on the test split, with these test-time crops."""
     task.views = views
     return _figures(trainer.test(task, datamodule=data, verbose=False))
 
 
 def figures_of_training(task: Classification, data: Data, precision: Any = "32-true") -> dict[str, float]:
-    """The task's figures on what ``watching`` data calls validation: its training images, as evaluation sees them."""
+    """The task's metrics on the validation split of ``watching`` data: training images without augmentation."""
     options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(devices=1, precision=precision, enable_model_summary=False, **options)
     return _figures(trainer.validate(task, datamodule=data, verbose=False))
@@ -112,7 +112,7 @@ def _figures(found: Sequence[Any]) -> dict[str, float]:
 
 
 def watching(kind: type[AnyData]) -> type[AnyData]:
-    """The same data, but validation sees the training images, without augmentation, to measure the error on them."""
+    """The same data with the training images, without augmentation, as validation split, to measure their error."""
 
     def samples(self: AnyData, split: Split) -> Any:
         return kind.samples(self, "train" if split == "val" else split)
@@ -121,12 +121,12 @@ def watching(kind: type[AnyData]) -> type[AnyData]:
 
 
 def epochs_to(errors: Sequence[float], level: float, start: float) -> float | None:
-    """Epochs until the training error has fallen to this level, interpolated; None where it never does.
+    """Epochs until the training error has fallen to this level, interpolated; None if it never does.
 
     Args:
-        errors: of each epoch, a mean over it: it stands for the epoch's middle.
-        level: what is to be reached.
-        start: the error before training, that of guessing.
+        errors: mean over each epoch, assigned to the epoch's middle.
+        level: the training error to reach.
+        start: the error before training, by chance.
     """
     points = [(0.0, start), *((n + 0.5, error) for n, error in enumerate(errors))]
     for (before, high), (after, low) in pairwise(points):
