@@ -41,7 +41,7 @@ def to_picture(image: Tensor, side: int = 192) -> Image.Image:
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along: it has the Greek and Cyrillic that Pillow's own lacks."""
+    """DejaVu Sans, which matplotlib includes: it has the Greek and Cyrillic that Pillow's own lacks."""
     import matplotlib
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

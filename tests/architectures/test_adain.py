@@ -16,7 +16,7 @@ SMALL = partial(VGG, depth=11, width=0.125, norm="batch")
 def network(**options):
     torch.manual_seed(0)
     made = AdaIN(**{"encoder": SMALL, "width": 2, **options}).double()
-    for module in made.modules():  # statistics that are not those of a fresh network
+    for module in made.modules():  # statistics that are not those of a new network
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)

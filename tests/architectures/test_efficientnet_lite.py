@@ -96,7 +96,7 @@ def test_other_classes_and_backbone(network: EfficientNetLite0) -> None:
 
 @torch.no_grad()
 def test_two_classes_start_equally_probable() -> None:
-    """timm's own last layer would have a standard deviation of 0.4, and the loss would be 2.9."""
+    """timm's default last layer would have a standard deviation of 0.4, and the loss would be 2.9."""
     torch.manual_seed(0)
     network = EfficientNetLite0(num_classes=2).eval()
     photographs = torch.stack([seen(p) for p in (skimage.data.chelsea(), skimage.data.coffee())])

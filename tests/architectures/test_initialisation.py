@@ -288,7 +288,7 @@ def test_backward_takes_g0_where_the_signal_is(activation: Activation) -> None:
 
 
 def test_gelu_and_silu_have_an_unstable_fixed_point() -> None:
-    """A deviation of the variance grows from layer to layer for these; a tanh's shrinks, a ReLU's stays."""
+    """An error of the variance grows from layer to layer for these; a tanh's shrinks, a ReLU's stays."""
     later = {t: _elasticity(t) for t in ("tanh", "sigmoid", "relu", "gelu", "silu")}
     assert max(later["tanh"], later["sigmoid"]) < 0.5
     assert later["relu"] == pytest.approx(1, abs=1e-6)

@@ -46,7 +46,7 @@ def test_norm_none_has_biases_instead() -> None:
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_initialised_signal_lives_and_careless_one_dies(activation: str) -> None:
-    """Standard deviation of the last map of 50 layers without normalisation."""
+    """Standard deviation of the last feature map of 50 layers without normalisation."""
     images = torch.randn(8, 3, 32, 32)
     torch.manual_seed(0)
     careful, careless = (

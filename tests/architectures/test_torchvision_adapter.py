@@ -118,7 +118,7 @@ def test_channels_last_and_tokens_become_maps() -> None:
 
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Tensor]]:
-    """What the server would answer: for each network the tensors of a fresh one."""
+    """What the server would answer: for each network the tensors of a randomly initialised one."""
     made: dict[str, dict[str, Tensor]] = {}
 
     def answer(weights: Any, *_: Any, **__: Any) -> dict[str, Tensor]:

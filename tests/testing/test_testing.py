@@ -762,7 +762,7 @@ SETS: dict[type, str] = {
 
 
 class LosesItsState(SoundTask):
-    """What it learnt beside its parameters is in no checkpoint."""
+    """State outside its parameters is not in the checkpoint."""
 
     def build(self) -> None:
         super().build()

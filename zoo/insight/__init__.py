@@ -21,7 +21,7 @@ Look inside a network: pictures, and the numbers as JSON.
 {rows}
 
 Of a checkpoint:       zoo inspect filters --ckpt_path FILE
-Of a fresh network:    zoo inspect signal --config resnet
+With random weights:   zoo inspect signal --config resnet
 Of a network by name:  zoo inspect attribution \\
                          --architecture EfficientNetLite0 \\
                          --architecture.weights imagenet

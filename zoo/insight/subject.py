@@ -195,13 +195,13 @@ def _whole_size(file: str | Path, size: Sequence[int]) -> list[int]:
 def parser_for(what: str, about: str) -> ZooParser:
     """The options that every subcommand of ``zoo inspect`` has."""
     parser = ZooParser(prog=f"zoo inspect {what}", description=about)
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="Recipe's file or name: a fresh network")
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="Recipe's file or name: random weights")
     add_common_options(parser)
     parser.add_subclass_arguments(Architecture, "architecture", required=False, fail_untyped=False)
     parser.add_subclass_arguments(Task, "model", required=False, fail_untyped=False)
     parser.add_subclass_arguments(Data, "data", required=False, fail_untyped=False)
     parser.add_argument("--trainer", type=dict[str, Any] | None, default=None, help=SUPPRESS)  # recipes have it
-    parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed of a fresh network's weights")
+    parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed of random weights")
     return parser
 
 

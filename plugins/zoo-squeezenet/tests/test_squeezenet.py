@@ -39,7 +39,7 @@ def test_torchvisions_network_with_the_same_weights_agrees(version: str, count: 
 
 @pytest.mark.parametrize(("init", "fan"), [("forward", 16), ("backward", 64)])
 def test_weights_start_as_asked_for(init: str, fan: int) -> None:
-    """He et al. 2015: a deviation of √(2 / fan), here of a layer from 16 to 64 channels; biases of 0."""
+    """He et al. 2015: a standard deviation of √(2 / fan), here of a layer from 16 to 64 channels; biases of 0."""
     torch.manual_seed(0)
     layer = SqueezeNet(num_classes=7, init=init).layers.fire2.expand1
     assert float(layer.weight.std()) == pytest.approx((2 / fan) ** 0.5, rel=0.1)
