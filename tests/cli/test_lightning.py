@@ -126,7 +126,7 @@ def test_nothing_given_is_one_line(workspace: Path, capsys: pytest.CaptureFixtur
 
 
 def test_debug_shows_the_traceback(recipe: str, zoo_process) -> None:
-    toys = str(Path(__file__).parent / "toys")
+    toys = str(Path(__file__).parent.parent / "toys")
     shown = zoo_process("fit", "--config", recipe, "--data.batch_size", "0", "--debug", PYTHONPATH=toys)
     assert "Traceback" in shown.stderr
     hidden = zoo_process("fit", "--config", recipe, "--data.batch_size", "0", PYTHONPATH=toys)
@@ -536,7 +536,7 @@ def test_a_signal_saves_at_a_quiet_point_and_leaves(number: int, status: int, re
 
 
 def launch(*argv: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(__file__).parent / p) for p in ("toys",))}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(__file__).parent.parent / p) for p in ("toys",))}
     return subprocess.run(
         [sys.executable, "-m", "zoo", *argv], capture_output=True, text=True, timeout=300, env=env, check=False
     )

@@ -11,7 +11,7 @@ from running import folder_of, said, write_recipe, zoo
 
 from zoo import registry
 
-FOLDER = Path(__file__).parent.parent / "recipes" / "trainer"
+FOLDER = Path(__file__).parents[2] / "recipes" / "trainer"
 TOY = ({"class_path": "ToyClassification"}, {"class_path": "ToyTensors"})
 
 
@@ -120,7 +120,7 @@ class TestOverlays:
 
 @pytest.mark.slow
 def test_ddp_runs_two_processes_that_end_alike(tmp_path, zoo_process):
-    toys = str(Path(__file__).parent / "toys")
+    toys = str(Path(__file__).parent.parent / "toys")
     recipe = write_recipe(tmp_path / "toy.yaml", *TOY, max_epochs=1)
     found = zoo_process("fit", "--config", str(recipe), "--config", "trainer/ddp", PYTHONPATH=toys)
     assert found.returncode == 0, found.stderr
