@@ -124,7 +124,7 @@ def test_initial_variance() -> None:
 def test_variance_grows_with_the_blocks_as_the_page_says(repo: Path) -> None:
     """Each branch adds about 1, up to the 18th block, where the resolution changes."""
     text = (repo / "docs" / "ideas" / "identity-skips.md").read_text(encoding="utf-8")
-    said = {int(block): float(variance) for variance, block in re.findall(r"([\d.]+)\s+behind\s+block\s+(\d+)", text)}
+    said = {int(block): float(variance) for variance, block in re.findall(r"([\d.]+)\s+after\s+block\s+(\d+)", text)}
     assert set(said) == {2, 6, 18}
     sums, branches = torch.zeros(8, 54), torch.zeros(8, 54)
     for seed in range(8):

@@ -157,5 +157,5 @@ def test_the_page_says_of_alexnets_towers_what_its_picture_shows(repo):
         assert [float(word) for word in line] == pytest.approx([float(f) for f in found], abs=0.01)
         assert (share.diff() > -0.02).all()  # the greyest first
     assert [int((share < 0.3).sum()) for share in shares] == [1, 12]
-    assert "12 of its 24 have a share below 0.3, in tower 1 it is one" in " ".join(text.split())
+    assert "12 of its 24 have a share below 0.3, in tower 1 only one" in " ".join(text.split())
     assert float(re.findall(r"p = (\S+)", text)[0]) == pytest.approx(permutation_test(shares), abs=1e-3)
