@@ -245,7 +245,7 @@ def test_a_tasks_networks_have_names():
 
 
 def test_docs_commands_parse(repo):
-    from zoo.insight.command import _add_options
+    from zoo.insight.options import add_own_options
     from zoo.insight.subject import parser_for
 
     found = []
@@ -255,7 +255,7 @@ def test_docs_commands_parse(repo):
     assert {words[0] for words in found} == set(ABOUT)
     for what, *rest in found:
         parser = parser_for(what, ABOUT[what])
-        _add_options(parser, what)
+        add_own_options(parser, what)
         known = parser.format_help()
         for word in rest:
             flag = word.partition("=")[0]
