@@ -336,7 +336,7 @@ def test_every_architecture_of_ours_takes_init() -> None:
     """By the same function; library networks keep theirs, and a CPPN's weights are its pattern."""
     entries = [e for e in registry.entries() if e.kind == "architectures" and e.full_path.startswith("zoo.")]
     without = {e.name for e in entries if "init" not in inspect.signature(e.load()).parameters}
-    assert without == {"Timm", "TorchVision", "EfficientNetLite0", "CPPN"}
+    assert without == {"Timm", "TorchVision", "EfficientNetLite0", "Pretrained", "CPPN"}
     assert len(entries) > 10
 
 

@@ -327,14 +327,15 @@ def test_without_a_checkpoint_the_network_is_said_to_be_untrained(command: str, 
     assert "untrained" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["fit", "test"])
-def test_weights_of_another_network_end_in_one_line(command: str, recipe: str, capsys) -> None:
+def test_weights_of_another_network_end_in_one_line(recipe: str, capsys) -> None:
     assert zoo("fit", "--config", recipe, "--no_test") == 0
     last = str(folder_of("toy") / "checkpoints/last.ckpt")
     capsys.readouterr()
-    line = said(capsys, command, "--ckpt_path", last, "--model.architecture.channels", "7")
+    line = said(capsys, "test", "--ckpt_path", last, "--model.architecture.channels", "7")
     assert "the checkpoint's weights do not fit this task: architecture." in line
     assert "there, [7" in line
+    line = said(capsys, "fit", "--ckpt_path", last, "--model.architecture.channels", "7")
+    assert "model.architecture.channels can't change" in line
 
 
 def test_last_is_of_the_recipe_that_is_named(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
