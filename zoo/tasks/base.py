@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import Metric, MetricCollection
 
 from zoo import contracts
 from zoo.architectures.base import Architecture, should_load_pretrained
@@ -20,6 +21,8 @@ from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.factories import KeepsArguments, build, class_of, factory_arguments, pretrained_classes, spec, takes
 from zoo.facts import Facts
+from zoo.metrics.computing import compute_and_reset
+from zoo.metrics.naming import named_values
 from zoo.tasks.checks import check_first_output, check_role, merged_facts
 from zoo.tasks.exported import Exported, exported_network, refusal
 from zoo.tasks.first_images import show_images
@@ -271,6 +274,52 @@ class Task(KeepsArguments, LightningModule, ABC):
         if isinstance(data, Data):
             checkpoint.pop("datamodule_hyper_parameters", None)
             checkpoint[RUN_KEY] = {**checkpoint.get(RUN_KEY, {}), "data": data.plain_hparams()}
+
+    # Metrics of several numbers
+
+    def log_computed(self, stage: str, metric: Metric | MetricCollection, **options: Any) -> dict[str, Any]:
+        """Compute a metric that gives several numbers, log each as ``stage/name``, and reset it.
+
+        For ``on_validation_epoch_end`` and ``on_test_epoch_end``; a metric that gives one number is better logged as
+        such, by ``self.log``. Right on several processes, also where one was given no image: every process calls this.
+
+        Args:
+            stage: ``val`` or ``test``.
+            metric: whose ``compute`` gives a dictionary; a child of this module, so that it is on its device.
+            options: as ``log_values`` takes them.
+
+        Returns:
+            What the metric computed.
+        """
+        values = compute_and_reset(metric)
+        self.log_values(stage, values, **options)
+        return values
+
+    def log_values(
+        self,
+        stage: str,
+        values: Mapping[str, Any],
+        class_names: Sequence[str] = (),
+        missing: float | None = None,
+        skip: Collection[str] = (),
+    ) -> None:
+        """Log numbers that are the same on every process, each as ``stage/name``; one for each class of a vector.
+
+        A number that is not defined, for want of ground truth, is logged as NaN, which is never the best; a class's is
+        not logged.
+
+        Args:
+            stage: ``val`` or ``test``.
+            values: numbers or vectors over the classes, by name.
+            class_names: of the vectors' entries; without them, vectors are not logged.
+            missing: the value that stands for one that is not defined, such as the -1 of mean average precision.
+            skip: names that are not logged.
+        """
+        for name, value in named_values(values, class_names, missing, skip).items():
+            name = f"{stage}/{name.removeprefix(f'{stage}/')}"
+            # All have the same value. Their largest is the same to the last bit, so that all choose the same checkpoint.
+            shown = name == self.monitor
+            self.log(name, value.to(self.device), prog_bar=shown, sync_dist=True, reduce_fx="max")
 
     # What a task gives back
 

@@ -33,6 +33,7 @@ from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
 from zoo.facts import Facts, class_names
 from zoo.functional.views import Views, at_least_float32, mean_softmax, seen_views
+from zoo.metrics.computing import compute_and_reset
 from zoo.tasks.base import Task
 from zoo.tasks.normalize import Normalize
 from zoo.training.parameter_groups import ParameterGroup
@@ -252,13 +253,9 @@ class Classification(Task):
 
     def on_test_epoch_end(self) -> None:
         """Each class's accuracy, and the confusion matrix for its picture; of all processes together."""
-        matrix = self._matrix = self.confusion.compute().cpu()
-        self.confusion.reset()
-        if len(matrix) > LISTED:
-            return
-        for name, row, right in zip(self.class_names, matrix.sum(1), matrix.diagonal(), strict=True):
-            if row > 0:  # every process has the same values: the largest is each one's own
-                self.log(f"test/top1/{name}", right / row, sync_dist=True, reduce_fx="max")
+        matrix = self._matrix = compute_and_reset(self.confusion).cpu()
+        if len(matrix) <= LISTED:  # a class without images has none: 0 / 0
+            self.log_values("test", {"top1": matrix.diagonal() / matrix.sum(1)}, self.class_names)
 
     def predict_step(self, batch: tuple[Tensor, Sequence[str]], batch_idx: int) -> list[Prediction]:
         """The most probable classes of each image, from the averaged test-time crops."""
