@@ -1,4 +1,4 @@
-"""Pictures made of images and results: enlarging, captions that fit, grids, and the confusion matrix.
+"""Pictures made of images and results: enlarging, captions that fit, grids, overlays, and the confusion matrix.
 
 Text stands on a strip of its own, never on the image, so that it can be read whatever the image is.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ RIGHT: Color = (24, 110, 54)
 WRONG: Color = (176, 32, 38)
 PLAIN: Color = (52, 58, 70)
 WHITE: Color = (255, 255, 255)
+NO_CLASS = 255  # the label of a mask's pixels that have none, as in VOC
 
 
 def to_picture(image: Tensor, side: int = 192) -> Image.Image:
@@ -131,6 +133,119 @@ def heated(image: Tensor, heat: Tensor) -> Tensor:
     colours = torch.from_numpy(matplotlib.colormaps["inferno"](heat.numpy())[..., :3]).float().movedim(2, 0)
     weight = 0.8 * heat**0.75  # so that moderate heat is seen, and the image through it
     return (1 - weight) * grey + weight * colours
+
+
+# What loggers show themselves
+
+
+@dataclass
+class Boxes:
+    """Boxes on an image.
+
+    Args:
+        corners: x1 y1 x2 y2 in the image's pixels, (N, 4).
+        labels: class numbers, (N,).
+        scores: in [0, 1], (N,); None where they are the truth.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+
+    corners: Tensor
+    labels: Tensor
+    scores: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.corners)
+        shapes = [tuple(t.shape) for t in (self.corners, self.labels, self.scores) if t is not None]
+        if shapes != [(count, 4), (count,), (count,)][: len(shapes)]:
+            raise ValueError(f"corners, labels and scores of {shapes}, expected (N, 4), (N,) and (N,)")
+
+    def text(self, index: int, names: Sequence[str]) -> str:
+        """A box's class, and its score where it has one."""
+        label = int(self.labels[index])
+        name = names[label] if names else str(label)
+        return name if self.scores is None else f"{name} {float(self.scores[index]):.0%}"
+
+
+@dataclass
+class Overlay:
+    """An image with boxes and masks that a logger lays over it itself, so that they can be switched on and off.
+
+    Args:
+        image: floats in [0, 1], (C, H, W).
+        boxes: by what they are: ``prediction``, ``truth``, …
+        masks: by what they are, each (H, W) of class numbers below 255; 255 is no class.
+        class_names: of boxes and masks; without them, classes are numbers.
+        caption: a line about the image.
+
+    Raises:
+        ValueError: a mask is not of the image's size.
+    """
+
+    image: Tensor
+    boxes: dict[str, Boxes] = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        for name, mask in self.masks.items():
+            if mask.shape != self.image.shape[1:]:
+                shapes = tuple(mask.shape), tuple(self.image.shape)
+                raise ValueError(f"mask {name} of {shapes[0]} on an image of {shapes[1]}")
+
+
+@dataclass
+class Table:
+    """Rows of plain values and PIL pictures under named columns.
+
+    Raises:
+        ValueError: a row has another length than the columns.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a row of {len(row)} cells under {len(self.columns)} columns")
+
+
+def class_color(label: int) -> Color:
+    """One of ten colours, the same for a class in every picture."""
+    import matplotlib
+
+    red, green, blue = matplotlib.colormaps["tab10"](label % 10)[:3]
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_overlay(overlay: Overlay, side: int = 192) -> Image.Image:
+    """An overlay as a picture: the first mask half transparent, the first boxes thick with their texts, others thin."""
+    image = overlay.image.detach().float().cpu()
+    for mask in list(overlay.masks.values())[:1]:
+        image = _tinted(image, mask.cpu())
+    picture = to_picture(image, side)
+    times, canvas = picture.width / image.shape[2], ImageDraw.Draw(picture)
+    for order, boxes in reversed(list(enumerate(overlay.boxes.values()))):
+        for i, corners in enumerate((boxes.corners.cpu() * times).tolist()):
+            color = class_color(int(boxes.labels[i]))
+            canvas.rectangle(corners, outline=color, width=1 if order else 3)
+            if not order:
+                canvas.text(corners[:2], boxes.text(i, overlay.class_names), WHITE, font(11), stroke_width=2,
+                            stroke_fill=color)  # fmt: skip
+    return captioned(picture, [overlay.caption]) if overlay.caption else picture
+
+
+def _tinted(image: Tensor, mask: Tensor) -> Tensor:
+    """The image with its classes' colours half over it, (3, H, W)."""
+    image = image[:3] if image.shape[0] >= 3 else image.mean(0, keepdim=True).expand(3, -1, -1)
+    for label in mask.unique().tolist():
+        if label != NO_CLASS:
+            color = torch.tensor(class_color(label)).view(3, 1, 1) / 255
+            image = torch.where(mask == label, (image + color) / 2, image)
+    return image
 
 
 def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:

@@ -41,7 +41,8 @@ from zoo.parsing import ZooParser, refuse_functions
 from zoo.parsing_errors import user_message
 from zoo.tasks.base import Task
 from zoo.training import checkpoints, restore, run_folder, wandb
-from zoo.training.callbacks import PictureWriter, Plateau, RequireValidation, RunCheckpoints, Stopped, progress
+from zoo.training.callbacks import Plateau, RequireValidation, RunCheckpoints, Stopped, progress
+from zoo.training.pictures import PictureWriter
 from zoo.training.run_folder import safe_name
 
 

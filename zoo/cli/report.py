@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.utilities.model_summary import ModelSummary
 
 from zoo.training import checkpoints, run_folder, wandb
-from zoo.training.callbacks import PictureWriter
+from zoo.training.pictures import PictureWriter
 
 
 class SaveRecipe(SaveConfigCallback):

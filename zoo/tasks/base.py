@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 
-from zoo import contracts
+from zoo import contracts, drawing
 from zoo.architectures.base import Architecture, should_load_pretrained
 from zoo.contracts import check_facts
 from zoo.data.base import Data
@@ -58,6 +58,7 @@ class Task(KeepsArguments, LightningModule, ABC):
             state than without the stop.
         example: arguments of a small instance, for tests.
         factories: its networks, optimisers and schedulers yet to be built, by argument.
+        shown: the last evaluation's first images with predictions and truth, for ``pictures`` and ``overlays``.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -74,7 +75,7 @@ class Task(KeepsArguments, LightningModule, ABC):
         self._built = False
         self._frozen_norms: list[nn.Module] = []
         self._made: dict[str, dict[str, Any]] = {}
-        self._predicted: list[Shown] = []
+        self.shown: list[Shown] = []
         self.factories: dict[str, Any] = {name: self.hparams.get(name) for name in factory_arguments(type(self))}
         self.parameter_groups = [plain_group(group) for group in self.hparams.get("parameter_groups") or ()]
         if "parameter_groups" in self.hparams:
@@ -317,7 +318,7 @@ class Task(KeepsArguments, LightningModule, ABC):
         """
         for name, value in named_values(values, class_names, missing, skip).items():
             name = f"{stage}/{name.removeprefix(f'{stage}/')}"
-            # All have the same value. Their largest is the same to the last bit, so that all choose the same checkpoint.
+            # The same on all; by taking the largest, to the last bit, so that all choose the same checkpoint.
             shown = name == self.monitor
             self.log(name, value.to(self.device), prog_bar=shown, sync_dist=True, reduce_fx="max")
 
@@ -343,14 +344,24 @@ class Task(KeepsArguments, LightningModule, ABC):
         Keeps predictions of the first images, where the task can predict and draw and has no ``pictures`` of its own.
         """
         if type(self).pictures is Task.pictures:
-            keep_shown(self, self._predicted, batch, batch_idx)
+            keep_shown(self, self.shown, batch, batch_idx)
 
     def pictures(self) -> dict[str, list[Image.Image]]:
         """Pictures of the last evaluation by name; as it stands, its first images drawn with their predictions."""
-        from zoo import drawing
-
-        drawn = [picture for one in self._predicted for picture in self.draw(one.images, one.results, one.truth)]
+        drawn = [picture for one in self.shown for picture in self.draw(one.images, one.results, one.truth)]
         return {"predictions": [drawing.grid(drawn)]} if drawn else {}
+
+    def overlays(self) -> dict[str, list[drawing.Overlay]]:
+        """Images of the last evaluation with boxes or masks, by name, which loggers lay over them; as it stands, none.
+
+        They take the place of ``pictures`` of the same name, except in the run's folder. As ``pictures`` and
+        ``tables``, it is asked on the first process alone.
+        """
+        return {}
+
+    def tables(self) -> dict[str, drawing.Table]:
+        """Tables of the last evaluation for loggers, by name; as it stands, none."""
+        return {}
 
     def finished(self) -> list[Image.Image]:
         """The pictures that are the product of a fit, written at its end; none for a task whose product is weights."""

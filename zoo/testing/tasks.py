@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from zoo import contracts
+from zoo.drawing import Overlay, Table
 from zoo.errors import UserError
 from zoo.tasks.base import Task
 from zoo.testing.checks import Failed, accepted, as_plain, check, expect, expect_same, one_line, same_bits, tensors
 from zoo.testing.task_case import Losses, TaskCase
-from zoo.training.callbacks import PictureWriter
+from zoo.training.pictures import PictureWriter
 from zoo.training.restore import load
 
 # Arguments of tasks whose training loss may rise while the images improve.
@@ -268,6 +269,11 @@ def an_evaluation_has_pictures(case: TaskCase) -> None:
         found = case.fitted.pictures()
         right = isinstance(found, dict) and all(isinstance(p, Image.Image) for made in found.values() for p in made)
         expect(right, "pictures: expected lists of PIL pictures by name")
+        overlays, tables = case.fitted.overlays(), case.fitted.tables()
+        right = isinstance(overlays, dict) and all(isinstance(o, Overlay) for many in overlays.values() for o in many)
+        expect(right, "overlays: expected lists of zoo.drawing.Overlay by name")
+        right = isinstance(tables, dict) and all(isinstance(table, Table) for table in tables.values())
+        expect(right, "tables: expected zoo.drawing.Table by name")
         expect(
             found or stage == "val", f"after {run} there are no pictures: {case.cls.__name__} can draw its predictions"
         )

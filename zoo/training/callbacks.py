@@ -1,4 +1,4 @@
-"""What every run does beside training: save at safe points, step plateau schedulers, draw, and say how it goes."""
+"""What every run does beside training: save at safe points, step plateau schedulers, and say how it goes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zoo.errors import UserError
 from zoo.training.checkpoints import RUN_KEY
-from zoo.training.run_folder import unused_path
 
 
 class Stopped(Exception):  # noqa: N818  not an error: the run was asked to stop, has saved, and leaves
@@ -240,85 +239,6 @@ def _same_file(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, temporary)
     temporary.replace(target)
-
-
-class PictureWriter(Callback):
-    """Writes the task's pictures after each validation and after the test, and gives them to W&B.
-
-    Where nothing is validated, after each epoch. The pictures that are a task's product (``finished``) are written at
-    the end of its fit, beside the folder.
-
-    Args:
-        folder: where the PNG files go.
-
-    Attributes:
-        results: paths of the finished pictures.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.results: list[Path] = []
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pictures of an epoch that no validation follows."""
-        if not any(trainer.num_val_batches):
-            self._write(trainer, pl_module, f"train-epoch{trainer.current_epoch:03d}-step{trainer.global_step:06d}")
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The finished pictures."""
-        if not trainer.is_global_zero:
-            return
-        pictures = pl_module.finished()  # type: ignore[operator]
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        for i, picture in enumerate(pictures):
-            path = unused_path(self.folder.parent / ("result.png" if len(pictures) == 1 else f"result-{i:02d}.png"))
-            picture.save(path)
-            self.results.append(path)
-
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Let the task look at the batch."""
-        if trainer.is_global_zero and not trainer.sanity_checking:
-            pl_module.show(batch, batch_idx)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Let the task look at the batch."""
-        if trainer.is_global_zero:
-            pl_module.show(batch, batch_idx)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pictures of some validation images."""
-        if not trainer.sanity_checking:
-            self._write(trainer, pl_module, f"val-epoch{trainer.current_epoch:03d}-step{trainer.global_step:06d}")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pictures of the test."""
-        self._write(trainer, pl_module, "test")
-
-    def _write(self, trainer: Trainer, task: Any, prefix: str) -> None:
-        if not trainer.is_global_zero:
-            return
-        for name, pictures in task.pictures().items():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for i, picture in enumerate(pictures):
-                path = self.folder / (f"{prefix}-{name}.png" if len(pictures) == 1 else f"{prefix}-{name}-{i:02d}.png")
-                picture.save(unused_path(path))
-            self._log(trainer, f"{prefix.partition('-')[0]}/{name}", pictures)
-
-    def _log(self, trainer: Trainer, key: str, pictures: list[Any]) -> None:
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):  # W&B; a step of its own, since the curves' step may be behind
-                logger.log_image(key, pictures)
-            elif type(logger).__name__ == "TensorBoardLogger":
-                import numpy as np
-
-                for i, picture in enumerate(pictures):
-                    logger.experiment.add_image(  # type: ignore[attr-defined]
-                        f"{key}/{i}", np.asarray(picture.convert("RGB")), trainer.global_step, dataformats="HWC"
-                    )
 
 
 class EpochLines(Callback):

@@ -7,9 +7,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from zoo import ArchitectureFactory, Facts, Task
+from zoo.drawing import Boxes, Overlay, Table
 from zoo.factories import OptimizerFactory, SchedulerFactory
 from zoo_toys.networks import ToyNet
 
@@ -53,8 +54,28 @@ class ToyClassification(Task):
         return self.optimizers_for(self.architecture)
 
 
+class CountError(Metric):
+    """How far the numbers of boxes are off, in all and for images of each width; NaN where there was none."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("errors", default=[], dist_reduce_fx=None)  # a tensor (N, 2) of widths and errors a batch
+
+    def update(self, images: list[Tensor], found: Tensor, targets: list[dict[str, Tensor]]) -> None:
+        counts = torch.tensor([float(len(t["boxes"])) for t in targets])
+        widths = torch.tensor([float(image.shape[-1]) for image in images])
+        self.errors.append(torch.stack([widths, (found - counts).abs()], 1))
+
+    def compute(self) -> dict[str, Tensor]:
+        rows = torch.cat([torch.zeros(0, 2), *self.errors]).double()
+        each = torch.stack([rows[rows[:, 0] == width, 1].mean() for width in (5, 6, 7)])
+        return {"count_error": rows[:, 1].mean(), "error_by_width": each, "wide": torch.tensor(-1.0)}
+
+
 class ToyDetection(Task):
-    """A loss over a list of images and their boxes."""
+    """A loss over a list of images and their boxes, a metric of several numbers, and what loggers show themselves."""
 
     batch = "detection"
 
@@ -64,12 +85,16 @@ class ToyDetection(Task):
     def build(self) -> None:
         self.size = nn.Linear(2, 1)
         self.val_loss = MeanMetric()
+        self.count_error = CountError()
+
+    def _found(self, images: list[Tensor]) -> Tensor:
+        seen = torch.stack([torch.stack([i.mean(), i.new_tensor(i.shape[-1] / 10)]) for i in images])
+        return self.size(seen).flatten()
 
     def _loss(self, batch: Any) -> Tensor:
         images, targets = batch
         counts = torch.tensor([float(len(t["boxes"])) for t in targets])
-        seen = torch.stack([torch.stack([i.mean(), i.new_tensor(i.shape[-1] / 10)]) for i in images])
-        return F.mse_loss(self.size(seen).flatten(), counts)
+        return F.mse_loss(self._found(images), counts)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self._loss(batch)
@@ -77,11 +102,38 @@ class ToyDetection(Task):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.val_loss.update(self._loss(batch))
         self.log("val/loss", self.val_loss, prog_bar=True)
+        self.count_error.update(batch[0], self._found(batch[0]), batch[1])
 
     test_step = validation_step
 
+    def on_validation_epoch_end(self) -> None:
+        self.log_computed("val", self.count_error, class_names=["five", "six", "seven"], missing=-1)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_computed("test", self.count_error, skip=("wide",))
+
+    def overlays(self) -> dict[str, list[Overlay]]:
+        found = []
+        for one in self.shown:
+            for image, result, truth in zip(one.images, one.results, one.truth, strict=True):
+                labels = torch.zeros(len(result["boxes"]), dtype=torch.int64)
+                guesses = Boxes(result["boxes"], labels, torch.full(labels.shape, 0.5))
+                boxes = {"prediction": guesses, "truth": Boxes(truth["boxes"], truth["labels"])}
+                bright = {"bright": (image[0] > 0.5).long()}
+                found.append(Overlay(image, boxes, bright, ["a", "b", "c"], result["name"]))
+        return {"predictions": found}
+
+    def tables(self) -> dict[str, Table]:
+        rows = [
+            [result["name"], len(result["boxes"]), picture]
+            for one in self.shown
+            for result, picture in zip(one.results, self.draw(one.images, one.results), strict=True)
+        ]
+        return {"counts": Table(["name", "boxes", "picture"], rows)}
+
     def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, Any]]:
-        return [{"name": f"{batch_idx}-{i}", "boxes": t["boxes"].cpu()} for i, t in enumerate(batch[1])]
+        boxes = [[[0.0, 0.0, 1.0 + k, 2.0] for k in range(image.shape[-1] - 5)] for image in batch[0]]
+        return [{"name": f"{batch_idx}-{i}", "boxes": torch.tensor(b).view(-1, 4)} for i, b in enumerate(boxes)]
 
     def as_json(self, results: Any) -> list[dict[str, Any]]:
         return [{"name": r["name"], "boxes": r["boxes"].tolist()} for r in results]
