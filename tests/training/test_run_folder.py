@@ -41,6 +41,17 @@ def test_torchrun_on_several_nodes_needs_a_run_id(workspace: Path, monkeypatch) 
         run_folder.folder_for("x")
 
 
+def test_a_run_is_not_written_over_but_may_be_added_to(workspace: Path, monkeypatch) -> None:
+    Path("mine/checkpoints").mkdir(parents=True)
+    Path("mine/checkpoints/last.ckpt").write_text("")
+    with pytest.raises(UserError, match="already holds a run"):
+        run_folder.folder_for("x", out="mine")
+    assert run_folder.folder_for("test-x", out="mine", trains=False) == Path("mine")
+    monkeypatch.delenv(run_folder.VARIABLE)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert run_folder.folder_for("x", out="mine") == Path("mine"), "a requeued job goes on there"
+
+
 def test_a_checkpoint_outside_a_run_has_no_owner(workspace: Path) -> None:
     folder = run_folder.new_folder(Path("runs/x"))
     (folder / "checkpoints").mkdir()

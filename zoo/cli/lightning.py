@@ -111,7 +111,7 @@ class ZooCLI(LightningCLI):
     def _choose_folder(self, out: str | None) -> Path:
         if self.subcommand == "fit":
             return run_folder.folder_for(self._label(), self.checkpoint_path, out)
-        return run_folder.folder_for(f"{self.subcommand}-{self._label()}", None, out)
+        return run_folder.folder_for(f"{self.subcommand}-{self._label()}", None, out, trains=False)
 
     def _place_writers(self, trainer: Namespace) -> None:
         """All that the trainer, its loggers, callbacks and profiler write lies in the run's folder."""

@@ -64,7 +64,13 @@ def new_folder(parent: Path, name: str | None = None) -> Path:
     raise UserError(f"{parent} has too many runs called {stem}")
 
 
-def folder_for(label: str, checkpoint: Path | None = None, out: str | None = None, root: Path = Path("runs")) -> Path:
+def folder_for(
+    label: str,
+    checkpoint: Path | None = None,
+    out: str | None = None,
+    root: Path = Path("runs"),
+    trains: bool = True,
+) -> Path:
     """The folder of this run.
 
     Args:
@@ -72,18 +78,20 @@ def folder_for(label: str, checkpoint: Path | None = None, out: str | None = Non
         checkpoint: what a fit resumes from; if it lies in a run folder, the run continues in that folder.
         out: folder that the user chose instead.
         root: parent folder of all runs.
+        trains: the command writes a recipe and checkpoints; one that does not may add to another run's folder.
     """
     if VARIABLE in os.environ:
         return Path(os.environ[VARIABLE])
-    folder = _chosen(label, checkpoint, out, root)
+    folder = _chosen(label, checkpoint, out, root, trains)
     os.environ[VARIABLE] = str(folder)
     return folder
 
 
-def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path) -> Path:
+def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path, trains: bool) -> Path:
     owner = owner_of(checkpoint) if checkpoint is not None else None
     if out:
-        return _made(Path(out), resumed=owner is not None and owner.resolve() == Path(out).resolve())
+        resumed = owner is not None and owner.resolve() == Path(out).resolve()
+        return _made(Path(out), shared=resumed or not trains)
     if owner is not None:
         return owner
     if shared := _shared_name():
@@ -93,10 +101,10 @@ def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path) ->
     return new_folder(root / label)
 
 
-def _made(out: Path, resumed: bool) -> Path:
+def _made(out: Path, shared: bool) -> Path:
     """The folder that the user chose; another run's folder is refused, except for jobs that resume that run."""
     refuse_remote(out)
-    if not resumed and _shared_name() is None and (there := _of_a_run(out)) is not None:
+    if not shared and _shared_name() is None and (there := _of_a_run(out)) is not None:
         raise UserError(
             f"--out {out} already holds a run ({there.name}), and nothing is overwritten: give another folder, or "
             f"resume that run (zoo fit --ckpt_path {shlex.quote(str(out))})"
