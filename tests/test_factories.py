@@ -126,7 +126,7 @@ def test_the_parser_reads_the_constructor_s_own_signature():
     assert data.hparams["batch_size"] == 64, "the parser hands over every argument, the parents' too"
     help_text = parser.format_help()
     assert "--data.batch_size" in help_text
-    assert "samples a training step" in " ".join(help_text.split())
+    assert "samples per training step" in " ".join(help_text.split())
 
 
 def test_data_state_what_they_were_given():

@@ -234,8 +234,10 @@ def test_wrong_arguments(arguments: dict[str, Any], without: str, message: str) 
 
 
 def test_one_class_is_none() -> None:
+    one = {"num_classes": 1, "class_names": ["a"], "class_counts": [4]}
+    task = made(facts={**Bands().facts, **one})
     with pytest.raises(UserError, match="at least two classes"):
-        made(facts={**Bands().facts, "num_classes": 1}).configure_model()
+        task.configure_model()
 
 
 # Whole runs
