@@ -8,8 +8,8 @@ import yaml
 from running import folder_of, zoo
 
 from zoo import registry
-from zoo.testing.data import PIXELS
 
+PICTURES = ("pictures", "style_transfer", "texture")  # forms of a batch whose data are files of the package
 RECIPES = [r for r in registry.recipes() if r.package == "lightning-zoo" and not r.name.startswith("trainer/")]
 FEW = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"]
 FEW += ["--trainer.limit_test_batches", "1", "--trainer.logger", "false", "--trainer.accelerator", "cpu"]
@@ -19,7 +19,7 @@ def small_data(recipe: dict[str, Any], root: Path) -> list[str]:
     """Flags that let the recipe read small files instead of its data set, in small batches; or small pictures."""
     (entry,) = registry.find(recipe["data"]["class_path"].rpartition(".")[2], "data")
     cls: Any = entry.load()
-    if cls.batch in PIXELS:
+    if cls.batch in PICTURES:
         return ["--data.size", "64", "--data.steps", "2"]
     return ["--data.batch_size", "2", "--data.eval_batch_size", "2", *example_files(cls, root)]
 
