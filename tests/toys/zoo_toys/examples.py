@@ -171,7 +171,7 @@ class SmallDetection(Task):
     batch = "detection"
     needs = ("num_classes", "in_channels")
     monitor, monitor_mode = "val/right", "max"
-    example = {"optimizer": partial(Adam, lr=0.01)}
+    example = {"optimizer": partial(Adam, lr=0.2)}
 
     def __init__(
         self, architecture: ArchitectureFactory, optimizer: OptimizerFactory = Adam, facts: Facts | None = None

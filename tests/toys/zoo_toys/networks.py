@@ -68,7 +68,7 @@ class ToyEncoder(Architecture):
 
 
 class ToyDetector(Architecture):
-    """One box an image, at the image's brightest column.
+    """One box per image, from the brightest values of each channel.
 
     Shape:
         list of images (C, H, W), targets in training -> losses by name, or detections
@@ -83,7 +83,7 @@ class ToyDetector(Architecture):
         self.corners = nn.Linear(in_channels, 4)
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
-        seen = torch.stack([image.mean((1, 2)) for image in images])
+        seen = torch.stack([image.amax((1, 2)) for image in images])  # the colours of what is brightest
         logits, boxes = self.classes(seen), self.corners(seen).sigmoid()
         if self.training and targets is not None:
             return self._losses(images, targets, logits, boxes)
@@ -98,7 +98,8 @@ class ToyDetector(Architecture):
             wanted = target["boxes"][0] / image.new_tensor([width, height, width, height])
             losses["boxes"] = losses["boxes"] + F.l1_loss(box, wanted.to(box))
             losses["classes"] = losses["classes"] + F.cross_entropy(logit[None], target["labels"][:1])
-        return {name: loss / len(images) for name, loss in losses.items()}
+        count = max(1, sum(len(target["labels"]) > 0 for target in targets))
+        return {name: loss / count for name, loss in losses.items()}
 
     @staticmethod
     def _detection(image: Tensor, logit: Tensor, box: Tensor) -> dict[str, Tensor]:
