@@ -10,8 +10,7 @@ import torch
 
 from zoo.architectures.base import Architecture
 from zoo.errors import UserError
-from zoo.factories import check_role, default_arguments_are_plain, plain, spec
-from zoo.tasks.classification import Classification
+from zoo.factories import check_role, plain, spec
 
 # What a checkpoint can't hold
 
@@ -24,16 +23,6 @@ class Net(Architecture):
 
     def forward(self, images: Any) -> Any:
         return images
-
-
-class WithFunction(Net):
-    def __init__(self, act: Any = torch.relu) -> None:
-        super().__init__()
-
-
-class WithModule(Net):
-    def __init__(self, act: Any = torch.nn.ReLU(), width: int = 4) -> None:  # noqa: B008
-        super().__init__()
 
 
 def double(x: Any) -> Any:
@@ -51,15 +40,6 @@ def test_a_function_as_an_argument_is_refused_by_name_with_what_would_be_right(a
         spec({"act": act}, "model")
     for good in (torch.nn.ReLU, partial(torch.nn.ReLU, inplace=True), "relu"):
         spec(plain(partial(Net, act=good), Architecture))
-
-
-def test_defaults_are_plain_or_are_named() -> None:
-    default_arguments_are_plain(Net)
-    default_arguments_are_plain(Classification)
-    with pytest.raises(UserError, match=r"^WithFunction: act is a function, relu; give a class, such as torch.nn.ReLU"):
-        default_arguments_are_plain(WithFunction)
-    with pytest.raises(UserError, match=r"^WithModule: act is a ReLU, .* give numbers, words, lists, or a class"):
-        default_arguments_are_plain(WithModule)
 
 
 # Roles

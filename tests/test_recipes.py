@@ -43,4 +43,4 @@ def test_recipe_runs(name: str, workspace: Path) -> None:
 @pytest.mark.parametrize("name", [r.name for r in RECIPES])
 def test_recipe_names_what_it_is_to_reach(name: str) -> None:
     head = [line for line in registry.find_recipe(name).read_text().splitlines() if line.startswith("#")]
-    assert any("reach" in line.lower() or "no published" in line.lower() for line in head), head
+    assert any("target" in line.lower() or "no published" in line.lower() for line in head), head

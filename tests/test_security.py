@@ -439,10 +439,13 @@ def test_weights_only_can_not_be_switched_off(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.ckpt", "s3://b/x", "memory:x", "file:///x", "local://x", "a::b"])
-def test_a_checkpoint_is_a_file_of_this_machine(url: str, trap: Path) -> None:
+def test_a_checkpoint_is_a_file_of_this_machine(url: str, trap: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = write_recipe(trap.parent / "good.yaml", MODEL, {"class_path": "ToyTensors"}, max_epochs=1)
-    for words in (["--ckpt_path", url], [f"--ckpt_path={url}"], ["--model.weights", url], ["--out", url]):
-        assert "not a path on this machine" in refused("fit", "--config", str(good), *words)
+    weights = ["--model.architecture", "Pretrained", "--model.architecture.network", "ToyNet"]
+    weights += ["--model.architecture.weights", url]
+    for words in (["--ckpt_path", url], [f"--ckpt_path={url}"], weights, ["--out", url]):
+        told = refused("fit", "--config", str(good), *words) or capsys.readouterr().err
+        assert "not a path on this machine" in told
 
 
 @pytest.mark.parametrize("name", ["../../elsewhere", "/abs/elsewhere", "..", "a\0b", ["x/../.."], "x" * 500, "~/x"])
@@ -537,8 +540,9 @@ def test_a_few_bytes_reserve_no_memory(checkpoint: Path) -> None:
     assert "bytearray" in refused("test", "--ckpt_path", "bomb.ckpt")
 
 
+@pytest.mark.parametrize(("name", "told"), [("facts", "must be a mapping"), ("label_smoothing", "expands to more")])
 @pytest.mark.parametrize("shape", ["shared", "endless"])
-def test_values_that_a_checkpoint_shares_do_not_explode(shape: str, checkpoint: Path) -> None:
+def test_values_that_a_checkpoint_shares_do_not_explode(shape: str, name: str, told: str, checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
     tree: Any = ["x"] * 9
     for _ in range(12):
@@ -546,9 +550,9 @@ def test_values_that_a_checkpoint_shares_do_not_explode(shape: str, checkpoint: 
     if shape == "endless":
         tree = []
         tree.append(tree)
-    content["hyper_parameters"]["facts"] = tree
+    content["hyper_parameters"][name] = tree
     torch.save(content, "bomb.ckpt")
-    assert "expands to more" in refused("test", "--ckpt_path", "bomb.ckpt")
+    assert told in refused("test", "--ckpt_path", "bomb.ckpt")
 
 
 def test_endless_aliases_are_one_line(trap: Path, capsys: pytest.CaptureFixture[str]) -> None:

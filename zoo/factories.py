@@ -287,17 +287,6 @@ def spec(value: Any, where: str = "") -> Any:
     raise UserError(f"{where or 'a value'} is a {kind}, which a checkpoint can't hold as plain data; {FORMS}")
 
 
-def default_arguments_are_plain(cls: type) -> None:
-    """Check that a class that is built with its defaults can be written into a checkpoint.
-
-    Raises:
-        UserError: a default can't, such as a function; the message names the argument and valid values.
-    """
-    for name, parameter in inspect.signature(cls).parameters.items():
-        if parameter.default is not parameter.empty:
-            spec(parameter.default, f"{cls.__name__}: {name}")
-
-
 def check_role(factory: Any, role: str, needed_by: str) -> None:
     """Check that an architecture has the required role.
 

@@ -48,12 +48,12 @@ def records(folder: Path) -> list[Any]:
 def _records(folder: Path) -> list[Any]:
     from wandb.proto import wandb_internal_pb2
 
-    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     found = []
-    for payload in payloads(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(payload)
-        found.append(record)
+    for file in folder.glob("wandb/offline-run-*/run-*.wandb"):
+        for payload in payloads(file.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(payload)
+            found.append(record)
     return found
 
 

@@ -12,6 +12,7 @@ the zoo's own classes.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
@@ -86,10 +87,13 @@ def _fact_of_a_plugin(name: str) -> Fact | None:
 
 
 def _short(value: Any) -> str:
-    """The value for a message: a long list as its length and its first values."""
+    """The value for a message, in bounded time: a long list as its length and its first values."""
+    short = reprlib.Repr()
+    short.maxlist = short.maxtuple = 2
+    short.maxlevel = 3
     if isinstance(value, list | tuple) and len(value) > 8:
-        return f"{len(value)} values, {str(list(value[:2]))[:40].rstrip(']')}, …]"
-    text = repr(value)
+        return f"{len(value)} values, {short.repr(list(value[:3]))[:40].replace(', ...]', '')}, …]"
+    text = short.repr(value)
     return text if len(text) < 60 else f"{text[:57]}..."
 
 

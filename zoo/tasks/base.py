@@ -23,7 +23,7 @@ from zoo.factories import KeepsArguments, build, class_of, factory_arguments, pr
 from zoo.facts import Facts
 from zoo.metrics.computing import compute_and_reset
 from zoo.metrics.naming import named_values
-from zoo.tasks.checks import check_first_output, check_role, merged_facts
+from zoo.tasks.checks import check_first_output, check_network, merged_facts
 from zoo.tasks.exported import Exported, exported_network, refusal
 from zoo.tasks.first_images import show_images
 from zoo.tasks.normalize import Normalize
@@ -117,7 +117,7 @@ class Task(KeepsArguments, LightningModule, ABC):
         """
         known: dict[str, Any] = {**self.facts, **changes}
         known.setdefault("vocabulary_size", len(known.get("vocabulary") or ()))
-        check_role(self, name)
+        check_network(self, name)
         self._made[name] = known
         return build(self.factories[name], needs, **known)
 

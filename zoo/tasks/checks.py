@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from zoo import contracts
-from zoo.architectures.base import Architecture
 from zoo.errors import UserError
-from zoo.factories import class_of
+from zoo.factories import check_role
 
 if TYPE_CHECKING:
     from zoo.tasks.base import Task
@@ -48,29 +47,23 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
-def check_role(task: Task, name: str) -> None:
-    """Check that a network has the role that the task needs.
+def check_network(task: Task, name: str) -> None:
+    """Refuse a network of another role than the one that the task has for it.
 
     Args:
         task: has the factory.
         name: the argument that the factory was given as.
 
     Raises:
-        UserError: it has another role; the line names installed networks of the right one.
+        UserError: it has another role, or the argument's annotation does not say that it is a factory.
     """
     if name not in task.factories:
         raise UserError(
             f"{type(task).__name__} has no factory {name}: its argument of this name must be annotated as "
             "an ArchitectureFactory"
         )
-    wanted, cls = task.role_of(name), class_of(task.factories[name])
-    if not wanted or not issubclass(cls, Architecture) or wanted in cls.roles:
-        return
-    roles = " and ".join(cls.roles)
-    raise UserError(
-        f"{type(task).__name__}'s {name} must be of the role {wanted}, {cls.__name__} is {roles}"
-        " (`zoo list architectures` shows what is installed)"
-    )
+    if wanted := task.role_of(name):
+        check_role(task.factories[name], wanted, type(task).__name__)
 
 
 def check_first_output(task: Task, name: str, sizes: dict[str, Any]) -> None:

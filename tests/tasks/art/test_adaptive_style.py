@@ -194,7 +194,7 @@ def test_mistakes_end_in_one_line():
     ):
         with pytest.raises(UserError, match=words):
             task(**options)
-    with pytest.raises(UserError, match="must be of the role stylizer, TransformNet is transform"):
+    with pytest.raises(UserError, match="needs an architecture of the role stylizer, not TransformNet"):
         AdaptiveStyleTransfer(TransformNet, facts=Facts(in_channels=3)).configure_model()
 
 

@@ -111,7 +111,7 @@ def test_strength_is_the_share_of_the_result() -> None:
     [
         ({"strength": 1.5}, "model.strength must be from 0 to 1"),
         ({"tv_weight": -1.0}, "tv_weight must be at least 0"),
-        ({"architecture": partial(VGG, width=0.0625)}, "must be of the role transform, VGG is classifier"),
+        ({"architecture": partial(VGG, width=0.0625)}, "needs an architecture of the role transform, not VGG"),
     ],
 )
 def test_mistakes_end_in_one_line(changes: dict[str, object], says: str) -> None:

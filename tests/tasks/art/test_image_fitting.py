@@ -80,7 +80,7 @@ def test_mistakes_end_in_one_line(workspace: Path, capsys: pytest.CaptureFixture
         (["--model.architecture.activations", "[sinus]"], "model.architecture"),
     ):
         assert says in said(capsys, "fit", *FIT, *flags)
-    assert "must be of the role pattern, AlexNet is classifier" in said(capsys, *RANDOM, *ALEXNET)
+    assert "needs an architecture of the role pattern, not AlexNet" in said(capsys, *RANDOM, *ALEXNET)
     with pytest.raises(UserError, match=r"was made for num_images 1, the data has 2"):
         fitted(ImageFitting(SINES, facts={"num_images": 1}), Pictures(["coffee", "rocket"], size=24), workspace)
 
