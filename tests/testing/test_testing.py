@@ -21,6 +21,7 @@ from torchmetrics import MeanMetric
 
 from zoo import registry, testing
 from zoo.architectures.base import Architecture, Stage
+from zoo.cli.check import main
 from zoo.data.base import Data
 from zoo.data.folder import ImageFolder
 from zoo.data.images import InMemoryImages
@@ -30,7 +31,6 @@ from zoo.factories import ArchitectureFactory, OptimizerFactory
 from zoo.facts import Facts
 from zoo.tasks.art.texture import TextureSynthesis
 from zoo.tasks.base import Task
-from zoo.cli import check
 from zoo.testing import checks, runner
 
 SLOW = ("export_agrees", "a_few_steps_lower_the_loss", "checkpoint_is_enough")  # run for a fault only where it is meant
@@ -1029,13 +1029,13 @@ def test_parts_and_broken_entries_are_loaded_only(fake_plugin: Callable[..., Pat
 
 
 def test_command_ends_with_the_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check.main(["SoundNet"]) == 0
+    assert main(["SoundNet"]) == 0
     count = len(runner.items_of(registry.find("SoundNet")[0]))
     assert capsys.readouterr().out.splitlines()[-1] == f"{count} checks, {count} passed, 0 skipped"
 
 
 def test_command_names_what_failed_and_what_was_skipped(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check.main(["IsRandomInEvaluation"]) == 1
+    assert main(["IsRandomInEvaluation"]) == 1
     *lines, last = capsys.readouterr().out.splitlines()
     failed = [line for line in lines if line.startswith("FAILED")]
     skipped = [line for line in lines if line.startswith("SKIPPED")]
@@ -1055,7 +1055,7 @@ def test_command_takes_a_distribution_and_refuses_what_is_not_there() -> None:
     names = {entry.name for entry in runner.entries_of(["Planted.Faults"])}
     assert names == {cls.__name__ for cls in (*SOUND, Imagines, *FAULTS)}
     with pytest.raises(UserError, match="nothing installed is called SoundNett; did you mean SoundNet"):
-        check.main(["SoundNett"])
+        main(["SoundNett"])
 
 
 def test_a_plugin_tests_everything_by_one_line() -> None:
