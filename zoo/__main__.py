@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: the arguments after ``zoo``; default: those of the process.
 
     Returns:
-        The exit status: 2 for a user's mistake, 130 after Ctrl-C.
+        The exit status: 2 for a user's mistake, 1 for a run that failed, 130 after Ctrl-C.
     """
     words = _take_debug(sys.argv[1:] if argv is None else argv)
     _allow_any_terminal()
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
             traceback.print_exc()
         print(f"zoo: error: {error}", file=sys.stderr)
-        return 2
+        return error.status
     except KeyboardInterrupt:
         print("zoo: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -35,13 +35,14 @@ from zoo.cli.loggers import choose_loggers
 from zoo.cli.places import check_built, keep_inside, with_own_checkpoint_io
 from zoo.cli.report import SaveRecipe, report
 from zoo.data.base import Data
-from zoo.errors import UserError
+from zoo.errors import RunFailed, UserError
 from zoo.factories import spec
 from zoo.parsing import ZooParser, refuse_functions
 from zoo.parsing_errors import user_message
 from zoo.tasks.base import Task
 from zoo.training import checkpoints, restore, run_folder, wandb
 from zoo.training.callbacks import Plateau, RequireValidation, RunCheckpoints, Stopped, progress
+from zoo.training.finite import RequireFinite, anomaly_message
 from zoo.training.pictures import PictureWriter
 from zoo.training.run_folder import safe_name
 
@@ -187,7 +188,7 @@ class ZooCLI(LightningCLI):
         plugins = with_own_checkpoint_io(config.get("plugins"), config.get("strategy"), self.folder)
         own = config.get("callbacks") or []
         own = list(own) if isinstance(own, list | tuple) else [own]
-        callbacks = [*own, *self._callbacks(config, own)]
+        callbacks = [RequireFinite(self.folder, self.checkpoint_path), *own, *self._callbacks(config, own)]
         bar = any(isinstance(c, ProgressBar) for c in callbacks)
         trainer = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, enable_progress_bar=bar, **kwargs)
         check_built(trainer, self.folder)
@@ -306,6 +307,7 @@ def quiet() -> None:
     if os.environ.get("ZOO_DEBUG"):
         return
     warnings.filterwarnings("ignore")
+    warnings.filterwarnings("default", message="Error detected in")  # where detect_anomaly found a NaN
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -360,6 +362,8 @@ def _run(argv: list[str]) -> int:
     except Exception as error:
         from zoo.training.acceleration import compile_error_message
 
+        if (line := anomaly_message(error)) is not None:
+            raise RunFailed(line) from error
         if (line := compile_error_message(error)) is None:
             raise
         raise UserError(line) from error

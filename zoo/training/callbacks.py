@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -185,7 +186,7 @@ class RunCheckpoints(Checkpoint):
 
     def _note_score(self, score: float) -> None:
         better = self.best_score is None or (score > self.best_score if self.mode == "max" else score < self.best_score)
-        if better and score == score:  # NaN is never better
+        if better and math.isfinite(score):
             self.best_score, self._improved = score, True
 
     def _safe_point(self, trainer: Trainer, always: bool = False) -> None:
