@@ -1,11 +1,16 @@
+import os
+import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import v2
 
 from zoo.data import ImageFolder
+from zoo.data.loading import check_split, split_indices
 from zoo.data.transforms import CropEach, PCAColor
 from zoo.errors import UserError
 
@@ -89,13 +94,15 @@ def test_mistakes_are_one_line(photos):
     (root / "val" / "triangle").mkdir()
     with pytest.raises(UserError, match="val/triangle is a class that the training part does not have"):
         make(root)
-    with pytest.raises(UserError, match="holds 0 folders"):
+    with pytest.raises(UserError, match=r"the folder .*nowhere does not exist"):
         make(photos / "nowhere")
     with pytest.raises(UserError, match="test_fraction must be"):
         ImageFolder(test_fraction=1.0)
     shutil.rmtree(photos / "empty")
     shutil.rmtree(photos / "split")
-    with pytest.raises(UserError, match=r"test_fraction: 0\.01 of 20 images is none"):
+    with pytest.raises(
+        UserError, match=r"test_fraction: 0\.01 of 20 images in 2 classes is none; give at least 0\.06, or 0"
+    ):
         make(photos, test_fraction=0.01)
 
 
@@ -141,3 +148,134 @@ def test_grey_and_colour_components(photos):
     reference = PCAColor()
     reference.fit(torch.stack([data.samples("train")[i][0] for i in range(14)]))
     assert torch.equal(data.augmentation.transforms[0].axes, reference.axes)
+
+
+def test_the_advice_on_a_fraction_can_be_followed(photos):
+    for number in range(1, 10):
+        (photos / "circle" / f"{number}.png").unlink()
+    with pytest.raises(UserError, match=r"0.6 of the 1 image of class circle is all .* at most 0.49"):
+        make(photos, test_fraction=0.6)
+    assert len(make(photos, test_fraction=0.49, val_fraction=0).samples("test")) == 5
+    for number in range(1, 10):
+        (photos / "square" / f"{number}.png").unlink()
+    with pytest.raises(UserError, match="give more images, or 0"):
+        make(photos, test_fraction=0.6)
+    with pytest.raises(UserError, match=r"val_fraction: 0.1 of 2 images in 2 classes is none; give more images, or 0"):
+        make(photos, test_fraction=0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 50, 1000])
+def test_advice_for_every_size(count):
+    labels = torch.zeros(count, dtype=torch.int64)
+    for fraction in (1e-6, 1 - 1e-6):
+        with pytest.raises(UserError) as caught:
+            check_split("f", fraction, labels, ["a"])
+        advised = float(re.search(r"(least|most) ([\d.]+)", str(caught.value))[2])
+        kept, held = split_indices(labels, advised, 0)
+        assert len(kept)
+        assert len(held)
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "valid", "testing"), ("Train", "VALIDATION", "TEST"), ("training", "dev", "Test")]
+)
+def test_parts_of_many_names(photos, names):
+    root = ready(photos, "train", "val", "test")
+    for part, name in zip(("train", "val", "test"), names, strict=True):
+        (root / part).rename(root / name)
+    data = make(root)
+    assert [len(files(data, split)) for split in ("train", "val", "test")] == [12, 4, 4]
+    assert all(f"/{names[1]}/" in path for path in files(data, "val"))
+
+
+def test_parts_that_are_not_clear_are_refused(photos):
+    root = ready(photos, "train", "val")
+    shutil.copytree(root / "val", root / "Valid")
+    with pytest.raises(UserError, match="holds Valid and val, which are the same part"):
+        make(root)
+    shutil.rmtree(root / "Valid")
+    shutil.copytree(root / "val", photos / "val")
+    with pytest.raises(UserError, match=r"val looks like a part .* there is no"):
+        make(photos)
+    shutil.rmtree(root / "train")
+    (root / "train").mkdir()
+    with pytest.raises(UserError, match="train holds no class folders"):
+        make(root)
+
+
+def test_a_class_called_as_a_part_is_a_class(photos):
+    (photos / "circle").rename(photos / "train")
+    assert make(photos).facts["class_names"] == ["square", "train"]
+
+
+def test_classes_may_be_missing_where_it_is_allowed(photos):
+    root = ready(photos, "train", "val", "test")
+    shutil.rmtree(root / "val" / "circle")
+    with pytest.raises(UserError, match=r"data\.missing_classes true accepts"):
+        make(root)
+    shutil.rmtree(root / "train" / "square")
+    data = make(root, missing_classes=True)
+    assert data.facts["class_names"] == ["circle", "square"]
+    assert data.class_counts == [6, 0]
+    assert set(files(data, "val").values()) == {1}
+    assert "6 train (1 of 2 classes), 2 val (1 of 2 classes), 4 test" in data.summary()
+
+
+def test_links_are_followed_and_loops_end(photos, tmp_path_factory):
+    pool = tmp_path_factory.mktemp("pool")
+    shutil.move(photos / "circle" / "3.png", pool / "3.png")
+    (photos / "circle" / "more").symlink_to(pool)
+    (photos / "circle" / "again").symlink_to(pool)
+    (photos / "circle" / "9.png").rename(pool / "nine")
+    (photos / "circle" / "9.PNG").symlink_to(pool / "nine")
+    (photos / "circle" / "loop").symlink_to(photos / "circle")
+    (photos / "circle" / "up").symlink_to(photos)
+    (photos / "circle" / "gone.png").symlink_to(pool / "gone.png")
+    (photos / "circle" / "self.png").symlink_to(photos / "circle" / "self.png")
+    (photos / "root").symlink_to(photos)
+    os.mkfifo(photos / "square" / "pipe.png")
+    data = make(photos, test_fraction=0, val_fraction=0)
+    assert data.class_names == ["circle", "square"]
+    assert data.class_counts == [10, 10]
+    assert str(photos / "circle" / "again" / "3.png") in files(data, "train")
+    said = data.summary()
+    assert said.startswith("ImageFolder: 20 pictures of 2 classes: 20 train, no val, no test; left out: ")
+    for reason in (
+        "broken links (2: gone.png, self.png)",
+        "links to folders already read (4: ",
+        "not regular files (1: ",
+    ):
+        assert reason in said
+
+
+def test_all_that_pillow_reads_and_nothing_of_the_system(photos):
+    for number, suffix in enumerate((".jfif", ".JPG", ".jpe", ".TIFF", ".pbm", ".ico", ".dib")):
+        picture = Image.open(photos / "circle" / "1.png").resize((24, 24))
+        (picture.convert("1") if suffix == ".pbm" else picture).save(
+            photos / "circle" / f"extra{number}{suffix}", {".jfif": "JPEG", ".jpe": "JPEG"}.get(suffix)
+        )
+    for folder in ("@eaDir", "__MACOSX", ".ipynb_checkpoints", "$RECYCLE.BIN"):
+        for place in (photos, photos / "circle"):
+            (place / folder).mkdir()
+            shutil.copy(photos / "circle" / "1.png", place / folder)
+    (photos / "circle" / "Thumbs.db").touch()
+    (photos / "circle" / "labels.csv").touch()
+    data = make(photos, test_fraction=0, val_fraction=0)
+    assert data.class_counts == [17, 10]
+    assert all(data.samples("train")[i][0].shape == (3, 16, 16) for i in range(27))
+    assert "not pictures (1: .csv)" in data.summary()
+
+
+def test_brackets_in_names(photos):
+    (photos / "circle").rename(photos / "cir[c]le (1)")
+    assert make(photos).class_names == ["cir[c]le (1)", "square"]
+    data = make(photos, files=[str(photos / "cir[c]le (1)" / "*.png"), str(photos / "cir[c]le (1)")])
+    assert len(data.predict_samples()) == 10
+
+
+def test_a_run_starts_with_one_line(photos, capsys):
+    data = make(photos)
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0)
+    for loader in (data.val_dataloader, data.train_dataloader, data.test_dataloader):
+        loader()
+    assert capsys.readouterr().out == "ImageFolder: 20 pictures of 2 classes: 14 train, 2 val, 4 test\n"

@@ -72,6 +72,7 @@ class Data(KeepsArguments, LightningDataModule, ABC):
             raise UserError(f"data.num_workers must be at least 0, not {num_workers}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.drop_last = num_workers, drop_last
+        self._summarised = False
         self._loaders: WeakSet[Loader] = WeakSet()  # loaders whose workers may be alive
 
     @property
@@ -106,6 +107,17 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         """
         return dict(cls.example)
 
+    def summary(self) -> str:
+        """One line on what the set-up splits hold and what was left out, printed when a run starts; empty for none."""
+        return ""
+
+    def _print_summary(self) -> None:
+        """Once per run, on one process, where a trainer asks for the first loader."""
+        trainer, said = self.trainer, self._summarised
+        self._summarised = trainer is not None
+        if trainer is not None and not said and trainer.global_rank == 0 and (line := self.summary()):
+            print(line, flush=True)
+
     def collate(self, samples: list[Any]) -> Any:
         """A batch of samples; lists stay lists in tasks whose images differ in size."""
         return default_collate(samples)
@@ -120,6 +132,8 @@ class Data(KeepsArguments, LightningDataModule, ABC):
 
     def loader(self, split: Split) -> Loader | list[Any]:
         """The split's loader, or an empty list if there is no such split."""
+        if split != "predict":
+            self._print_summary()
         samples = self.samples(split)
         if samples is None:
             return []

@@ -10,6 +10,7 @@ import glob
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from zoo.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".tga")
+# Formats that Pillow lists as readable, but reads with other programs, as stubs, or that are not pictures.
+_NOT_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 _ORIENTATION = 0x0112  # the EXIF tag; values from 5 on swap width and height
 
 Box = tuple[float, float, float, float]
@@ -30,6 +32,13 @@ BROKEN = (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, Image.Dec
 
 class UnreadableImage(UserError):  # noqa: N818  named like its base
     """The file is not a picture, or is damaged; the message names it."""
+
+
+@cache
+def picture_suffixes() -> frozenset[str]:
+    """File name endings of the pictures that Pillow and its installed plugins read: ``.jpg``, ``.jfif``, ``.png``, …"""
+    known = Image.registered_extensions()  # imports all of Pillow's formats, which ``OPEN`` then lists
+    return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in _NOT_PICTURES)
 
 
 def central(width: int, height: int, aspect: float = 1.0) -> Box:
@@ -172,8 +181,10 @@ def matching_files(patterns: Sequence[str], argument: str = "data.files") -> lis
             matches = [str(path)]
         elif path.is_dir():
             matches = [str(p) for p in sorted(path.iterdir()) if is_picture(p)]
+        elif path.exists():
+            raise UserError(f"{argument}: {pattern} is not a regular file")
         else:
-            matches = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207
+            matches = _globbed(path)
         if not matches:
             deeper = f"; for those in its folders give '{path}/**/*'" if path.is_dir() else ""
             raise UserError(f"{argument}: no picture matches {pattern}{deeper}")
@@ -181,9 +192,22 @@ def matching_files(patterns: Sequence[str], argument: str = "data.files") -> lis
     return list(found)
 
 
+def _globbed(path: Path) -> list[str]:
+    """Files that match a glob pattern; brackets in names of existing folders are literal, and if nothing matches."""
+    fixed = path
+    while not fixed.is_dir() and fixed != fixed.parent:
+        fixed = fixed.parent
+    start, rest = glob.escape(str(fixed)), str(path.relative_to(fixed)) if fixed != Path() else str(path)
+    for tail in dict.fromkeys((rest, rest.replace("[", "[[]"))):
+        pattern = os.path.join(start, tail) if fixed != Path() else tail  # noqa: PTH118
+        if found := sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file()):  # noqa: PTH207
+            return found
+    return []
+
+
 def is_picture(path: Path) -> bool:
     """Whether the name is that of a picture file that is not hidden."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in picture_suffixes() and not path.name.startswith(".") and path.is_file()
 
 
 def common_folder(patterns: Sequence[str]) -> str:

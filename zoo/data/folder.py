@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,11 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.data.base import data_root
-from zoo.data.files import SUFFIXES
 from zoo.data.images import IMAGENET_MEAN, IMAGENET_STD, ImageFiles, Part, example_images
-from zoo.data.loading import split_indices
+from zoo.data.loading import check_split, split_indices
 from zoo.data.order import Order, part_of_each, rare_more_often, repeat_factors
+from zoo.data.scan import PARTS, LeftOut, class_folders, part_folders, pictures_below
 from zoo.errors import UserError
+
+Labelled = tuple[list[str], Tensor]
+"""Paths, and the class of each, int64 (N,)."""
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, Pillow's weights of red, green and blue in grey
 
@@ -25,9 +27,11 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, Pillow's weights of red, green and 
 class ImageFolder(ImageFiles):
     """Pictures in one folder per class, named after the class.
 
-    If ``root`` has a folder ``train``, the class folders are in it, and in ``val`` and ``test`` beside it if these
-    exist. Otherwise ``test_fraction`` of each class is held out for the test, always the same pictures. Without a
-    ``val`` folder, ``val_fraction`` of the training pictures is held out. Files that are not pictures are ignored.
+    If ``root`` has a folder ``train`` (or ``training``), the class folders are in it, and in ``val`` (``valid``,
+    ``validation``, ``dev``) and ``test`` (``testing``) beside it if these exist; case does not matter. Otherwise
+    ``test_fraction`` of each class is held out for the test, always the same pictures. Without a validation folder,
+    ``val_fraction`` of the training pictures is held out. Links are followed. Hidden files, system folders and files
+    that are not pictures are left out, and the line that a run starts with counts them.
 
     Mean and standard deviation are ImageNet's, which avoids reading every file before the first step.
 
@@ -36,6 +40,7 @@ class ImageFolder(ImageFiles):
         test_fraction: fraction of each class for the test, if there is no ``train`` folder; 0 disables the test.
         mirror: whether a horizontal flip keeps a picture's label.
         in_channels: 3 for colour, 1 for grey.
+        missing_classes: accept classes that have no pictures in a part; otherwise they are an error.
         repeat_below: classes with a smaller fraction of the training pictures than this are repeated: a picture whose
             class has the fraction f is used ``sqrt(repeat_below / f)`` times per epoch (Gupta et al. 2019).
         samples_per_epoch: training pictures per epoch; each epoch continues where the last one stopped; default: all of
@@ -57,6 +62,7 @@ class ImageFolder(ImageFiles):
         in_channels: Literal[1, 3] = 3,
         image_size: int | None = 224,
         resize: int | None = None,
+        missing_classes: bool = False,
         repeat_below: float | None = None,
         samples_per_epoch: int | None = None,
         **kwargs: Any,
@@ -68,7 +74,10 @@ class ImageFolder(ImageFiles):
             raise UserError(f"data.repeat_below must be above 0 and at most 1, not {repeat_below}")
         if samples_per_epoch is not None and samples_per_epoch < 1:
             raise UserError(f"data.samples_per_epoch must be at least 1, not {samples_per_epoch}")
-        self.root, self.test_fraction = data_root(root), test_fraction
+        self.root, self.test_fraction = data_root(root).expanduser(), test_fraction
+        self.missing_classes = missing_classes
+        self._parts: dict[str, Labelled | None] = {}
+        self.left_out = LeftOut()
         self.repeat_below, self.samples_per_epoch = repeat_below, samples_per_epoch
         self.mirror, self.in_channels = mirror, in_channels
         if in_channels == 1:  # the standard deviation is between the channels' (almost equal) and a little less
@@ -82,38 +91,56 @@ class ImageFolder(ImageFiles):
             found = rare_more_often(repeat_factors(samples.labels[:, None].tolist(), self.repeat_below))
         return found if self.samples_per_epoch is None else part_of_each(found, self.samples_per_epoch)
 
-    @property
-    def ready(self) -> bool:
-        """Whether the folder has split folders."""
-        return bool(class_folders(self.root / "train"))
-
     def labelled(self, part: Part) -> tuple[Any, Tensor] | None:
         """The part's files: those of a split folder, or of a part held out of all."""
-        names = class_folders(self.root / "train" if self.ready else self.root)
-        if len(names) < 2:
-            raise UserError(
-                f"{self.root} holds {len(names)} folders with pictures: give one folder per class, at least two"
-            )
-        self.class_names = names
-        return self._ready_part(part) if self.ready else self._part_of_all(part)
+        if not self._parts:
+            self._find()
+        found = self._parts[part]
+        return None if found is None else (found, found[1])
 
-    def _ready_part(self, part: Part) -> tuple[Any, Tensor] | None:
-        folder = self.root / part
-        if not folder.is_dir():
-            return None
-        source = labelled_files(folder, self.class_names)
-        return source, source[1]
-
-    def _part_of_all(self, part: Part) -> tuple[Any, Tensor] | None:
-        if part == "val" or (part == "test" and not self.test_fraction):
-            return None
-        paths, labels = labelled_files(self.root, self.class_names)
-        rows = split_indices(labels, self.test_fraction, seed=0)[part == "test"]
-        if not len(rows):
+    def _find(self) -> None:
+        """Find the files of all parts at once, so that a mistake in the test's folder ends a run before training."""
+        self.left_out = LeftOut()
+        folders = part_folders(self.root, self.left_out)
+        inside = list(folders.values()) or [self.root]
+        self.class_names = self._names(inside)
+        if len(self.class_names) < 2:
             raise UserError(
-                f"data.test_fraction: {self.test_fraction} of {len(labels)} images is none; give more, or 0"
+                f"{inside[0]} holds {len(self.class_names)} folders with pictures: give one folder per class, "
+                "at least two"
             )
-        return ([paths[row] for row in rows.tolist()], labels[rows]), labels[rows]
+        if folders:
+            self._parts = {part: self._read(folders[part]) if part in folders else None for part in PARTS}
+        else:
+            self._parts = {**self._hold_out(self._read(self.root)), "val": None}
+
+    def _names(self, folders: Sequence[Path]) -> list[str]:
+        """The classes: those of the first folder; with ``missing_classes`` those of all of them."""
+        first, *others = (class_folders(folder, self.left_out if self._ready(folder) else None) for folder in folders)
+        return sorted(set(first).union(*others)) if self.missing_classes else first
+
+    def _ready(self, folder: Path) -> bool:
+        return folder != self.root  # the root's own entries are counted already
+
+    def _read(self, folder: Path) -> Labelled:
+        return labelled_files(folder, self.class_names, self.missing_classes, self.left_out)
+
+    def _hold_out(self, found: Labelled) -> dict[str, Labelled | None]:
+        paths, labels = found
+        if not self.test_fraction:
+            return {"train": found, "test": None}
+        check_split("data.test_fraction", self.test_fraction, labels, self.class_names)
+        kept, held = split_indices(labels, self.test_fraction, seed=0)
+        parts = {"train": kept, "test": held}
+        return {part: ([paths[row] for row in rows.tolist()], labels[rows]) for part, rows in parts.items()}
+
+    def _setup_training(self) -> None:
+        super()._setup_training()
+        self.setup("test")  # only to count it: its files are found already
+
+    def left_out_summary(self) -> str:
+        """What was left out of the folders."""
+        return str(self.left_out)
 
     @classmethod
     def write_example(cls, root: Path) -> dict[str, Any]:
@@ -133,39 +160,29 @@ def encoded(pixels: Tensor, kind: str) -> bytes:
     return content.getvalue()
 
 
-def class_folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; hidden ones left out."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def labelled_files(folder: Path, names: Sequence[str]) -> tuple[list[str], Tensor]:
+def labelled_files(
+    folder: Path, names: Sequence[str], missing_classes: bool = False, left_out: LeftOut | None = None
+) -> Labelled:
     """Every picture below the folder's class folders, and its class's index in ``names``.
+
+    Args:
+        folder: holds the class folders.
+        names: of the classes.
+        missing_classes: accept classes without pictures.
+        left_out: counts what is not a picture.
 
     Raises:
         UserError: a class has no pictures, or is not in ``names``.
     """
+    option = "--data.missing_classes true accepts that"
     if unknown := sorted(set(class_folders(folder)) - set(names)):
-        raise UserError(f"{folder / unknown[0]} is a class that the training part does not have")
+        raise UserError(f"{folder / unknown[0]} is a class that the training part does not have; {option}")
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        found = pictures_below(folder / name)
-        if not found:
-            raise UserError(f"{folder / name} holds no pictures: every class needs some in every part")
+        found = pictures_below(folder / name, left_out) if (folder / name).is_dir() else []
+        if not found and not missing_classes:
+            raise UserError(f"{folder / name} holds no pictures: every class needs some in every part; {option}")
         paths += found
         labels += [label] * len(found)
-    return paths, torch.tensor(labels)
-
-
-def pictures_below(folder: Path) -> list[str]:
-    """Paths of the pictures at any depth, sorted; recognised by file name, without opening the files."""
-    found = [
-        str(Path(place) / name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    ]
-    return sorted(found)
+    return paths, torch.tensor(labels, dtype=torch.int64)

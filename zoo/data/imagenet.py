@@ -23,8 +23,9 @@ from torch import Tensor
 
 from zoo.data.base import data_root
 from zoo.data.download import unpack, verify
-from zoo.data.folder import class_folders, encoded, labelled_files, pictures_below
+from zoo.data.folder import encoded, labelled_files
 from zoo.data.images import IMAGENET_MEAN, IMAGENET_STD, ImageFiles, Part, example_images
+from zoo.data.scan import class_folders, pictures_below
 from zoo.errors import UserError
 
 DEVKIT = "ILSVRC2012_devkit_t12"

@@ -18,7 +18,7 @@ from zoo.data.augmentation import BatchAugmentation
 from zoo.data.base import Split
 from zoo.data.files import Region, central, random_resized, read_image
 from zoo.data.image_data import ImageData
-from zoo.data.loading import Rows, TensorSource, run_seed, split_indices
+from zoo.data.loading import Rows, TensorSource, check_split, run_seed, split_indices
 from zoo.data.pixels import Range, as_floats, check_range, mean_and_std
 from zoo.errors import UserError
 from zoo.factories import TransformFactory
@@ -97,6 +97,7 @@ class ImageClassification(ImageData):
         self.val_fraction, self.split_seed = val_fraction, split_seed
         self.class_counts: list[int] | None = None
         self._splits: dict[str, tuple[Any, Tensor] | None] = {}
+        self._part_labels: dict[str, Tensor] = {}
         self.augmentation: BatchAugmentation | None = None
 
     # Facts
@@ -131,7 +132,7 @@ class ImageClassification(ImageData):
         if stage in (None, "fit", "validate") and "train" not in self._splits:
             self._setup_training()
         if stage in (None, "test") and "test" not in self._splits:
-            self._splits["test"] = _all_rows(self.labelled("test"))
+            self._set_part("test", self.labelled("test"))
         if stage in (None, "fit") and self.augmentation is None:
             self._build_augmentation()
 
@@ -139,17 +140,25 @@ class ImageClassification(ImageData):
         train = self.labelled("train")
         assert train is not None, f"{type(self).__name__} has no training part"
         source, labels = train
-        self._splits["train"], self._splits["val"] = _all_rows(train), _all_rows(self.labelled("val"))
+        self._set_part("train", train)
+        self._set_part("val", self.labelled("val"))
         if self._splits["val"] is None and self.val_fraction:
+            names = self.class_names or [str(label) for label in range(int(labels.max()) + 1)]
+            check_split("data.val_fraction", self.val_fraction, labels, names)
             kept, held = split_indices(labels, self.val_fraction, self.split_seed)
-            if not len(held):
-                count = f"{self.val_fraction} of {len(labels)} images"
-                raise UserError(
-                    f"data.val_fraction: {count} in {len(self.class_names)} classes is none; give more, or 0"
-                )
-            self._splits["train"], self._splits["val"] = (source, kept), (source, held)
+            self._set_part("train", (source, labels[kept]), kept)
+            self._set_part("val", (source, labels[held]), held)
             labels = labels[kept]
         self.class_counts = torch.bincount(labels, minlength=len(self.class_names)).tolist()
+
+    def _set_part(self, split: str, part: tuple[Any, Tensor] | None, rows: Tensor | None = None) -> None:
+        """Store a part's source and rows (default: all of them), and its labels, which ``summary`` counts."""
+        if part is None:
+            self._splits[split] = None
+            return
+        source, labels = part
+        self._splits[split] = source, torch.arange(len(labels)) if rows is None else rows
+        self._part_labels[split] = labels
 
     def samples(self, split: Split) -> Any:
         """The split's samples, None if there is no such split; prediction's are the ``files``.
@@ -167,6 +176,28 @@ class ImageClassification(ImageData):
     def size_to_predict(self, size: Sequence[int]) -> list[int]:
         """The task's size, enlarged as ``resize`` enlarges ``image_size``."""
         return [round(n * self.resize / self.image_size) for n in size]
+
+    def summary(self) -> str:
+        """Pictures, classes and parts, and what was left out."""
+        counts = {split: 0 if part is None else len(part[1]) for split, part in self._splits.items()}
+        parts = ", ".join(self._part_summary(split) for split in counts)
+        left_out = self.left_out_summary()
+        return (
+            f"{type(self).__name__}: {sum(counts.values()):,} pictures of {len(self.class_names)} classes: {parts}"
+            + (f"; left out: {left_out}" if left_out else "")
+        )
+
+    def _part_summary(self, split: str) -> str:
+        part = self._splits[split]
+        if part is None or not len(part[1]):
+            return f"no {split}"
+        present = len(self._part_labels[split].unique())
+        few = f" ({present} of {len(self.class_names)} classes)" if present < len(self.class_names) else ""
+        return f"{len(part[1]):,} {split}{few}"
+
+    def left_out_summary(self) -> str:
+        """What was left out, and why; nothing by default."""
+        return ""
 
     # Augmentation
 
@@ -228,10 +259,6 @@ class ImageClassification(ImageData):
         """
         assert self.augmentation is not None, "call setup first"
         return self.augmentation(images, labels, dtype, self.value_range)
-
-
-def _all_rows(part: tuple[Any, Tensor] | None) -> tuple[Any, Tensor] | None:
-    return None if part is None else (part[0], torch.arange(len(part[1])))
 
 
 class InMemoryImages(ImageClassification):

@@ -7,6 +7,7 @@ and live until the run ends; they only receive indices to read.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -279,3 +280,37 @@ def split_indices(labels: Sequence[int] | Tensor, fraction: float, seed: int) ->
         chosen = members[torch.randperm(len(members), generator=generator)[: round(fraction * len(members))]]
         held[chosen] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def check_split(argument: str, fraction: float, labels: Tensor, class_names: Sequence[str]) -> None:
+    """Check that a fraction holds out something, and leaves something of every class.
+
+    Args:
+        argument: the fraction's name, for the message.
+        fraction: as for ``split_indices``.
+        labels: class of each sample.
+        class_names: of the labels.
+
+    Raises:
+        UserError: it doesn't; the message says what would.
+    """
+    counts = torch.bincount(torch.as_tensor(labels), minlength=len(class_names)).tolist()
+    held = [round(fraction * count) for count in counts]
+    if not any(held):
+        advice = _fraction_that_holds_out(max(counts, default=0))
+        raise UserError(f"{argument}: {fraction} of {sum(counts)} images in {len(counts)} classes is none; {advice}")
+    emptied = [label for label, count in enumerate(counts) if count and held[label] == count]
+    if emptied:
+        label = min(emptied, key=lambda one: counts[one])
+        count = counts[label]
+        below = math.ceil((count - 0.5) / count * 100) - 1
+        advice = f"at most {below / 100:g}" if max(counts) > 1 else "0"
+        raise UserError(
+            f"{argument}: {fraction} of the {count} image{'s' * (count > 1)} of class {class_names[label]} is all of "
+            f"them, and none is left to train; give more images, or {advice}"
+        )
+
+
+def _fraction_that_holds_out(count: int) -> str:
+    """Advice for classes of at most so many samples, of which too small a fraction is held out."""
+    return f"give at least {(50 // count + 1) / 100:g}, or 0" if count > 1 else "give more images, or 0"
