@@ -71,6 +71,30 @@ def test_as_an_encoder_and_a_backbone(classifier: tuple[Classification, Path]) -
     assert [*backbone.features(images)] == [stage.layer for stage in backbone.stages]
 
 
+class OfOtherImages(VGG):
+    """As with pretrained weights: images are normalised by its own mean and std, not by the data's."""
+
+    def __init__(self, num_classes: int = 4, in_channels: int = 3) -> None:
+        super().__init__(depth=11, width=0.0625, norm="batch", num_classes=num_classes, in_channels=in_channels)
+        self.mean, self.std = (0.5, 0.4, 0.3), (0.2, 0.2, 0.1)
+
+
+@torch.no_grad()
+def test_what_its_network_was_trained_with_is_known_over_two_files(tmp_path: Path) -> None:
+    images, facts = torch.rand(2, 3, 32, 32), {**FACTS, "class_names": ["a", "b", "c", "d"]}
+    first, file = saved(Classification(OfOtherImages, facts=facts), tmp_path / "first.ckpt")
+    taken = partial(Pretrained, network=SMALL, weights=str(file))
+    second, again = saved(Classification(taken, facts=FACTS), tmp_path / "second.ckpt")
+    torch.testing.assert_close(second(images), first(images))
+    third = Pretrained(SMALL, str(again), num_classes=4).eval()  # the weights of a network within that network
+    torch.testing.assert_close(third(images), first(images))
+    content = torch.load(again, weights_only=True)
+    content["zoo"]["statistics"]["architecture.network"] = {"mean": "x"}
+    torch.save(content, tmp_path / "bad.ckpt")
+    with pytest.raises(UserError, match=r"statistics\.mean must be"):
+        Pretrained(SMALL, str(tmp_path / "bad.ckpt"), num_classes=4)
+
+
 def test_its_classes_are_the_files(classifier: tuple[Classification, Path]) -> None:
     assert Pretrained.pretrained_classes({"network": SMALL, "weights": str(classifier[1])}) == ["a", "b", "c", "d"]
     assert Pretrained.pretrained_classes({"network": SMALL}) == []

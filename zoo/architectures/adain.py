@@ -97,6 +97,10 @@ class AdaIN(Architecture):
         for name, values in (("mean", self.encoder.mean or (0.0,)), ("std", self.encoder.std or (1.0,))):
             self.register_buffer(f"encoder_{name}", torch.tensor(values).expand(3).reshape(1, 3, 1, 1).clone())
 
+    def statistics(self) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+        """The encoder's."""
+        return {"encoder": (self.encoder_mean.flatten().tolist(), self.encoder_std.flatten().tolist())}
+
     def _levels(self, layers: Sequence[str] | None) -> list[Stage]:
         """The layers as stages, measured by a forward pass."""
         names = [s.layer for s in self.encoder.stages if s.reduction <= 16] if layers is None else list(layers)

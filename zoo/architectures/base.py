@@ -89,6 +89,17 @@ class Architecture(LightningModule, ABC):
         """
         return []
 
+    def statistics(self) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+        """Mean and std of the images that its weights were trained with, where they are not the data's.
+
+        They are written into checkpoints, for who takes the weights of a part from there. Override this in a network
+        that normalises images for a part of it itself.
+
+        Returns:
+            Mean and std by the part's name; the network's own by the empty name.
+        """
+        return {"": (self.mean, self.std)} if self.mean and self.std else {}
+
     def find_backbone(self) -> Architecture | None:
         """The backbone, which shares this network's input normalisation: the first submodule that is an architecture.
 

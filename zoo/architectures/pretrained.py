@@ -98,6 +98,13 @@ class Pretrained(Architecture):
             return []
         return list(facts_of(read(resolve(weights), verify=False)).get("class_names") or [])
 
+    def statistics(self) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+        """The network's, which this one normalises images by."""
+        own = super().statistics()
+        if not self.normalises:
+            return own
+        return {**own, "network": (self.image_mean.flatten().tolist(), self.image_std.flatten().tolist())}
+
     @property
     def stages(self) -> list[Stage]:
         """The network's."""

@@ -35,6 +35,7 @@ class Report:
         unused: tensors of that part that do not match any of the network's, with shape.
         file: the file that they come from, if any.
         facts: the file's facts of the data that they were trained on.
+        own: ``mean`` and ``std`` of this part of the file's network, where they are not the data's.
     """
 
     part: str
@@ -43,11 +44,12 @@ class Report:
     unused: list[str]
     file: Path | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def statistics(self) -> dict[str, list[float]]:
         """``mean`` and ``std`` of the images that the weights were trained on, if the file has them."""
-        return {name: list(self.facts[name]) for name in ("mean", "std") if self.facts.get(name)}
+        return self.own or {name: list(self.facts[name]) for name in ("mean", "std") if self.facts.get(name)}
 
     @rank_zero_only
     def show(self) -> None:
@@ -93,6 +95,16 @@ def load_tensors(
     taken = {n.removeprefix(front) for n in wanted if n.startswith(front)}
     unused = [f"{prefix}{n} {tuple(t.shape)}" for n, t in given.items() if n not in taken]
     return Report(prefix, list(fitting), left, unused)
+
+
+def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Why the given tensors are not those of a network, in a few words."""
+    for name, value in own.items():
+        if name in given and given[name].shape != value.shape:
+            return f"{name} has shape {list(given[name].shape)} there, {list(value.shape)} here"
+    missing, stray = [n for n in own if n not in given], [n for n in given if n not in own]
+    parts = [(missing, "not there"), (stray, "without a place here")]
+    return ", ".join(f"{len(names)} tensors are {what} ({names[0]} …)" for names, what in parts if names) or "damaged"
 
 
 def _reason(given: Tensor | None) -> str:

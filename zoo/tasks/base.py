@@ -16,6 +16,7 @@ from torchmetrics import Metric, MetricCollection
 
 from zoo import contracts, drawing
 from zoo.architectures.base import Architecture, should_load_pretrained
+from zoo.architectures.weights import misfit
 from zoo.contracts import check_facts
 from zoo.data.base import Data
 from zoo.errors import UserError
@@ -26,7 +27,7 @@ from zoo.metrics.naming import named_values
 from zoo.tasks.checks import check_first_output, check_network, merged_facts
 from zoo.tasks.exported import Exported, exported_network, refusal
 from zoo.tasks.first_images import show_images
-from zoo.tasks.normalize import Normalize
+from zoo.tasks.normalize import Normalize, statistics_of
 from zoo.tasks.shown import Shown, keep_shown
 from zoo.training.checkpoints import RUN_KEY
 from zoo.training.parameter_groups import (
@@ -252,18 +253,8 @@ class Task(KeepsArguments, LightningModule, ABC):
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
-            raise UserError(f"the checkpoint's weights do not fit this task: {self._misfit(state_dict)}") from error
-
-    def _misfit(self, given: Mapping[str, Any]) -> str:
-        own = self.state_dict()
-        for name, value in own.items():
-            if name in given and given[name].shape != value.shape:
-                return f"{name} has shape {list(given[name].shape)} there, {list(value.shape)} here"
-        missing, stray = [n for n in own if n not in given], [n for n in given if n not in own]
-        parts = [(missing, "not there"), (stray, "without a place here")]
-        return (
-            ", ".join(f"{len(names)} tensors are {what} ({names[0]} …)" for names, what in parts if names) or "damaged"
-        )
+            reason = misfit(self.state_dict(), state_dict)
+            raise UserError(f"the checkpoint's weights do not fit this task: {reason}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the hyper-parameters as plain data, so that the file alone rebuilds the task."""
@@ -271,10 +262,11 @@ class Task(KeepsArguments, LightningModule, ABC):
         values = {"_class_path": f"{cls.__module__}.{cls.__qualname__}", **self.hparams}
         values["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
         checkpoint["hyper_parameters"] = spec(values, cls.__name__)
+        checkpoint[RUN_KEY] = {**checkpoint.get(RUN_KEY, {}), "statistics": statistics_of(self)}
         data = self._trainer.datamodule if self._trainer is not None else None  # type: ignore[attr-defined]
         if isinstance(data, Data):
             checkpoint.pop("datamodule_hyper_parameters", None)
-            checkpoint[RUN_KEY] = {**checkpoint.get(RUN_KEY, {}), "data": data.plain_hparams()}
+            checkpoint[RUN_KEY]["data"] = data.plain_hparams()
 
     # Metrics of several numbers
 

@@ -13,6 +13,16 @@ from zoo.errors import UserError
 from zoo.facts import Facts
 
 
+def statistics_of(task: nn.Module) -> dict[str, dict[str, list[float]]]:
+    """``mean`` and ``std`` of every network in a task whose images are not normalised by the data's, by its name."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, network in task.named_modules():  # a network comes before its parts, for which it may speak
+        for part, (mean, std) in network.statistics().items() if isinstance(network, Architecture) else ():
+            path = ".".join(filter(None, (name, part)))
+            found.setdefault(path, {"mean": [float(v) for v in mean], "std": [float(v) for v in std]})
+    return found
+
+
 class Normalize(nn.Module):
     """Normalises images in [0, 1] for a network: mean 0 and std 1, with repeated channels if its number is fixed.
 

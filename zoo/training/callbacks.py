@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.training.checkpoints import RUN_KEY
 
@@ -71,8 +72,8 @@ class RequireValidation(Callback):
 
     @staticmethod
     def _validates(trainer: Trainer) -> bool:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        return trainer.enable_validation and not (hasattr(data, "samples") and data.samples("val") is None)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        return trainer.enable_validation and not (isinstance(data, Data) and data.samples("val") is None)
 
     @staticmethod
     def _waiting(trainer: Trainer) -> list[tuple[str, str]]:

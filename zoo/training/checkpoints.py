@@ -10,7 +10,7 @@ import os
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from zoo import registry
 from zoo.architectures.base import Architecture
 from zoo.architectures.weights import Report, load_tensors
+from zoo.contracts import check_facts
 from zoo.errors import UserError
 from zoo.training.run_folder import inside, refuse_remote, safe_name
 
@@ -289,8 +290,9 @@ def find_last(runs: Path) -> Path:
     raise UserError(f"--ckpt_path last: no whole checkpoint below {runs}")
 
 
-def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name, and the facts of the data that they were trained on, as far as the file has them.
+def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """Tensors by name, the facts of the data that they were trained on, and the ``mean`` and ``std`` of networks that
+    have their own, by name; as far as the file has them.
 
     Args:
         file: a checkpoint of any task, or ``.safetensors``, which has no facts.
@@ -299,9 +301,10 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         UserError: it can't be read.
     """
     if file.suffix == ".safetensors":
-        return _read_safetensors(file), {}
+        return _read_safetensors(file), {}, {}
     checkpoint = read(file)
-    return checkpoint["state_dict"], facts_of(checkpoint)
+    known = run_record(checkpoint).get("statistics")
+    return checkpoint["state_dict"], facts_of(checkpoint), known if isinstance(known, dict) else {}
 
 
 def facts_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -317,6 +320,14 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} can't be read as safetensors: {_reason(error)}") from error
+
+
+def _nearest(known: Mapping[str, Any], part: str) -> dict[str, list[float]]:
+    """The statistics of the network of this prefix, else of the one that it is in."""
+    names = [name for name in known if not name or f"{part.removesuffix('.')}.".startswith(f"{name}.")]
+    found = known[max(names, key=len)] if names else {}
+    check_facts(found, "the file's statistics")
+    return dict(found)
 
 
 def load_part(
@@ -338,14 +349,14 @@ def load_part(
         UserError: the file can't be read, there is no such part, or nothing in it matches.
     """
     file = resolve(path)
-    tensors, facts = read_tensors(file)
+    tensors, facts, known = read_tensors(file)
     try:
         report = load_tensors(network, tensors, part, whole)
     except UserError as error:
         trained = ", ".join(f"{k} {facts[k]}" for k in ("in_channels", "image_size") if k in facts)
         told = (f"; it was trained with {trained}" if trained else "") + (f" ({advice})" if advice else "")
         raise UserError(f"{file} does not fit: {error}{told}") from error
-    report.file, report.facts = file, facts
+    report.file, report.facts, report.own = file, facts, _nearest(known, report.part)
     if isinstance(network, Architecture):
         for name, values in report.statistics.items():
             if getattr(network, name) is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -31,6 +31,13 @@ from zoo.facts import Facts
 CONTENT = ("astronaut", "chelsea", "china", "coffee", "flower", "rocket")  # the embedded photographs
 STYLE = ("brick", "grass", "gravel", "hubble", "ihc")  # the embedded textures
 KEPT = 2**29  # maximum bytes of decoded pictures held in memory: 2,000 pictures at 256 pixels
+
+
+@runtime_checkable
+class HoldsStyle(Protocol):
+    """A task whose weights hold the style, so that a prediction needs none."""
+
+    holds_style: bool
 
 
 class StyleFolders(ImageData):
@@ -59,7 +66,7 @@ class StyleFolders(ImageData):
         training: contents in [0, 1], (B, 3, image_size, image_size), and styles, likewise
         evaluation: the same, centre crops: of each held-out content once, with the styles in turn
         prediction: a picture (1, 3, H, W), its name in a list, and a list of ``Style``, each (3, h, w), in the order
-            given; empty for a task whose weights hold its style, which declares ``takes_styles = False``
+            given; empty for a task whose weights hold its style, which declares ``holds_style``
     """
 
     batch: ClassVar[str] = "stylization"
@@ -190,8 +197,7 @@ class StyleFolders(ImageData):
         return SkipUnreadable(Frames(found_pictures(self.files, "files"), self.size, rank, world), self.unreadable)
 
     def _chosen_styles(self) -> list[Style]:
-        task = self.trainer.lightning_module if self.trainer else None
-        if not getattr(task, "takes_styles", True):
+        if self.trainer and isinstance(self.trainer.lightning_module, HoldsStyle):
             return []
         names = found_pictures(self.style, "style")
         if not self.style_said or (len(names) > 1 and not self.style_weights):

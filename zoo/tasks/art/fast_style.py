@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -48,6 +48,14 @@ PARTS = ("style", "content", "patches", "tv")
 Maps = dict[str, Tensor]
 
 
+@runtime_checkable
+class HasStyles(Protocol):
+    """Data with pictures of the style to be learnt."""
+
+    def whole_styles(self) -> Sequence[Any]:
+        """All of them: ``image`` (3, h, w) in [0, 1], and ``weight``, its share."""
+
+
 class FastStyleTransfer(Stylization, PerceptualTask):
     """Trains a network that applies one style to pictures.
 
@@ -78,7 +86,7 @@ class FastStyleTransfer(Stylization, PerceptualTask):
 
     needs = ("in_channels",)
     network = "transform"
-    takes_styles: ClassVar[bool] = False
+    holds_style = True
     gram_patches: Tensor
 
     def __init__(
@@ -123,8 +131,8 @@ class FastStyleTransfer(Stylization, PerceptualTask):
     def on_fit_start(self) -> None:
         """Compute the style from the data's pictures."""
         super().on_fit_start()
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not hasattr(data, "whole_styles"):
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, HasStyles):
             raise UserError(f"FastStyleTransfer needs the style's pictures, but {type(data).__name__} has none")
         self.take_style([(style.image[None], style.weight) for style in data.whole_styles()])
 

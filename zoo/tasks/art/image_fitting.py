@@ -8,7 +8,8 @@ size, since the size is only how densely the function is sampled. An untrained n
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -25,6 +26,13 @@ from zoo.tasks.art.pixels import StylizedImage
 from zoo.tasks.base import Task
 
 Batch = tuple[Tensor, list[str]]
+
+
+@runtime_checkable
+class MayBeEmpty(Protocol):
+    """Data of pictures that may be None: an empty canvas."""
+
+    picture: Sequence[str] | None
 
 
 class ImageFitting(Task):
@@ -70,8 +78,8 @@ class ImageFitting(Task):
         Raises:
             UserError: there is none, and the stage needs one.
         """
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if stage in ("fit", "test") and getattr(data, "picture", "") is None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage in ("fit", "test") and isinstance(data, MayBeEmpty) and data.picture is None:
             raise UserError("there is no picture to fit: give data.picture a file or the name of an embedded one")
 
     def configure_optimizers(self) -> Any:
