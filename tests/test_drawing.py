@@ -7,7 +7,19 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.drawing import PLAIN, RIGHT, WHITE, WRONG, captioned, confusion_picture, fit_text, font, grid, to_picture
+from zoo.drawing import (
+    PLAIN,
+    RIGHT,
+    WHITE,
+    WRONG,
+    captioned,
+    confusion_picture,
+    fit_text,
+    font,
+    grid,
+    most_confused,
+    to_picture,
+)
 
 
 def luminance(color: tuple[int, int, int]) -> float:
@@ -128,3 +140,16 @@ def test_confusion_of_an_absent_class() -> None:
     changed = np.argwhere((absent != there).any(-1)) / absent.shape[:2]
     assert changed.min() > 0.2  # the middle cell alone
     assert changed.max() < 0.8
+
+
+def test_the_most_confused_of_many_classes_are_drawn_with_their_names(monkeypatch) -> None:
+    matrix = 50 * torch.eye(300, dtype=torch.int64)
+    matrix[7, 250], matrix[250, 7], matrix[3, 4] = 5, 6, 9
+    assert most_confused(matrix, 4) == most_confused(matrix.to_sparse(), 4) == [3, 4, 7, 250]
+    assert most_confused(matrix, 3) == [3, 7, 250]  # 11 in both directions, then the class with the most images
+    named = []
+    monkeypatch.setattr("zoo.drawing._name_axes", lambda axes, names: named.extend(names))
+    dense, sparse = (np.array(confusion_picture(m, [str(k) for k in range(300)])) for m in (matrix, matrix.to_sparse()))
+    assert (dense == sparse).all()
+    assert {"3", "4", "7", "250"} <= set(named)
+    assert len(named) == 2 * 30

@@ -248,19 +248,28 @@ def _tinted(image: Tensor, mask: Tensor) -> Tensor:
     return image
 
 
+NAMED = 100  # up to so many classes, the whole confusion matrix is drawn
+CONFUSED = 30  # of more, so many classes
+
+
 def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
     """The confusion matrix: a row for each true class, shaded by its share of the row.
 
-    Up to 30 classes the counts are written into the cells, up to 100 the names stand beside them; beyond, only the
-    matrix is drawn.
+    Up to 30 classes the counts are written into the cells; of more than 100 classes only those are drawn that are most
+    often confused with each other.
 
     Args:
-        matrix: counts, (K, K), rows are the truth.
+        matrix: counts, (K, K), rows are the truth; dense or sparse.
         names: of the K classes.
     """
-    classes = len(matrix)
-    share = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
-    inches = min(14.0, max(5.0, 2.5 + 0.45 * classes))  # 14 give each of 1,000 classes a pixel
+    total = len(matrix)
+    totals = matrix.sum(1)
+    totals = totals.to_dense() if totals.is_sparse else totals
+    chosen = most_confused(matrix, CONFUSED) if total > NAMED else list(range(total))
+    matrix = _rows_and_columns(matrix, chosen)
+    classes, names = len(chosen), [names[k] for k in chosen]
+    share = matrix / totals[chosen, None].clamp(min=1)
+    inches = min(14.0, max(5.0, 2.5 + 0.45 * classes))
     figure, grid = new_figure(inches, inches * 0.92)
     axes = grid[0, 0]
     # The square root lets a confusion of one in a hundred be seen beside a diagonal of one.
@@ -269,11 +278,46 @@ def confusion_picture(matrix: Tensor, names: Sequence[str]) -> Image.Image:
     bar.ax.set_yticklabels(["0 %", "1 %", "5 %", "20 %", "50 %", "100 %"])
     bar.set_label("share of the true class")
     axes.set(xlabel="predicted class", ylabel="true class")
-    if classes <= 100:
-        _name_axes(axes, names)
+    if classes < total:
+        axes.set_title(f"the {classes} most confused of {total:,} classes")
+    _name_axes(axes, names)
     if classes <= 30:
         _write_counts(axes, matrix, share)
     return figure_picture(figure)
+
+
+def most_confused(matrix: Tensor, count: int) -> list[int]:
+    """At most ``count`` classes in ascending order: those of the most frequent confusions, in either direction.
+
+    Without enough confusions, the classes with the most images are added.
+
+    Args:
+        matrix: counts, (K, K), rows are the truth; dense or sparse.
+        count: at least 2.
+    """
+    sparse = matrix.to_sparse().coalesce()
+    (truth, predicted), counts = sparse.indices(), sparse.values()
+    wrong = truth != predicted
+    low, high = torch.minimum(truth, predicted)[wrong], torch.maximum(truth, predicted)[wrong]
+    pairs, places = torch.stack([low, high], 1).unique(dim=0, return_inverse=True)
+    often = torch.zeros(len(pairs), dtype=counts.dtype).index_add_(0, places, counts[wrong])
+    chosen: dict[int, None] = {}
+    for pair in pairs[often.argsort(descending=True, stable=True)[:count]].tolist():
+        if len(chosen.keys() | set(pair)) <= count:
+            chosen |= dict.fromkeys(pair)
+    images = torch.zeros(len(matrix), dtype=counts.dtype).index_add_(0, truth, counts)
+    for label in images.argsort(descending=True, stable=True)[:count].tolist():
+        if len(chosen) < count:
+            chosen[label] = None
+    return sorted(chosen)
+
+
+def _rows_and_columns(matrix: Tensor, chosen: Sequence[int]) -> Tensor:
+    """The dense part of a dense or sparse matrix, (n, n)."""
+    if not matrix.is_sparse:
+        return matrix[chosen][:, chosen]
+    places = torch.tensor(chosen)
+    return matrix.index_select(0, places).index_select(1, places).to_dense()
 
 
 def _name_axes(axes: object, names: Sequence[str]) -> None:

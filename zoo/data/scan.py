@@ -92,7 +92,8 @@ def pictures_below(folder: Path, left_out: LeftOut | None = None) -> list[str]:
     left_out = LeftOut() if left_out is None else left_out
     seen = _with_parents(folder.parent)
     found: list[str] = []
-    folders, links = [str(folder)], []
+    folders: list[str] = [str(folder)]
+    links: list[str] = []
     while folders or links:
         # Links come last and in order, so that a folder's own path is preferred, on every machine.
         place = folders.pop() if folders else links.pop(0)

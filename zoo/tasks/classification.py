@@ -19,13 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW
 from torchmetrics import MeanMetric, Metric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassConfusionMatrix,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
+from torchmetrics.classification import MulticlassAccuracy
 
 from zoo import drawing
 from zoo.architectures.base import Architecture
@@ -34,6 +28,7 @@ from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactor
 from zoo.facts import Facts, class_names
 from zoo.functional.views import Views, at_least_float32, mean_softmax, seen_views
 from zoo.metrics.computing import compute_and_reset
+from zoo.metrics.multiclass import ConfusionCounts, F1Score, Precision, Recall
 from zoo.tasks.base import Task
 from zoo.tasks.normalize import Normalize
 from zoo.training.parameter_groups import ParameterGroup
@@ -189,13 +184,13 @@ class Classification(Task):
         kinds: dict[str, Metric] = {"top1": MulticlassAccuracy(average="micro", **options)}
         if classes > 5:
             kinds["top5"] = MulticlassAccuracy(average="micro", top_k=5, **options)
-        kinds["f1"] = MulticlassF1Score(average="macro", **options)
+        kinds["f1"] = F1Score(average="macro", **options)
         self.val_metrics = _collection("val", kinds)
-        kinds["precision"] = MulticlassPrecision(average="macro", **options)
-        kinds["recall"] = MulticlassRecall(average="macro", **options)
+        kinds["precision"] = Precision(average="macro", **options)
+        kinds["recall"] = Recall(average="macro", **options)
         self.test_metrics = _collection("test", kinds)
         self.test_center = MulticlassAccuracy(average="micro", **options)
-        self.confusion = MulticlassConfusionMatrix(**options)
+        self.confusion = ConfusionCounts(classes)
 
     def _log_training(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         values = {
@@ -253,8 +248,9 @@ class Classification(Task):
 
     def on_test_epoch_end(self) -> None:
         """Each class's accuracy, and the confusion matrix for its picture; of all processes together."""
-        matrix = self._matrix = compute_and_reset(self.confusion).cpu()
+        matrix = self._matrix = compute_and_reset(self.confusion)
         if len(matrix) <= LISTED:  # a class without images has none: 0 / 0
+            matrix = self._matrix = matrix.to_dense()
             self.log_values("test", {"top1": matrix.diagonal() / matrix.sum(1)}, self.class_names)
 
     def predict_step(self, batch: tuple[Tensor, Sequence[str]], batch_idx: int) -> list[Prediction]:
