@@ -25,22 +25,35 @@ def test_the_best_score_is_kept(mode: str, scores: list[float], kept: float, tmp
     assert saver.best_score == kept
 
 
-def test_a_validation_counted_over_epochs_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("every", "interval", "epoch", "safe"),
+    [
+        (None, 4, 0, [0, 1, 2, 4, 5, 6, 8, 9, 10]),  # counted over epochs
+        (1, 4, 0, [0, 1, 2, 4, 5, 6, 7, 8, 10, 11]),
+        (2, 1, 0, list(range(12))),  # an epoch without a validation
+        (2, 1, 1, []),
+        (1, None, 0, list(range(12))),  # due by the clock
+    ],
+)
+def test_a_validation_that_is_due_is_waited_for(
+    every: int | None, interval: int | None, epoch: int, safe: list[int], tmp_path: Path, monkeypatch
+) -> None:
     """A checkpoint between a step and its validation would leave the validation out when the run goes on."""
-    quiet: list[int] = []
+    found: list[int] = []
     saver = RunCheckpoints(tmp_path, None)
-    monkeypatch.setattr(saver, "_safe_point", lambda trainer: quiet.append(trainer.fit_loop.total_batch_idx))
+    monkeypatch.setattr(saver, "_safe_point", lambda trainer: found.append(trainer.fit_loop.total_batch_idx))
     for total in range(12):
         trainer: Any = SimpleNamespace(
             accumulate_grad_batches=1,
-            check_val_every_n_epoch=None,
+            check_val_every_n_epoch=every,
+            current_epoch=epoch,
             enable_validation=True,
-            val_check_batch=4,
+            val_check_batch=interval,
             is_last_batch=False,
             fit_loop=SimpleNamespace(total_batch_idx=total),
         )
         saver.on_train_batch_end(trainer, None, None, None, total % 6)  # type: ignore[arg-type]
-    assert quiet == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    assert found == safe
 
 
 def test_best_and_last(workspace: Path) -> None:

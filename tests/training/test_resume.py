@@ -36,11 +36,6 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "no workers": (CLASSIFY, "ToySamples", {}),
     "no validation": (CLASSIFY, {"class_path": "ToyTensors", "init_args": {"validation": False}}, {}),
     "accumulation": (CLASSIFY, "ToyTensors", {"accumulate_grad_batches": 4}),
-    "accumulation, validation in mid-epoch": (
-        ONE_CYCLE,
-        "ToyTensors",
-        {"accumulate_grad_batches": 2, "val_check_interval": 2},
-    ),
     "validation counted over epochs": (
         PLATEAU,
         "ToyTensors",

@@ -165,20 +165,20 @@ class RunCheckpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """A safe point, unless gradients are still gathered or a validation or the epoch's end follows."""
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        by_steps = trainer.check_val_every_n_epoch is None
-        done = 1 + (trainer.fit_loop.total_batch_idx if by_steps else batch_idx)
-        due = trainer.enable_validation and done % (trainer.val_check_batch or 1) == 0
-        if stepped and not due and not trainer.is_last_batch:
+        if _stepped(trainer, batch_idx) and not _validation_due(trainer, batch_idx) and not trainer.is_last_batch:
             self._safe_point(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the score; a safe point where the epoch goes on."""
+        """Note the score; a safe point where the epoch goes on.
+
+        Between two optimiser steps it is none, since no file holds the gradients gathered so far: what is to be saved
+        waits for the next step.
+        """
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if self.monitor:
             self._note_score(_monitored(trainer, self.monitor))
-        if not trainer.is_last_batch:
+        if _stepped(trainer, trainer.fit_loop.batch_idx) and not trainer.is_last_batch:
             self._safe_point(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -228,6 +228,21 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best score so far."""
         self.best_score = state_dict["best_score"]
+
+
+def _stepped(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether the optimiser has applied all gradients gathered so far."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+def _validation_due(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether a validation follows this batch; one that is due by the clock is not foreseen."""
+    epochs = trainer.check_val_every_n_epoch  # None: batches are counted over all epochs
+    this_epoch = epochs is None or (trainer.current_epoch + 1) % epochs == 0
+    if not trainer.enable_validation or not this_epoch or trainer.val_check_batch is None:
+        return False
+    done = 1 + (trainer.fit_loop.total_batch_idx if epochs is None else batch_idx)
+    return done % trainer.val_check_batch == 0
 
 
 def _same_file(source: Path, target: Path) -> None:
