@@ -6,6 +6,7 @@ import os
 import sys
 
 from zoo.errors import UserError
+from zoo.home import with_home
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 plus the signal's number, as in shells
 
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status: 2 for a user's mistake, 1 for a run that failed, 130 after Ctrl-C.
     """
-    words = _take_debug(sys.argv[1:] if argv is None else argv)
+    words = _with_home(_take_debug(sys.argv[1:] if argv is None else argv))
     _allow_any_terminal()
     if argv is None:
         sys.argv[1:] = words  # Lightning starts its other processes with these arguments; they inherit ZOO_DEBUG
@@ -47,6 +48,18 @@ def _take_debug(argv: list[str]) -> list[str]:
         return list(argv)  # the word to complete may be this option itself
     os.environ["ZOO_DEBUG"] = "1"
     return [word for word in argv if word != "--debug"]
+
+
+def _with_home(argv: list[str]) -> list[str]:
+    """``~`` where the shell leaves it as it is (``--out=~/run``, in quotes) is the home folder, too."""
+    if argv[:1] == ["completion"]:
+        return argv  # a word that is being completed stays as it was typed
+    return [_word_with_home(word) for word in argv]
+
+
+def _word_with_home(word: str) -> str:
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{with_home(value)}" if value.startswith("~") else word
 
 
 def _allow_any_terminal() -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import Namespace, get_loader, set_loader, set_parsing_settings
+from jsonargparse import Namespace, set_loader, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -23,6 +24,7 @@ from zoo import registry
 from zoo.errors import UserError
 from zoo.facts import FactValue
 from zoo.parsing_errors import condense
+from zoo.parsing_yaml import LARGEST, load_yaml, size
 
 LIBRARIES = (
     "torch.optim",
@@ -88,19 +90,6 @@ def _strings(node: Any) -> Iterator[str]:
             yield from _strings(value)
 
 
-_load_yaml = get_loader("yaml")
-LARGEST = 100_000  # values in one recipe, with aliases expanded
-
-
-def _size(node: Any, known: dict[int, int]) -> int:
-    """Number of values in a tree with aliases expanded, without visiting them repeatedly."""
-    if id(node) not in known and isinstance(node, dict | list | tuple):
-        below = node.values() if isinstance(node, dict) else node
-        known[id(node)] = LARGEST + 1  # a recursive alias counts as too large
-        known[id(node)] = 1 + sum(_size(value, known) for value in below)
-    return known.get(id(node), 1)
-
-
 # Names that Lightning uses for its own classes, too: they mean the library's.
 IN_FULL = {"ReduceLROnPlateau": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
 
@@ -135,13 +124,10 @@ def load_recipe(text: str) -> Any:
     """Load plain YAML and import the registered classes that it names.
 
     Raises:
-        yaml.YAMLError: it is not valid YAML, or its aliases expand to too many values.
+        yaml.YAMLError: it is not valid YAML, gives a key twice, or holds values that can't be used.
     """
     # What jsonargparse makes of a null that is given to a class within a class.
-    value = None if text == "None" else _load_yaml(text)
-    if _size(value, {}) > LARGEST:
-        raise yaml.YAMLError(f"its aliases expand to more than {LARGEST:,} values")
-    value = _in_full(value)
+    value = _in_full(None if text == "None" else load_yaml(text))
     for found in _strings(value):
         import_and_allow(found)
     return value
@@ -158,6 +144,20 @@ def _words_in_full(words: Sequence[str]) -> list[str]:
         word if before in PLAIN or word.startswith(tuple(f"{option}=" for option in PLAIN)) else _word_in_full(word)
         for before, word in zip(["", *words], words, strict=False)
     ]
+
+
+_NEGATIVE = re.compile(r"-(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?|-\.?inf", re.IGNORECASE)
+
+
+def with_negative_values(words: Sequence[str]) -> list[str]:
+    """The words with ``--lr -1e-3`` as ``--lr=-1e-3``: argparse would take the value for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and re.fullmatch(r"--[^=]+", joined[-1]) and _NEGATIVE.fullmatch(word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _word_in_full(word: str) -> str:
@@ -201,7 +201,7 @@ class ZooParser(LightningArgumentParser):
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Parse, after importing the classes that the arguments name."""
-        words = _words_in_full(sys.argv[1:] if args is None else args)
+        words = _words_in_full(with_negative_values(sys.argv[1:] if args is None else args))
         for word in words:
             import_and_allow(word.split("=", 1)[-1])
         return super().parse_args(words, *rest, **kwargs)
@@ -213,7 +213,7 @@ class ZooParser(LightningArgumentParser):
             UserError: with shared values expanded it is too large.
         """
         tree = cfg_obj if isinstance(cfg_obj, dict) else cfg_obj.as_dict()
-        if _size(tree, {}) > LARGEST:
+        if size(tree, {}) > LARGEST:
             raise UserError(f"a recipe or checkpoint that expands to more than {LARGEST:,} values is refused")
         for text in _strings(tree):
             import_and_allow(text)

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from zoo import registry
 from zoo.errors import UserError
 from zoo.parsing import load_recipe
+from zoo.parsing_yaml import explain
 from zoo.training import checkpoints
 from zoo.training.run_folder import refuse_remote
 
@@ -34,13 +35,21 @@ def _replaced(argv: list[str], at: int, value: str) -> None:
 
 
 def with_recipe_files(argv: list[str]) -> list[str]:
-    """The arguments with every recipe's name replaced by its file."""
-    argv = list(argv)
-    for at, value in option_values(argv, "--config", "-c"):
+    """The arguments with the files of all recipes before any flag, which therefore overrides them.
+
+    A recipe that is given twice counts once, at its last place: what it adds to a list (``callbacks+``) is added once.
+    """
+    paths: dict[Path, str] = {}
+    rest = list(argv)
+    for at, value in reversed(option_values(argv, "--config", "-c")):
         path = registry.find_recipe(value)
-        _check_recipe(path)
-        _replaced(argv, at, str(path))
-    return argv
+        paths.setdefault(path.resolve(), str(path))
+        del rest[at - (argv[at] == value and argv[at - 1] in ("--config", "-c")) : at + 1]
+    for path in reversed(paths.values()):
+        _check_recipe(Path(path))
+    command = 0 if rest[:1] and rest[0].startswith("-") else min(1, len(rest))
+    options = [f"--config={path}" for path in reversed(paths.values())]
+    return [*rest[:command], *options, *rest[command:]]
 
 
 def _check_recipe(path: Path) -> None:
@@ -49,12 +58,14 @@ def _check_recipe(path: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is no valid YAML: {explain(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is no recipe: it must hold keys (model, data, trainer)")
     for key in content:
         if str(key).rstrip("+") in ONE_RUN:
             raise UserError(f"{path}: {key} belongs to the command line (--{str(key).rstrip('+')}), not to a recipe")
+        if (head := str(key).partition(".")[0]) != key and head in content:
+            raise UserError(f"{path}: {key} and {head} are both there, so one would override the other; write one key")
 
 
 def refuse_other_ways(config: Namespace, argv: Sequence[str]) -> None:

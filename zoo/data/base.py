@@ -19,15 +19,16 @@ from zoo.data.seeds import derive_seed, run_seed, seed_device_generators
 from zoo.errors import UserError
 from zoo.factories import KeepsArguments, spec
 from zoo.facts import Facts
+from zoo.home import with_home
 
 Split = Literal["train", "val", "test", "predict"]
 
 
 def data_root(root: str | Path | None) -> Path:
     """Folder of the data sets: the argument, else the environment variable ``ZOO_DATA``, else ``data`` in this
-    folder.
+    folder. ``~`` is the home folder.
     """
-    return Path(root or os.environ.get("ZOO_DATA") or "data")
+    return Path(with_home(root or os.environ.get("ZOO_DATA") or "data"))
 
 
 class Data(KeepsArguments, LightningDataModule, ABC):

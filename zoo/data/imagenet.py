@@ -65,7 +65,7 @@ class ImageNet(ImageFiles):
         **kwargs: Any,
     ) -> None:
         super().__init__(crop=crop, **kwargs)
-        self.root = Path(root) if root else data_root(None) / "imagenet"
+        self.root = data_root(root) if root else data_root(None) / "imagenet"
         self.check = check
 
     # Files

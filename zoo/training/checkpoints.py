@@ -26,6 +26,7 @@ from zoo.architectures.base import Architecture
 from zoo.architectures.weights import Report, load_tensors
 from zoo.contracts import check_facts
 from zoo.errors import UserError
+from zoo.home import with_home
 from zoo.training.run_folder import inside, refuse_remote, safe_name
 
 RUN_KEY = "zoo"  # what the file records about its run, besides Lightning's own keys
@@ -168,7 +169,7 @@ def read(path: str | Path, map_location: Any = "cpu", verify: bool = True) -> di
         UserError: the file does not exist, is damaged, holds more than data, or is not a checkpoint.
     """
     refuse_remote(path)
-    path = Path(path)
+    path = Path(with_home(path))
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}")
     try:
@@ -266,7 +267,7 @@ def _wandb_id(found: Any) -> str | None:
 def resolve(path: str | Path) -> Path:
     """The checkpoint file: the path itself, or the best (else last) of a run folder."""
     refuse_remote(path)
-    path = Path(path)
+    path = Path(with_home(path))
     for name in ("best.ckpt", "last.ckpt"):
         for folder in (path, path / "checkpoints"):
             if path.is_dir() and (folder / name).is_file():
