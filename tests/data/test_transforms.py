@@ -1,7 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from zoo.data.augmentation import BatchAugmentation
 from zoo.data.transforms import CropEach, FlipAlternately, FlipEach, PCAColor, mean_and_std, move, pixel_covariance
 from zoo.errors import UserError
 
@@ -175,3 +179,58 @@ def test_alternate_flips_do_not_depend_on_similar_sums():
     first = flips(ramp, 0)
     assert 90 < first.sum() < 166
     assert 70 < (first[1:] ^ first[:-1]).sum() < 185
+
+
+def changed(augment, count=32):
+    """Which pictures of a batch an augmentation changes, and the augmented pictures."""
+    images = torch.rand(count, 3, 8, 8)
+    made, _ = BatchAugmentation(augment, 3, 8, 8, 10)(images, torch.arange(count) % 10)
+    return (made - images).flatten(1).abs().amax(1) > 1e-4, made
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        v2.RandomHorizontalFlip,
+        v2.RandomErasing,
+        partial(v2.RandomApply, [v2.GaussianBlur(3)]),
+        partial(v2.Compose, [v2.RandomHorizontalFlip(0.3), v2.Normalize([0.0] * 3, [1.0] * 3)]),
+        type("OwnFlip", (v2.RandomHorizontalFlip,), {}),
+    ],
+)
+def test_torchvisions_transforms_draw_for_each_picture(transform):
+    torch.manual_seed(0)
+    which, made = changed([transform])
+    assert 0 < which.sum() < 32
+    assert made.shape == (32, 3, 8, 8)
+
+
+def test_a_picture_is_changed_as_by_the_transform_alone():
+    images = torch.rand(4, 3, 8, 8)
+    torch.manual_seed(1)
+    expected = torch.stack([v2.RandomErasing(0.5)(v2.ColorJitter(0.5)(image)) for image in images])
+    torch.manual_seed(1)
+    made, labels = BatchAugmentation([partial(v2.ColorJitter, 0.5), v2.RandomErasing], 3, 8, 8, 10)(
+        images, torch.arange(4)
+    )
+    assert torch.equal(made, expected)
+    assert labels.tolist() == [0, 1, 2, 3]
+
+
+def test_mixing_stays_with_the_batch():
+    mix = [v2.MixUp(num_classes=10), v2.CutMix(num_classes=10)]
+    augmentation = BatchAugmentation([v2.RandomHorizontalFlip, partial(v2.RandomChoice, mix)], 3, 8, 8, 10)
+    images, labels = augmentation(torch.rand(8, 3, 8, 8), torch.arange(8))
+    assert images.shape == (8, 3, 8, 8)
+    assert labels.shape == (8, 10)
+    both = partial(v2.RandomApply, [mix[0], v2.RandomHorizontalFlip()])
+    with pytest.raises(UserError, match=r"RandomApply holds MixUp, .* and RandomHorizontalFlip"):
+        BatchAugmentation([both], 3, 8, 8, 10)
+
+
+def test_pictures_of_random_sizes():
+    sizes = partial(v2.RandomResize, 9, 20)
+    augmentation = BatchAugmentation([sizes, v2.RandomHorizontalFlip, partial(v2.RandomCrop, 8)], 3, 8, 8, 10)
+    assert augmentation(torch.rand(8, 3, 8, 8), torch.arange(8))[0].shape == (8, 3, 8, 8)
+    with pytest.raises(UserError, match="pictures differ in size after RandomResize"):
+        BatchAugmentation([sizes], 3, 8, 8, 10)(torch.rand(8, 3, 8, 8), torch.arange(8))

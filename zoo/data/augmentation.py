@@ -1,13 +1,18 @@
-"""Augmentation of whole training batches on the device, for every task whose images are squares of one size."""
+"""Augmentation of whole training batches on the device, for every task whose images are squares of one size.
+
+torchvision's transforms draw once per call. Those that draw are therefore called for each picture; those that don't, or
+that mix the pictures of a batch, for the batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import Transform
 
 from zoo.data.pixels import Range, as_floats
@@ -15,19 +20,108 @@ from zoo.data.transforms import BatchTransform, GeometricTransform, move
 from zoo.errors import UserError
 from zoo.factories import TransformFactory, build
 
+MIXING = (v2.MixUp, v2.CutMix)
+CONTAINERS = (v2.Compose, v2.RandomApply, v2.RandomChoice, v2.RandomOrder)
+# torchvision's transforms that draw nothing, or for each pixel. A subclass may draw, so only these exact classes.
+UNIFORM = {
+    v2.CenterCrop,
+    v2.GaussianNoise,
+    v2.Grayscale,
+    v2.Identity,
+    v2.LinearTransformation,
+    v2.Normalize,
+    v2.Pad,
+    v2.Resize,
+    v2.RGB,
+    v2.ToDtype,
+    v2.ToImage,
+    v2.ToPureTensor,
+}
+
+
+class PerPicture(Transform):
+    """Transforms that are applied in turn to each picture of a batch, with draws of its own.
+
+    Args:
+        transforms: take a picture (C, H, W) and its label.
+    """
+
+    def __init__(self, transforms: Sequence[Transform]) -> None:
+        super().__init__()
+        self.transforms = list(transforms)
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The transformed batch.
+
+        Raises:
+            UserError: the pictures are no longer of one size.
+        """
+        done = [_apply(self.transforms, *one) for one in zip(images, labels, strict=True)]
+        shapes = sorted({"x".join(map(str, image.shape)) for image, _ in done})
+        if len(shapes) > 1:
+            names = ", ".join(type(transform).__name__ for transform in self.transforms)
+            raise UserError(
+                f"data.augment: pictures differ in size after {names} ({shapes[0]}, {shapes[1]}): "
+                "add a crop or resize to data.image_size behind it"
+            )
+        return torch.stack([image for image, _ in done]), torch.stack([label for _, label in done])
+
+
+def arranged(transforms: Iterable[Transform]) -> list[Transform]:
+    """The transforms with every run of those that draw for a whole call in a ``PerPicture``.
+
+    Raises:
+        UserError: a container both mixes pictures, which needs the batch, and draws for each picture.
+    """
+    made: list[Transform] = []
+    run: list[Transform] = []
+    for transform in [*_flattened(transforms), None]:
+        if transform is not None and not _needs_batch(transform):
+            run.append(transform)
+            continue
+        draws = any(type(one) not in UNIFORM for one in run)
+        made += [PerPicture(run)] if draws else run
+        made += [] if transform is None else [transform]
+        run = []
+    return made
+
+
+def _flattened(transforms: Iterable[Transform]) -> Iterator[Transform]:
+    for transform in transforms:
+        if type(transform) is v2.Compose:
+            yield from _flattened(transform.transforms)
+        else:
+            yield transform
+
+
+def _needs_batch(transform: Any) -> bool:
+    """Whether it mixes the pictures of a batch, or is one of ours, which draw for each picture themselves."""
+    if not isinstance(transform, CONTAINERS):
+        return isinstance(transform, (BatchTransform, *MIXING))
+    inside = list(transform.transforms)
+    mixing = [one for one in inside if isinstance(one, MIXING) or (isinstance(one, CONTAINERS) and _needs_batch(one))]
+    others = [one for one in inside if one not in mixing]
+    if mixing and others:
+        raise UserError(
+            f"data.augment: {type(transform).__name__} holds {type(mixing[0]).__name__}, which mixes a batch, and "
+            f"{type(others[0]).__name__}, which is for each picture: list them separately"
+        )
+    return bool(mixing)
+
 
 class BatchAugmentation:
     """The transforms of a data set, applied in order.
 
     Args:
-        factories: build the transforms; ``image_size`` and ``num_classes`` are passed to those that take them.
+        factories: build the transforms; ``image_size`` and ``num_classes`` are passed to those that take them. Those
+            that draw once per call are called for each picture.
         channels: number of channels of the images.
         image_size: side of the output images.
         start: side of the input images if a transform crops; otherwise it is ``image_size``.
         num_classes: number of classes of the labels.
 
     Raises:
-        UserError: a transform is in the wrong place.
+        UserError: a transform is in the wrong place, or a container holds transforms that don't go together.
     """
 
     def __init__(
@@ -35,7 +129,7 @@ class BatchAugmentation:
     ) -> None:
         self.channels, self.image_size = channels, image_size
         size = [image_size] * 2
-        self.transforms: list[Transform] = [build(f, image_size=size, num_classes=num_classes) for f in factories]
+        self.transforms = arranged(build(f, image_size=size, num_classes=num_classes) for f in factories)
         for transform in self.transforms[1:]:
             if isinstance(transform, BatchTransform) and transform.must_be_first:
                 name = type(transform).__name__

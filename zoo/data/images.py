@@ -38,7 +38,8 @@ class ImageClassification(ImageData):
         resize: side of the square images that augmentation starts from and that evaluation gets, so that a task can
             take several crops of them; default: ``image_size``.
         augment: transforms of training batches, applied in order, on the device. Their output must be ``image_size``
-            wide and high. ``image_size`` and ``num_classes`` are passed to those that take them.
+            wide and high. ``image_size`` and ``num_classes`` are passed to those that take them. torchvision's are
+            called for each picture, so that each gets draws of its own; the zoo's take whole batches and are faster.
         val_fraction: fraction of each class of the training part that is held out for validation; 0 disables
             validation.
         split_seed: seed of this choice.

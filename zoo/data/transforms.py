@@ -1,6 +1,6 @@
 """Augmentations of whole batches with separate random draws for every image, on the images' device.
 
-torchvision's transforms draw once per call, so that all images of a batch are changed in the same way. These take a
+torchvision's transforms draw once per call, so that they have to be called for each picture. These take a
 batch (or a single image), with or without labels, and leave labels unchanged. They draw from the device's default
 generator, and have no Python loops over images.
 """
@@ -22,7 +22,8 @@ from zoo.errors import UserError
 class BatchTransform(Transform):
     """Base of transforms of whole batches, with hooks that the data module calls.
 
-    torchvision's own transforms work too; for them no hooks are called.
+    torchvision's own transforms work too, one picture at a time (``zoo.data.augmentation``); for them no hooks are
+    called.
 
     Attributes:
         must_be_first: whether it identifies images by their pixels, which an earlier transform would change.
