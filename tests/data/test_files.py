@@ -1,3 +1,6 @@
+import os
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -164,6 +167,55 @@ def test_unreadable_files_are_named(tmp_path, content, reason):
 def test_float_pictures_are_refused(tmp_path):
     with pytest.raises(UnreadableImage, match="no fixed range"):
         read_image(save(np.ones((4, 4), np.float32), tmp_path / "a.tif"), SIZE)
+
+
+def tiff(values, signed, bits=None):
+    """A grey TIFF of integers, little endian, written here: Pillow writes few depths."""
+    height, width = values.shape
+    bits = bits or values.itemsize * 8
+    strip = values.tobytes() if bits != 12 else packed_12(values)
+    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 134), (277, 3, 1)]
+    tags += [(278, 4, height), (279, 4, len(strip)), (339, 3, 2 if signed else 1)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + strip
+
+
+def packed_12(values):
+    """Two values in three bytes, high bits first."""
+    first, second = values.reshape(-1, 2).astype(np.uint32).T
+    return np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1).astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("u1", 8), ("i1", 8), ("u2", 12), ("u2", 16), ("i2", 16)])
+def test_integers_of_any_depth_are_scaled_by_its_range(tmp_path, dtype, bits):
+    low = -(2 ** (bits - 1)) if dtype.startswith("i") else 0
+    values = np.linspace(low, low + 2**bits - 1, 24 * 24).round().astype(dtype).reshape(24, 24)
+    (tmp_path / "a.tif").write_bytes(tiff(values, dtype.startswith("i"), bits))
+    expected = torch.from_numpy((values.astype(float) - low) / (2**bits - 1) * 255)
+    assert close(read_image(tmp_path / "a.tif", [24, 24], channels=1)[0], expected, 1)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("u4", 2**32 - 1), ("i4", 60_000), ("i4", 1000)])
+def test_32_bit_integers_are_refused(tmp_path, dtype, most):
+    values = np.linspace(0, most, 16).astype(dtype).reshape(4, 4)
+    (tmp_path / "a.tif").write_bytes(tiff(values, dtype.startswith("i")))
+    with pytest.raises(UnreadableImage, match="32-bit integers have no fixed range; save it with 8 or 16 bits"):
+        read_image(tmp_path / "a.tif", SIZE)
+
+
+def test_what_would_be_black_is_refused(tmp_path):
+    dark = save(np.linspace(0, 100, 16).astype(np.uint16).reshape(4, 4), tmp_path / "a.png")
+    with pytest.raises(UnreadableImage, match="its values from 0 to 100 would be black in a range up to 65535"):
+        read_image(dark, SIZE)
+    assert not read_image(save(np.zeros((4, 4), np.uint16), tmp_path / "b.png"), SIZE).any()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UnreadableImage, match=r"pipe\.png can't be read as a picture: it is not a regular file"):
+        read_image(tmp_path / "pipe.png", SIZE)
+    with pytest.raises(UserError, match="is not a regular file"):
+        matching_files([str(tmp_path / "pipe.png")])
 
 
 def test_patterns(tmp_path):

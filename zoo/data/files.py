@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import stat
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from zoo.errors import UserError
@@ -70,6 +72,17 @@ def whole(width: int, height: int, aspect: float = 1.0) -> Box:
     return 0.0, 0.0, float(width), float(height)
 
 
+def open_picture(path: str | Path) -> Image.Image:
+    """Open a picture with Pillow, which reads its pixels later.
+
+    Raises:
+        one of ``BROKEN``: it is missing, of no known kind, or not a regular file (reading a pipe would wait for ever).
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+        raise ValueError("it is not a regular file")
+    return Image.open(path)
+
+
 def upright_size(path: str | Path) -> tuple[int, int]:
     """Height and width of a picture as displayed (EXIF rotation applied); its pixels are not read.
 
@@ -77,7 +90,7 @@ def upright_size(path: str | Path) -> tuple[int, int]:
         UnreadableImage: the file is missing, damaged, or not a picture.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             turned = _turn(image) >= 5
             return image.size if turned else image.size[::-1]
     except BROKEN as error:
@@ -112,7 +125,7 @@ def read_region(
     Without ``size``, the region is not resized.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             turn = _turn(image)
             full = image.size[::-1] if turn >= 5 else image.size
             height, width = size or full[::-1]
@@ -152,16 +165,47 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
         channels: 1 for grey, 3 for colour.
 
     Raises:
-        ValueError: its values have no fixed range (32-bit floats).
+        ValueError: its values have no fixed range (floats, 32-bit integers), or would all be black.
     """
     if image.mode == "F":
-        raise ValueError("32-bit floats have no fixed range")
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion cuts off at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+        raise ValueError("32-bit floats have no fixed range; save it with 8 or 16 bits")
+    if image.mode.startswith("I") or _is_signed(image):
+        image = _scaled(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert({1: "L", 3: "RGB"}[channels])
+
+
+_BITS, _SAMPLE_FORMAT, _SIGNED = 258, 339, 2  # TIFF 6.0, sections 8 and 19
+
+
+def _is_signed(image: Image.Image) -> bool:
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """A grey picture of integers, from the range of their depth to bytes; Pillow's own conversion cuts off at 255."""
+    low, high = _integer_range(image)
+    values = np.asarray(image).astype(np.int64)
+    if low and image.mode == "L":  # Pillow takes signed bytes for unsigned ones
+        values = (values + 128) % 256 - 128
+    bytes_ = ((values.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
+    if not bytes_.any() and values.max() > low:
+        raise ValueError(f"its values from {values.min()} to {values.max()} would be black in a range up to {high}")
+    return Image.fromarray(bytes_)
+
+
+def _integer_range(image: Image.Image) -> tuple[int, int]:
+    """Black and white of a grey picture of integers.
+
+    Raises:
+        ValueError: it is of 32 bits, of which files use any part.
+    """
+    bits = image.tag_v2.get(_BITS, (1,))[0] if isinstance(image, TiffImageFile) else 16
+    if bits > 16 or (image.mode == "I" and image.format not in ("TIFF", "PNG", "PPM")):
+        raise ValueError("32-bit integers have no fixed range; save it with 8 or 16 bits")
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if _is_signed(image) else (0, 2**bits - 1)
 
 
 def matching_files(patterns: Sequence[str], argument: str = "data.files") -> list[str]:

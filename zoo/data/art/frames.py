@@ -15,7 +15,7 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from zoo.data.art.pictures import SMALLEST, scaled_size
-from zoo.data.files import BROKEN, UnreadableImage, read_image, reason, to_channels, upright_size, whole
+from zoo.data.files import BROKEN, UnreadableImage, open_picture, read_image, reason, to_channels, upright_size, whole
 from zoo.errors import UserError
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
@@ -68,7 +68,7 @@ def frames(path: str, size: int | None = None) -> Iterator[tuple[Tensor, str]]:
         yield from _numbered(path, _video(path), size)
         return
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             if image.format in ANIMATED and getattr(image, "n_frames", 1) > 1:
                 yield from _numbered(path, ImageSequence.Iterator(image), size)
                 return
