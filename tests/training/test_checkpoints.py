@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from zoo.cli.resuming import checkpoint_after_restart
 from zoo.errors import UserError
 from zoo.training.checkpoints import AtomicCheckpointIO, find_last, read, resolve
 
@@ -65,6 +66,38 @@ def test_last_is_the_newest_whole_one(workspace: Path, capsys: pytest.CaptureFix
     assert "damaged" in capsys.readouterr().out
     with pytest.raises(UserError, match="no whole checkpoint"):
         find_last(Path("nowhere"))
+
+
+def test_whole_checkpoints_beside_a_damaged_one_are_offered_newest_first(workspace: Path) -> None:
+    folder = Path("runs/my run/1/checkpoints")
+    for step, name in ((2, "best"), (5, "step=5"), (4, "step=4"), (6, "last"), (3, "step=3"), (7, "step=7")):
+        AtomicCheckpointIO().save_checkpoint({**CONTENT, "global_step": step}, folder / f"{name}.ckpt")
+    for name in ("last", "step=7"):
+        (folder / f"{name}.ckpt").write_bytes((folder / f"{name}.ckpt").read_bytes()[:-100])
+    offer = (
+        "step=5.ckpt (step 5), step=4.ckpt (step 4), step=3.ckpt (step 3): --ckpt_path 'runs/my run/1/checkpoints/step"
+    )
+    with pytest.raises(UserError, match="damaged") as refused:
+        read(folder / "last.ckpt")
+    assert f"whole beside it: {offer}" in str(refused.value)
+    (folder / "last.ckpt").unlink()
+    (folder / "best.ckpt").unlink()
+    with pytest.raises(UserError, match="no such checkpoint") as refused:
+        read(resolve("runs/my run/1"))
+    assert offer in str(refused.value)
+
+
+def test_a_damaged_last_means_the_newest_whole_one_of_the_same_run(workspace: Path, monkeypatch) -> None:
+    for step, name in ((9, "other/checkpoints/last"), (1, "run/checkpoints/best"), (2, "run/checkpoints/last")):
+        AtomicCheckpointIO().save_checkpoint({**CONTENT, "global_step": step}, Path("runs/x") / f"{name}.ckpt")
+    last = Path("runs/x/run/checkpoints/last.ckpt")
+    last.write_bytes(b"")
+    assert find_last(Path("runs")) == last.with_name("best.ckpt")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert checkpoint_after_restart(Path("runs/x/run")) == last.with_name("best.ckpt")
+    assert checkpoint_after_restart(Path("runs/x/new")) is None
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert checkpoint_after_restart(Path("runs/x/run")) is None
 
 
 def test_a_run_folder_means_its_best(workspace: Path) -> None:

@@ -131,10 +131,15 @@ def refuse_another_length(task: Task, before: Mapping[str, Any], now: Mapping[st
 
 
 def checkpoint_after_restart(folder: Path) -> Path | None:
-    """The last checkpoint of a job that SLURM or torchrun starts again; None for every other run."""
-    last = folder / "checkpoints" / "last.ckpt"
+    """The newest whole checkpoint of a job that SLURM or torchrun starts again; None for every other run.
+
+    Raises:
+        UserError: all of its checkpoints are damaged.
+    """
     restarted = "SLURM_JOB_ID" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
-    return last if restarted and last.is_file() else None
+    if not restarted or not any(folder.glob("checkpoints/*.ckpt")):
+        return None
+    return checkpoints.find_last(folder)
 
 
 def _short(value: Any) -> str:

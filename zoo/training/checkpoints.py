@@ -7,9 +7,7 @@ A file holds the task's hyper-parameters and what is needed to resume the run, a
 from __future__ import annotations
 
 import os
-import pickletools
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +24,8 @@ from zoo.architectures.base import Architecture
 from zoo.architectures.weights import Report, load_tensors
 from zoo.contracts import check_facts
 from zoo.errors import UserError
-from zoo.home import with_home
+from zoo.training.reading import find_last as find_last
+from zoo.training.reading import read, reason, resolve
 from zoo.training.run_folder import inside, refuse_remote, safe_name
 
 RUN_KEY = "zoo"  # what the file records about its run, besides Lightning's own keys
@@ -81,7 +80,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with whole_file(target) as temporary:
                 torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            raise UserError(f"the checkpoint {target} could not be written: {_reason(error)}") from error
+            raise UserError(f"the checkpoint {target} could not be written: {reason(error)}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Read as data, even if ``weights_only`` is false; paths in callbacks' states are not trusted."""
@@ -153,72 +152,6 @@ def _texts(value: Any, depth: int = 0) -> Iterator[str]:
             yield from _texts(v, depth + 1)
 
 
-def _reason(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def read(path: str | Path, map_location: Any = "cpu", verify: bool = True) -> dict[str, Any]:
-    """The content of a checkpoint, as data.
-
-    Args:
-        path: the file.
-        map_location: where its tensors go.
-        verify: compare the checksums of the archive first, so that a damaged tensor is found.
-
-    Raises:
-        UserError: the file does not exist, is damaged, holds more than data, or is not a checkpoint.
-    """
-    refuse_remote(path)
-    path = Path(with_home(path))
-    if not path.is_file():
-        raise UserError(f"no such checkpoint: {path}")
-    try:
-        _verify(path, checksums=verify)
-        found = torch.load(path, map_location=map_location, weights_only=True, mmap=not verify)
-    except UserError:
-        raise
-    except Exception as error:  # torch and pickle raise many types of errors for a bad file
-        raise UserError(f"{path} can't be read as a checkpoint: {_explain(error)}") from error
-    if not (isinstance(found, dict) and isinstance(found.get("state_dict"), dict)):
-        raise UserError(f"{path} is not a checkpoint of a task: it has no state_dict")
-    return found
-
-
-def _verify(path: Path, checksums: bool = True) -> None:
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is damaged or not a checkpoint: it is not a complete archive")
-    with zipfile.ZipFile(path) as archive:
-        _refuse_larger_inside(path, archive.infolist())
-        if checksums and (bad := archive.testzip()) is not None:
-            raise UserError(f"{path} is damaged: {bad} in it does not match its checksum")
-        for entry in archive.infolist():
-            if entry.filename.endswith(".pkl"):
-                _refuse_reservations(path, archive.read(entry))
-
-
-def _refuse_larger_inside(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    """Torch stores entries uncompressed, one after another; a compressed or shared entry may unpack to any size."""
-    compressed = any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries)
-    if compressed or sum(e.file_size for e in entries) > path.stat().st_size:
-        raise UserError(f"{path} is refused: it would unpack to more than its own size, which a checkpoint never does")
-
-
-def _refuse_reservations(path: Path, pickled: bytes) -> None:
-    """``weights_only`` lets a few bytes allocate an array of any size; plain data contains no ``bytearray``."""
-    if b"bytearray" not in pickled:
-        return
-    named = (arg for op, arg, _ in pickletools.genops(pickled) if op.name in ("GLOBAL", "STACK_GLOBAL"))
-    if any("bytearray" in str(arg) for arg in named):
-        raise UserError(f"{path} is refused: it holds a bytearray, which a checkpoint never does")
-
-
-def _explain(error: BaseException) -> str:
-    text = str(error)
-    if "weights_only" in text or "Weights only" in text or "Unsupported" in text:
-        return "it holds more than plain data and tensors, and such files are refused because they could run code"
-    return _reason(error)
-
-
 def task_spec(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     """``class_path`` and ``init_args`` of the task in a checkpoint, without its facts, which the parser must not see.
 
@@ -264,33 +197,6 @@ def _wandb_id(found: Any) -> str | None:
     return found if isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found) else None
 
 
-def resolve(path: str | Path) -> Path:
-    """The checkpoint file: the path itself, or the best (else last) of a run folder."""
-    refuse_remote(path)
-    path = Path(with_home(path))
-    for name in ("best.ckpt", "last.ckpt"):
-        for folder in (path, path / "checkpoints"):
-            if path.is_dir() and (folder / name).is_file():
-                return folder / name
-    return path
-
-
-def find_last(runs: Path) -> Path:
-    """The newest complete checkpoint below a folder; damaged ones are reported and skipped.
-
-    Raises:
-        UserError: there is none.
-    """
-    files = sorted(runs.rglob("checkpoints/last.ckpt"), key=lambda f: f.stat().st_mtime, reverse=True)
-    for file in files:
-        try:
-            read(file)
-            return file
-        except UserError as error:
-            print(f"zoo: {error}; looking for an older one", flush=True)
-    raise UserError(f"--ckpt_path last: no whole checkpoint below {runs}")
-
-
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Tensors by name, the facts of the data that they were trained on, and the ``mean`` and ``std`` of networks that
     have their own, by name; as far as the file has them.
@@ -320,7 +226,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} can't be read as safetensors: {_reason(error)}") from error
+        raise UserError(f"{file} can't be read as safetensors: {reason(error)}") from error
 
 
 def _nearest(known: Mapping[str, Any], part: str) -> dict[str, list[float]]:
