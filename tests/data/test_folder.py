@@ -1,6 +1,7 @@
 import os
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -279,3 +280,90 @@ def test_a_run_starts_with_one_line(photos, capsys):
     for loader in (data.val_dataloader, data.train_dataloader, data.test_dataloader):
         loader()
     assert capsys.readouterr().out == "ImageFolder: 20 pictures of 2 classes: 14 train, 2 val, 4 test\n"
+
+
+# Pictures that can't be read
+
+
+def of_one_epoch(data, epoch=0, batch=-1):
+    """Batches of an epoch, from the one behind ``batch`` on."""
+    position = {"current_epoch": epoch, "fit_loop": SimpleNamespace(batch_idx=batch)}
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0, **position)
+    try:
+        return [images for images, _ in data.train_dataloader()]
+    finally:
+        data.trainer = None
+
+
+@pytest.fixture
+def damaged(photos):
+    """Two files of the training part; it is left with the first 14 pictures of the example."""
+    paths = make(photos).samples("train").paths
+    return [paths[3], paths[9]]
+
+
+def damage(paths):
+    for path in paths:
+        Path(path).write_bytes(b"no picture")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_pictures_are_skipped_and_the_others_keep_their_order(photos, damaged, workers, capsys):
+    options = {"crop": "random_resized", "num_workers": workers, "batch_size": 4}
+    whole = make(photos, **options)
+    before = [of_one_epoch(whole, epoch) for epoch in range(2)]
+    orders = [whole.order(whole.samples("train")).indices(0, epoch).tolist() for epoch in range(2)]
+    damage(damaged)
+    data = make(photos, skip_unreadable=True, **options)
+    assert list(files(data, "train")) == list(files(whole, "train"))
+    for epoch, order in enumerate(orders):
+        kept = [index not in (3, 9) for index in order]
+        expected = torch.cat(before[epoch])[kept]
+        assert torch.equal(torch.cat(of_one_epoch(data, epoch)), expected)
+        resumed = of_one_epoch(data, epoch, batch=1)
+        assert torch.equal(torch.cat(resumed), expected[sum(kept[:8]) :])
+    said = capsys.readouterr().err
+    assert said.count("skipped: ") == 2
+    assert all(path in said for path in damaged)
+    data.teardown("fit")
+    assert capsys.readouterr().out == "ImageFolder: training skipped 2 unreadable pictures\n"
+    with pytest.raises(UserError, match="can't be read as a picture"):
+        of_one_epoch(make(photos, **options))
+
+
+def test_a_batch_of_unreadable_pictures_is_replaced(photos, damaged):
+    whole = make(photos, batch_size=1)
+    before = of_one_epoch(whole)
+    order = whole.order(whole.samples("train")).indices(0, 0).tolist()
+    damage(damaged)
+    batches = of_one_epoch(make(photos, batch_size=1, skip_unreadable=True))
+    assert len(batches) == 14
+    for place, index in enumerate(order):
+        readable = [p for p in [*range(place, 14), *range(place)] if order[p] not in (3, 9)]
+        assert torch.equal(batches[place], before[readable[0]])
+        assert (readable[0] == place) == (index not in (3, 9))
+
+
+def test_if_none_can_be_read_training_ends(photos):
+    data = make(photos, skip_unreadable=True)
+    damage(files(data, "train"))
+    with pytest.raises(UserError, match="none of the 14 training pictures can be read: "):
+        of_one_epoch(data)
+
+
+def test_evaluation_skips_no_picture(photos):
+    data = make(photos)
+    bad = [next(iter(files(data, "val"))), next(iter(files(data, "test")))]
+    damage(bad)
+    with pytest.raises(UserError, match="2 pictures for validation or test can't be read") as caught:
+        make(photos, skip_unreadable=True)
+    assert all(path in str(caught.value) for path in bad)
+    with pytest.raises(UserError, match="can't be read as a picture"):
+        list(make(photos).test_dataloader())
+
+
+def test_statistics_skip_unreadable_pictures(photos, damaged):
+    damage(damaged)
+    data = make(photos, skip_unreadable=True, augment=[PCAColor])
+    assert len(data.some_training_images()) == 12
+    assert len(data.skipped) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any, ClassVar, Literal
 from weakref import WeakSet
 
 from lightning.pytorch import LightningDataModule
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from zoo.data.loading import Loader
+from zoo.data.checking import problems
+from zoo.data.loading import InMemory, Loader
 from zoo.data.order import Order, shuffled
 from zoo.data.seeds import derive_seed, run_seed, seed_device_generators
 from zoo.errors import UserError
@@ -52,6 +55,8 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         predicts_files: whether it takes ``files``: the user's own pictures to predict.
         files: these pictures, if any are given.
         unreadable: names of those ``files`` that could not be read, once predicted.
+        skip_unreadable: whether training skips pictures that can't be read; an argument of data sets of files.
+        skipped: what was wrong with each of the pictures that training skipped.
     """
 
     batch: ClassVar[str] = "classification"
@@ -62,6 +67,7 @@ class Data(KeepsArguments, LightningDataModule, ABC):
     predicts_files: ClassVar[bool] = False
     files: list[str] | None = None
     unreadable: Sequence[str] = ()
+    skip_unreadable: bool = False
 
     def __init__(
         self, batch_size: int = 64, eval_batch_size: int | None = None, num_workers: int = 0, drop_last: bool = False
@@ -74,6 +80,7 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.drop_last = num_workers, drop_last
         self._summarised = False
+        self.skipped: dict[str, None] = {}
         self._loaders: WeakSet[Loader] = WeakSet()  # loaders whose workers may be alive
 
     @property
@@ -119,6 +126,29 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         if trainer is not None and not said and trainer.global_rank == 0 and (line := self.summary()):
             print(line, flush=True)
 
+    def setup_to_check(self) -> None:
+        """Set up all parts for ``check_samples``; a data set that reads samples in ``setup`` leaves that out here."""
+        self.setup("fit")
+        self.setup("test")
+
+    def check_samples(self, split: Split) -> list[str]:
+        """What is wrong with the split's samples, one line for each problem, for ``zoo data check``.
+
+        By default, samples that can't be read; all are read once, in parallel. A data set whose samples have more to
+        check (boxes inside the picture, masks of its size) adds its own lines. Call after ``setup_to_check``.
+        """
+        samples = self.samples(split)
+        if samples is None or isinstance(samples, InMemory):
+            return []
+        return [line for line in problems(samples, self.num_workers or None) if line is not None]
+
+    def sample_pictures(self, split: Split, count: int) -> list[Image]:
+        """At most ``count`` samples of the split drawn with their targets, for the page of ``zoo data check``.
+
+        By default none. Call after ``setup_to_check``.
+        """
+        return []
+
     def collate(self, samples: list[Any]) -> Any:
         """A batch of samples; lists stay lists in tasks whose images differ in size."""
         return default_collate(samples)
@@ -153,14 +183,23 @@ class Data(KeepsArguments, LightningDataModule, ABC):
             drop_last=self.drop_last and train,
             collate=self.collate,
             order=self.order(samples) if train else None,
+            skipped=self.note_skipped if train and self.skip_unreadable else None,
         )
         self._loaders.add(loader)
         return loader
 
+    def note_skipped(self, message: str) -> None:
+        """Print what is wrong with a picture that training skips, the first time."""
+        if message not in self.skipped:
+            self.skipped[message] = None
+            print(f"skipped: {message}", file=sys.stderr, flush=True)
+
     def teardown(self, stage: str) -> None:
-        """Stop the worker processes at the end of the run."""
+        """Stop the worker processes at the end of the run, and print how many pictures were skipped."""
         for loader in self._loaders:
             loader.close()
+        if stage == "fit" and self.skipped:
+            print(f"{type(self).__name__}: training skipped {len(self.skipped)} unreadable pictures", flush=True)
 
     @property
     def predicting(self) -> bool:

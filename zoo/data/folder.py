@@ -138,10 +138,6 @@ class ImageFolder(ImageFiles):
         super()._setup_training()
         self.setup("test")  # only to count it: its files are found already
 
-    def left_out_summary(self) -> str:
-        """What was left out of the folders."""
-        return str(self.left_out)
-
     @classmethod
     def write_example(cls, root: Path) -> dict[str, Any]:
         """Ten pictures for each of two classes, of several sizes."""

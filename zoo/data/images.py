@@ -7,19 +7,21 @@ module's dtype, are resized and, in training, augmented.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from zoo.data.augmentation import BatchAugmentation
 from zoo.data.base import Split
-from zoo.data.files import Region, central, random_resized, read_image
+from zoo.data.files import Region, UnreadableImage, central, random_resized
 from zoo.data.image_data import ImageData
 from zoo.data.loading import Rows, TensorSource, check_split, run_seed, split_indices
 from zoo.data.pixels import Range, as_floats, check_range, mean_and_std
+from zoo.data.samples import LabelledFiles, drawn_samples
+from zoo.data.samples import example_images as example_images  # also imported from here by plugins
 from zoo.errors import UserError
 from zoo.factories import TransformFactory
 from zoo.facts import Facts
@@ -57,6 +59,7 @@ class ImageClassification(ImageData):
         class_names: in the order of the labels.
         class_counts: training images per class, after ``setup``.
         value_range: stored values of black and white; default: those of the pixels' dtype.
+        left_out: what ``setup`` left out; its text stands in ``summary``.
 
     Shape:
         training: images (B, C, image_size, image_size), labels int64 (B,),
@@ -71,6 +74,7 @@ class ImageClassification(ImageData):
     std: Sequence[float] | None = None
     class_names: Sequence[str] = ()
     value_range: ClassVar[Range | None] = None
+    left_out: Any = ""
 
     def __init__(
         self,
@@ -182,11 +186,9 @@ class ImageClassification(ImageData):
         """Pictures, classes and parts, and what was left out."""
         counts = {split: 0 if part is None else len(part[1]) for split, part in self._splits.items()}
         parts = ", ".join(self._part_summary(split) for split in counts)
-        left_out = self.left_out_summary()
-        return (
-            f"{type(self).__name__}: {sum(counts.values()):,} pictures of {len(self.class_names)} classes: {parts}"
-            + (f"; left out: {left_out}" if left_out else "")
-        )
+        left_out = f"; left out: {self.left_out}" if str(self.left_out) else ""
+        name, total = type(self).__name__, sum(counts.values())
+        return f"{name}: {total:,} pictures of {len(self.class_names)} classes: {parts}{left_out}"
 
     def _part_summary(self, split: str) -> str:
         part = self._splits[split]
@@ -196,9 +198,15 @@ class ImageClassification(ImageData):
         few = f" ({present} of {len(self.class_names)} classes)" if present < len(self.class_names) else ""
         return f"{len(part[1]):,} {split}{few}"
 
-    def left_out_summary(self) -> str:
-        """What was left out, and why; nothing by default."""
-        return ""
+    def setup_to_check(self) -> None:
+        """Find all parts' samples; an augmentation would read some of them."""
+        self.setup("validate")
+        self.setup("test")
+
+    def sample_pictures(self, split: Split, count: int) -> list[Image]:
+        """Evenly spaced samples with their classes' names."""
+        samples = self.samples(split)
+        return [] if samples is None else drawn_samples(samples, count, self.class_names, self.value_range)
 
     # Augmentation
 
@@ -315,50 +323,6 @@ class InMemoryImages(ImageClassification):
         return train.fetch(torch.arange(len(train))[:count])[0]
 
 
-def example_images(labels: Tensor, side: int, channels: int, seed: int = 0) -> Tensor:
-    """Small images that can be classified: noise, and a white bar whose place is the class.
-
-    Args:
-        labels: (N,).
-        side: side of the square images.
-        channels: number of channels.
-        seed: seed of the noise, so that no two files of an example hold the same image.
-
-    Returns:
-        bytes, (N, channels, side, side)
-    """
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 64, (len(labels), channels, side, side), generator=generator, dtype=torch.uint8)
-    rows = torch.arange(side)
-    bar = rows == (labels[:, None] * side // (int(labels.max()) + 1))
-    images[bar[:, None, :, None].expand_as(images)] = 255
-    return images
-
-
-class LabelledFiles(Dataset):
-    """Picture files with their labels, decoded one by one.
-
-    Args:
-        paths: the files.
-        labels: of each, int64 (N,).
-        side: side of the square that they are resized to.
-        channels: 1 or 3.
-        region: chooses the crop of a picture.
-    """
-
-    def __init__(
-        self, paths: Sequence[str], labels: Tensor, side: int, channels: int, region: Region = central
-    ) -> None:
-        self.paths, self.labels, self.side, self.channels, self.region = paths, labels, side, channels, region
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = read_image(self.paths[index], [self.side] * 2, self.channels, self.region)
-        return image, int(self.labels[index])
-
-
 class ImageFiles(ImageClassification):
     """Base of data sets of picture files: decoded, resized and cropped one by one, by ``num_workers`` processes.
 
@@ -366,14 +330,39 @@ class ImageFiles(ImageClassification):
         crop: how training crops a picture: ``center``, the central square, resized to ``resize`` if an augmentation
             crops from it (Krizhevsky et al. 2012), or ``random_resized``, a random box resized to ``image_size``
             (Szegedy et al. 2014).
+        skip_unreadable: leave pictures that can't be read out of training, where each is printed to stderr. Evaluation
+            skips none: before training, all pictures for validation and test are read, and unreadable ones refused.
         kwargs: as for every labelled image data set.
     """
 
     some = 1000  # number of training images that are read for an augmentation that needs them
 
-    def __init__(self, crop: Literal["center", "random_resized"] = "center", **kwargs: Any) -> None:
+    may_change: ClassVar[tuple[str, ...]] = ("skip_unreadable",)
+
+    def __init__(
+        self,
+        crop: Literal["center", "random_resized"] = "center",
+        skip_unreadable: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.crop = crop
+        self.crop, self.skip_unreadable = crop, skip_unreadable
+
+    def setup(self, stage: str | None = None) -> None:
+        """Set up as every data set does; with ``skip_unreadable``, read all pictures for evaluation.
+
+        Raises:
+            UserError: some of them can't be read; the message lists them.
+        """
+        super().setup(stage)
+        if not self.skip_unreadable or stage not in (None, "fit"):
+            return
+        bad = [line for split in ("val", "test") if split in self._splits for line in self.check_samples(split)]
+        if bad:
+            raise UserError(
+                f"{len(bad)} pictures for validation or test can't be read, and evaluation skips none; repair them or "
+                f"move them away: {'; '.join(bad)}"
+            )
 
     @property
     def augment_from(self) -> int:
@@ -397,4 +386,13 @@ class ImageFiles(ImageClassification):
         (source, rows), count = found, count or self.some
         step = max(1, len(rows) // count)
         files = self._files(source, rows[::step][:count], self.image_size, central)
-        return torch.stack([files[i][0] for i in range(len(files))])
+        return torch.stack(list(self._pixels(files)))
+
+    def _pixels(self, files: LabelledFiles) -> Iterator[Tensor]:
+        for index in range(len(files)):
+            try:
+                yield files[index][0]
+            except UnreadableImage as error:
+                if not self.skip_unreadable:
+                    raise
+                self.note_skipped(str(error))

@@ -11,13 +11,14 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from zoo.data.files import UnreadableImage
 from zoo.data.order import Order, occurrences, shuffled
 from zoo.data.seeds import derive_seed as derive_seed
 from zoo.data.seeds import run_seed as run_seed
@@ -91,6 +92,14 @@ class _Failure:
     """A user's mistake in a worker: raised there, its message would arrive wrapped in a traceback."""
 
     message: str
+    unreadable: bool
+
+
+class _Partial(NamedTuple):
+    """A batch without its unreadable samples, None if all of them are, and what was wrong with each."""
+
+    batch: Any
+    messages: list[str]
 
 
 class _Keyed(Dataset):
@@ -107,18 +116,24 @@ class _Keyed(Dataset):
         try:
             return self.samples[index]
         except UserError as error:
-            return _Failure(str(error))
+            return _Failure(str(error), isinstance(error, UnreadableImage))
 
 
 @dataclass(frozen=True)
 class _Collate:
-    """The data's own ``collate``, or the first failure among the samples."""
+    """The data's own ``collate``; or the first failure among the samples, unless all of them may be skipped."""
 
     collate: Callable[[list[Any]], Any]
+    skips: bool
 
     def __call__(self, samples: list[Any]) -> Any:
         failures = [sample for sample in samples if isinstance(sample, _Failure)]
-        return failures[0] if failures else self.collate(samples)
+        if not failures:
+            return self.collate(samples)
+        if serious := [failure for failure in failures if not (self.skips and failure.unreadable)]:
+            return serious[0]
+        good = [sample for sample in samples if not isinstance(sample, _Failure)]
+        return _Partial(self.collate(good) if good else None, [failure.message for failure in failures])
 
 
 class _KeyedBatches:
@@ -146,6 +161,9 @@ class Loader:
         drop_last: leave out an incomplete last batch.
         collate: makes a batch from a list of samples.
         order: training order; default: reshuffled every epoch.
+        skipped: receives the message of every unreadable picture, which is then left out of its batch; without it, such
+            a picture is an error. A batch of nothing else is replaced by the next readable sample of the epoch's order,
+            so that all processes have the same number of batches.
     """
 
     def __init__(
@@ -159,10 +177,11 @@ class Loader:
         drop_last: bool = False,
         collate: Any = default_collate,
         order: Order | None = None,
+        skipped: Callable[[str], None] | None = None,
     ) -> None:
         self.samples, self.batch_size, self.trainer, self.train = samples, batch_size, trainer, train
         self.seed, self.num_workers, self.drop_last, self.collate = seed, num_workers, drop_last, collate
-        self.order = order
+        self.order, self.skipped = order, skipped
         self._batches = _KeyedBatches()
         self._workers: DataLoader | None = None
         self._epoch: Any = None
@@ -226,18 +245,36 @@ class Loader:
         self._batches.epoch = lambda: self._keyed(*position)
         if self._workers is None:
             self._workers = self._start()
-        for batch in self._workers:
-            if isinstance(batch, _Failure):
-                self._workers = None
-                raise UserError(batch.message)
-            yield batch
+        for number, batch in enumerate(self._workers, position[1]):
+            yield self._readable(batch, position[0], number)
+
+    def _readable(self, batch: Any, epoch: int, number: int) -> Any:
+        """A batch from the workers, without what can't be read."""
+        if isinstance(batch, _Failure):
+            self._workers = None
+            raise UserError(batch.message)
+        if not isinstance(batch, _Partial):
+            return batch
+        assert self.skipped is not None
+        for message in batch.messages:
+            self.skipped(message)
+        return self._next_readable(epoch, number, batch.messages[0]) if batch.batch is None else batch.batch
+
+    def _next_readable(self, epoch: int, number: int, message: str) -> Any:
+        """A batch of the first readable sample behind this batch in the epoch's order, which goes round."""
+        order, samples, collate = self._in_order(epoch), _Keyed(self.samples), _Collate(self.collate, skips=True)
+        for index in order.roll(-min(len(order), (number + 1) * self.batch_size)).tolist():
+            batch = collate([samples[index, derive_seed(self._seed(), epoch, index)]])
+            if not isinstance(batch, _Partial):
+                return self._readable(batch, epoch, number)
+        raise UserError(f"none of the {len(order)} training pictures can be read: {message}")
 
     def _start(self) -> DataLoader:
         return DataLoader(
             _Keyed(self.samples),
             batch_sampler=self._batches,
             num_workers=self.num_workers,
-            collate_fn=_Collate(self.collate),
+            collate_fn=_Collate(self.collate, self.skipped is not None),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator().manual_seed(derive_seed(self._seed())),

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from zoo.data.art.frames import Frames
 from zoo.data.art.pictures import EMBEDDED, LICENCE, SMALLEST, Style, listed, picture_file, shares_of
 from zoo.data.base import Split
+from zoo.data.checking import problems
 from zoo.data.files import matching_files, read_image, upright_size, whole
 from zoo.data.image_data import ImageData
 from zoo.data.loading import derive_seed
@@ -173,6 +174,17 @@ class StyleFolders(ImageData):
         if split == "train":
             return RandomCrops(contents, styles, self.image_size, self.crops)
         return CentralCrops(contents, styles, self.image_size) if len(contents) else None
+
+    def setup_to_check(self) -> None:
+        """Find the pictures, without decoding those for training."""
+        self.setup("validate")
+
+    def check_samples(self, split: Split) -> list[str]:
+        """The part's pictures that can't be read; the training styles are checked with the training contents."""
+        stores = self._parts[split] if split != "predict" else ()
+        seen = self._parts["train"][1] if split != "train" else None
+        checked = [store for store in stores if store is not seen and len(store)]
+        return [line for store in checked for line in problems(store, self.num_workers or None) if line is not None]
 
     def whole_styles(self) -> list[Style]:
         """The whole training styles with their weights, for a network that learns one style."""

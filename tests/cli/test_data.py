@@ -1,0 +1,101 @@
+"""``zoo data check`` on folders with damaged pictures."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from zoo.cli.data import main
+from zoo.data import ImageFolder
+from zoo.data.art.style_folders import StyleFolders
+from zoo.data.base import Data
+from zoo.data.checking import problems
+from zoo.errors import UserError
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ImageFolder.write_example(tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+def damage(path: Path) -> str:
+    path.write_bytes(path.read_bytes()[:60])
+    return str(path)
+
+
+def test_all_damaged_files_of_all_parts_are_listed(photos, capsys):
+    recipe = photos.parent / "mine.yaml"
+    recipe.write_text(
+        f"model: {{class_path: Classification}}\ntrainer: {{max_epochs: 1}}\ndata: {{class_path: ImageFolder, "
+        f"init_args: {{root: {photos}, image_size: 16, augment: [PCAColor], skip_unreadable: true}}}}\n"
+    )
+    assert main(["check", "--config", str(recipe)]) == 0
+    assert capsys.readouterr().out.endswith(
+        "train: 14 samples, no problems\nval: 2 samples, no problems\ntest: 4 samples, no problems\nno problems\n"
+    )
+    data = ImageFolder(root=str(photos), image_size=16)
+    data.setup_to_check()
+    bad = [damage(Path(data.samples(split).paths[place])) for split, place in (("train", 3), ("train", 7), ("test", 0))]
+    assert main(["check", "--config", str(recipe), "--page", "page.png"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if "can't be read" in line] == bad
+    assert lines[-1] == "3 problems"
+    assert "train: 14 samples, 2 problems" in lines
+    assert Image.open("page.png").size[0] > 4 * 192
+
+
+def test_mistakes_are_one_line(photos):
+    for argv, line in (
+        (["check"], "no data: give a recipe"),
+        (["check", "--data", "ImageFolder", "--data.root", "nowhere"], "the folder nowhere does not exist"),
+        (
+            ["check", "--data", "ImageFolder", "--data.root", str(photos), "--page", "p.nokind"],
+            "--page p.nokind can't be",
+        ),
+        ([], "zoo data check --config RECIPE"),
+        (["look"], "invalid choice"),
+    ):
+        with pytest.raises(UserError, match=line):
+            main(argv)
+
+
+class Boxes(Data):
+    """Samples that can be read, but whose boxes may lie outside."""
+
+    facts = {}
+
+    def samples(self, split):
+        return [1, 2, 3]
+
+    def check_samples(self, split):
+        return [*super().check_samples(split), *(f"box {n} lies outside" for n in self.samples(split) if n > 2)]
+
+
+def test_a_data_set_adds_its_own_checks():
+    data = Boxes()
+    data.setup_to_check()
+    assert data.check_samples("val") == ["box 3 lies outside"]
+    assert data.sample_pictures("val", 4) == []
+
+
+def test_workers_find_the_same_and_leave_the_generator_alone(photos):
+    data = ImageFolder(root=str(photos), image_size=16)
+    data.setup_to_check()
+    bad = damage(Path(data.samples("train").paths[5]))
+    state = torch.random.get_rng_state()
+    for workers in (0, 2):
+        found = list(problems(data.samples("train"), workers))
+        assert [index for index, line in enumerate(found) if line] == [5]
+        assert bad in found[5]
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_contents_and_styles_are_checked(photos):
+    data = StyleFolders(content=str(photos / "circle"), style=str(photos / "square"), image_size=16, val_fraction=0.2)
+    bad = [damage(photos / "circle" / "1.png"), damage(photos / "square" / "2.png")]
+    data.setup_to_check()
+    found = [line for split in ("train", "val", "test") for line in data.check_samples(split)]
+    assert sorted(line.split()[0] for line in found) == bad

@@ -1,0 +1,113 @@
+"""``zoo data check``: reads every file of a data set before a training needs them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.parser import Parser
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.data.base import Data, Split
+
+ABOUT = "Read every sample of every part of a data set, and list all that can't be read."
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SHOWN = 16  # pictures of each part on a page
+
+
+def main(argv: Sequence[str]) -> int:
+    """``zoo data check``: read every sample of a recipe's data set or of one that ``--data`` names.
+
+    Returns:
+        0 if all can be read, else 1.
+
+    Raises:
+        UserError: no data set is named, or its folders can't be used.
+    """
+    words = list(argv)
+    if words[:1] != ["check"] or "--help" in words or "-h" in words:
+        parser().parse_args(words)
+        raise UserError("zoo data: give `zoo data check --config RECIPE`, or --data NAME and its options")
+    data, page = _data_and_page(words[1:])
+    data.prepare_data()
+    data.setup_to_check()
+    if summary := data.summary():
+        print(summary, flush=True)
+    found = sum(_check(data, split) for split in SPLITS)
+    if page:
+        _write_page(data, Path(page))
+    print(_counted(found), flush=True)
+    return int(found > 0)
+
+
+def parser() -> Parser:
+    """The command's options, without those of the data set's class."""
+    made = Parser("data", "Check a data set.")
+    check = made.add_subparsers(metavar="WHAT").add_parser("check", description=ABOUT)
+    check.add_argument("-c", "--config", help="Recipe's file or name")
+    check.add_argument("--data", help="Data set, with its options as --data.root FOLDER")
+    _add_page(check)
+    return made
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--page", metavar="FILE", help="Draw some samples of each part with their targets to FILE.png")
+
+
+def _data_and_page(argv: list[str]) -> tuple[Data, str | None]:
+    """The data set that the arguments name, as ``zoo fit`` builds it."""
+    from jsonargparse import SUPPRESS, ActionConfigFile
+
+    from zoo.cli.arguments import with_recipe_files
+    from zoo.data.base import Data
+    from zoo.parsing import ZooParser, refuse_functions
+    from zoo.parsing_errors import user_message
+
+    parser = ZooParser(prog="zoo data check", description=ABOUT)
+    parser.add_argument("-c", "--config", action=ActionConfigFile)
+    parser.add_subclass_arguments(Data, "data", required=False, fail_untyped=False)
+    _add_page(parser)
+    for other in ("model", "trainer", "seed_everything"):  # recipes have them
+        parser.add_argument(f"--{other}", type=Any, default=None, help=SUPPRESS)
+    options = parser.parse_args(with_recipe_files(argv))
+    refuse_functions(options.data)
+    if options.data is None:
+        raise UserError("no data: give a recipe (--config FILE) or --data NAME")
+    try:
+        return parser.instantiate(options).data, options.page
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(user_message(error)) from error
+
+
+def _check(data: Data, split: Split) -> int:
+    """Print what is wrong with a part's samples; how many problems there are."""
+    samples = data.samples(split)
+    if samples is None:
+        print(f"{split}: none", flush=True)
+        return 0
+    found = data.check_samples(split)
+    for line in found:
+        print(f"{split}: {line}", flush=True)
+    print(f"{split}: {len(samples):,} samples, {_counted(len(found))}", flush=True)
+    return len(found)
+
+
+def _counted(problems: int) -> str:
+    return "1 problem" if problems == 1 else f"{problems or 'no'} problems"
+
+
+def _write_page(data: Data, path: Path) -> None:
+    from zoo import drawing
+
+    parts = {split: data.sample_pictures(split, SHOWN) for split in SPLITS if data.has_samples(split)}
+    drawn = [drawing.captioned(drawing.grid(pictures), [split]) for split, pictures in parts.items() if pictures]
+    if not drawn:
+        raise UserError(f"{type(data).__name__} draws no samples")
+    try:
+        drawing.stacked(drawn).save(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--page {path} can't be written: {error}") from error
+    print(f"page  {path}", flush=True)
