@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 from torchvision.transforms.v2 import InterpolationMode, RandomCrop, RandomResizedCrop
 
+from zoo import factories
 from zoo.architectures.alexnet import AlexNet
 from zoo.architectures.base import Architecture
 from zoo.data.base import Data
@@ -231,3 +232,8 @@ def test_optimizer_base() -> None:
     assert plain(partial(SGD, lr=0.1), Optimizer).keywords == {"lr": 0.1}
     with pytest.raises(UserError, match="AlexNet can't be used here: it is not a subclass of torch"):
         plain(AlexNet, Optimizer)
+
+
+def test_the_parser_does_not_read_the_protocols_file_again_and_again() -> None:
+    """Two thirds of the time of a command went into that, as the parser resolves names of such a block each time."""
+    assert "TYPE_CHECKING" not in Path(factories.__file__).read_text()

@@ -14,18 +14,18 @@ from enum import Enum
 from functools import cache, partial, wraps
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol, get_args, get_type_hints
+from typing import Any, Protocol, get_args, get_type_hints
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchvision.transforms.v2 import Transform
 
 from zoo import registry
+from zoo.architectures.base import Architecture
 from zoo.errors import UserError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
-    from torchvision.transforms.v2 import Transform
-
-    from zoo.architectures.base import Architecture
+# Not below a check for type checking: the parser would read and parse this file again for each protocol that it meets.
 
 
 class ArchitectureFactory(Protocol):
@@ -134,12 +134,6 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def factory_base(annotation: Any) -> type | None:
     """The class that an annotated argument's factories build; None if the argument is not a factory."""
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
-    from torchvision.transforms.v2 import Transform
-
-    from zoo.architectures.base import Architecture
-
     bases: dict[type, type] = {
         ArchitectureFactory: Architecture,
         OptimizerFactory: Optimizer,
@@ -298,8 +292,6 @@ def check_role(factory: Any, role: str, needed_by: str) -> None:
     Raises:
         UserError: it has other roles.
     """
-    from zoo.architectures.base import Architecture
-
     cls = class_of(factory)
     if role in cls.roles or (role == "backbone" and cls.stages is not Architecture.stages):
         return
