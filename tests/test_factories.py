@@ -237,3 +237,12 @@ def test_optimizer_base() -> None:
 def test_the_parser_does_not_read_the_protocols_file_again_and_again() -> None:
     """Two thirds of the time of a command went into that, as the parser resolves names of such a block each time."""
     assert "TYPE_CHECKING" not in Path(factories.__file__).read_text()
+
+
+def test_positional_arguments_of_a_partial_are_kept_by_name() -> None:
+    reduced = plain(partial(SGD, [], 0.5, momentum=0.25), Optimizer)
+    assert reduced.keywords == {"params": [], "lr": 0.5, "momentum": 0.25}
+    assert spec(partial(AlexNet, 7)) == {"class_path": "zoo.architectures.AlexNet", "init_args": {"num_classes": 7}}
+    assert build(partial(AlexNet, 7, width=0.02), num_classes=9, in_channels=1).classifier[-1].out_features == 7
+    with pytest.raises(UserError, match="AlexNet: too many positional arguments"):
+        plain(partial(AlexNet, *range(40)), Architecture)

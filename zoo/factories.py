@@ -189,9 +189,32 @@ def public_path(cls: type) -> str:
 
 
 def _parts_of(factory: Any) -> tuple[Any, dict[str, Any]]:
+    """A factory's class and its arguments by name.
+
+    Raises:
+        UserError: it has positional arguments that its class does not name.
+    """
     if not isinstance(factory, partial):
         return factory, {}
-    return next((a for a in factory.args if inspect.isclass(a)), factory.func), factory.keywords
+    if inspect.isclass(factory.func):
+        return factory.func, {**_named(factory), **factory.keywords}
+    # What jsonargparse makes of a class_path: a function of its own that is called with the class, maybe in layers.
+    inner = next((a for a in factory.args if inspect.isclass(a) or isinstance(a, partial)), factory.func)
+    target, given = _parts_of(inner)
+    return target, {**given, **factory.keywords}
+
+
+def _named(factory: partial[Any]) -> dict[str, Any]:
+    if not factory.args:
+        return {}
+    signature = inspect.signature(factory.func)
+    try:
+        bound = signature.bind_partial(*factory.args).arguments
+    except TypeError as error:
+        raise UserError(f"{_name(factory.func)}: {error}") from error
+    if any(signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL for name in bound):
+        raise UserError(f"{_name(factory.func)}: give its arguments by name")
+    return bound
 
 
 def _plain_values(target: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
