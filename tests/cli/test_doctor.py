@@ -1,6 +1,7 @@
 """``zoo doctor``: it finds what is broken, says why, and leaves the rest alone."""
 
 import importlib.metadata
+import re
 import sys
 
 import pytest
@@ -198,6 +199,21 @@ def test_broken_verbs_are_told(fake_plugin, said, monkeypatch, text, target, qui
     [line] = [line for line in said(*["--quick"] * quick, status=1) if line.startswith("!")]
     assert line.startswith("! swim registered by acme-zoo 1.0 as ")
     assert line.endswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("target", "quick", "status", "line"),
+    [
+        ("acme.facts:depth", (), 0, "depth of acme-zoo 1.0"),
+        ("acme.facts:missing", ("--quick",), 1, "depth .*acme.facts has no missing"),
+        ("acme.facts:other", (), 1, "depth .*expected a zoo.contracts.Form, Role or Fact of that name"),
+    ],
+)
+def test_contracts_of_plugins_are_told(fake_plugin, said, target, quick, status, line):
+    text = "from zoo.facts import Fact\ndepth = Fact('depth', 'a number', lambda *_: True)\nother = 'depth'\n"
+    fake_plugin(files={"acme/facts.py": text}, entries={"contracts": {"depth": target}})
+    lines = said(*quick, status=status)
+    assert any(re.search(line, " ".join(found.split())) for found in lines), lines
 
 
 def test_verbs_of_plugins_and_their_clashes_are_told(fake_plugin, said):

@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
         _devices(report)
     _plugins(report, quick)
     _commands(report, quick)
+    _contracts(report, quick)
     _recipes(report)
     _wandb(report)
     _data(report)
@@ -207,6 +208,28 @@ def _commands(report: Report, quick: bool) -> None:
             continue
         taken = f"; {entry.name} is {'the zoo' if entry.name in verbs.OWN else 'another plugin'}'s, too"
         report.say(name, f"zoo {name}, of {entry.distribution}{taken if name != entry.name else ''}")
+
+
+def _contracts(report: Report, quick: bool) -> None:
+    """The forms, roles and facts that plugins add; nothing where there are none."""
+    if registry.contract_points():
+        report.section("contracts")
+    for point in registry.contract_points():
+        entry = Entry("contracts", point)
+        if problem := _lookup_problem(entry) or ("" if quick else _contract_problem(point)):
+            report.fail(entry.name, problem)
+        else:
+            report.say(entry.name, f"of {entry.distribution}")
+
+
+def _contract_problem(point: EntryPoint) -> str | None:
+    from zoo.contracts import load
+
+    try:
+        load(point)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _command_problem(entry: Entry) -> str | None:

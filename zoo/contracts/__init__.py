@@ -46,14 +46,14 @@ def role(name: str) -> Role:
 
 def is_role(name: str) -> bool:
     """Whether there is a role of this name; a plugin is imported only if it registers the name."""
-    found = _own().get(name) or next((_load(p) for p in registry.contract_points() if p.name == name), None)
+    found = _own().get(name) or next((load(p) for p in registry.contract_points() if p.name == name), None)
     return isinstance(found, Role)
 
 
 @cache
 def facts() -> dict[str, Fact]:
     """Every fact that data may declare, from the zoo and from plugins, by name."""
-    found = (_load(point) for point in registry.contract_points())
+    found = (load(point) for point in registry.contract_points())
     return {**KNOWN, **{one.name: one for one in found if isinstance(one, Fact)}}
 
 
@@ -82,7 +82,7 @@ def check_facts(facts: Any, where: str = "model.facts") -> None:
 
 
 def _fact_of_a_plugin(name: str) -> Fact | None:
-    found = (_load(point) for point in registry.contract_points() if point.name == name)
+    found = (load(point) for point in registry.contract_points() if point.name == name)
     return next((one for one in found if isinstance(one, Fact)), None)
 
 
@@ -102,7 +102,7 @@ def _find(name: str, kind: type, what: str) -> Any:
     if isinstance(own.get(name), kind):
         return own[name]
     for point in registry.contract_points():
-        if point.name == name and isinstance(found := _load(point), kind):
+        if point.name == name and isinstance(found := load(point), kind):
             return found
     known = [n for n, one in own.items() if isinstance(one, kind)]
     points = [point.name for point in registry.contract_points()]
@@ -118,7 +118,12 @@ def _own() -> dict[str, Form | Role]:
 
 
 @cache
-def _load(point: Any) -> Form | Role | Fact:
+def load(point: Any) -> Form | Role | Fact:
+    """What an entry point of the group ``zoo.contracts`` registers.
+
+    Raises:
+        UserError: it can't be imported, or is none of the three, or has another name than it is registered by.
+    """
     package = registry.distribution_of(point)
     try:
         found = point.load()
