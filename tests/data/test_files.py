@@ -14,6 +14,7 @@ from zoo.data.files import (
     random_resized,
     read_image,
 )
+from zoo.data.walk import LeftOut
 from zoo.errors import UserError
 
 SIZE = [12, 12]
@@ -229,3 +230,22 @@ def test_patterns(tmp_path):
         matching_files([f"{tmp_path}/deep"])
     with pytest.raises(UserError, match=r"no picture matches .*\*\.webp"):
         matching_files([f"{tmp_path}/*.webp"])
+
+
+def test_patterns_follow_links_without_loops(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/b/c.png", "a/[x] (1)/d.jfif", "a/@eaDir/thumb.png", "a/b/notes.txt", "pool/l.png", "a/.h.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "a/b/loop").symlink_to(tmp_path / "a")
+    (tmp_path / "a/self").symlink_to(tmp_path / "a")
+    (tmp_path / "a/link").symlink_to(tmp_path / "pool")
+    pictures = ["a/[x] (1)/d.jfif", "a/b/c.png", "a/link/l.png"]
+    left_out = LeftOut()
+    assert matching_files(["a/**/*"], left_out=left_out) == pictures
+    assert str(left_out) == "not pictures (1: .txt)"
+    assert matching_files([f"{tmp_path}/a/**"]) == [f"{tmp_path}/{name}" for name in pictures]
+    assert matching_files(["**/*.png"]) == ["a/b/c.png", "pool/l.png"]
+    assert matching_files(["a/**/[x] (1)/*"]) == matching_files(["a/[x] (1)/?.*"]) == pictures[:1]
+    assert matching_files(["a/b/*.txt"]) == ["a/b/notes.txt"]

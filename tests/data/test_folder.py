@@ -195,6 +195,9 @@ def test_parts_that_are_not_clear_are_refused(photos):
     with pytest.raises(UserError, match="holds Valid and val, which are the same part"):
         make(root)
     shutil.rmtree(root / "Valid")
+    (root / "Valid").mkdir()
+    assert "folders that are not a part (1: Valid)" in make(root).summary()
+    (root / "Valid").rmdir()
     shutil.copytree(root / "val", photos / "val")
     with pytest.raises(UserError, match=r"val looks like a part .* there is no"):
         make(photos)
@@ -326,7 +329,7 @@ def test_unreadable_pictures_are_skipped_and_the_others_keep_their_order(photos,
     assert said.count("skipped: ") == 2
     assert all(path in said for path in damaged)
     data.teardown("fit")
-    assert capsys.readouterr().out == "ImageFolder: training skipped 2 unreadable pictures\n"
+    assert capsys.readouterr().out == "ImageFolder: unreadable pictures skipped in training: 2\n"
     with pytest.raises(UserError, match="can't be read as a picture"):
         of_one_epoch(make(photos, **options))
 
@@ -355,7 +358,7 @@ def test_evaluation_skips_no_picture(photos):
     data = make(photos)
     bad = [next(iter(files(data, "val"))), next(iter(files(data, "test")))]
     damage(bad)
-    with pytest.raises(UserError, match="2 pictures for validation or test can't be read") as caught:
+    with pytest.raises(UserError, match=r"evaluation skips no pictures: .* \(2\): ") as caught:
         make(photos, skip_unreadable=True)
     assert all(path in str(caught.value) for path in bad)
     with pytest.raises(UserError, match="can't be read as a picture"):

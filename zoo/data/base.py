@@ -199,7 +199,7 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         for loader in self._loaders:
             loader.close()
         if stage == "fit" and self.skipped:
-            print(f"{type(self).__name__}: training skipped {len(self.skipped)} unreadable pictures", flush=True)
+            print(f"{type(self).__name__}: unreadable pictures skipped in training: {len(self.skipped)}", flush=True)
 
     @property
     def predicting(self) -> bool:

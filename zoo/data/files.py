@@ -10,7 +10,7 @@ import glob
 import math
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
+from zoo.data.walk import OTHER, SPECIAL, LeftOut, is_system, walk
 from zoo.errors import UserError
 
 # Formats that Pillow lists as readable, but reads with other programs, as stubs, or that are not pictures.
@@ -208,27 +209,31 @@ def _integer_range(image: Image.Image) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if _is_signed(image) else (0, 2**bits - 1)
 
 
-def matching_files(patterns: Sequence[str], argument: str = "data.files") -> list[str]:
+def matching_files(patterns: Sequence[str], argument: str = "data.files", left_out: LeftOut | None = None) -> list[str]:
     """The files that paths, folders and glob patterns match, each once, in order.
 
     Args:
-        patterns: a file, a folder for the pictures in it, or a glob pattern, where ``**`` matches any depth of folders.
+        patterns: a file, a folder for the pictures in it, or a glob pattern, where ``**`` matches any depth of folders;
+            it follows links without loops. A pattern that ends in ``*`` matches pictures only, as a folder does.
         argument: the argument's name, for the error.
+        left_out: counts the files that are not pictures.
 
     Raises:
         UserError: one of them matches nothing.
     """
     found: dict[str, None] = {}
+    left_out = LeftOut() if left_out is None else left_out
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_file():
             matches = [str(path)]
         elif path.is_dir():
-            matches = [str(p) for p in sorted(path.iterdir()) if is_picture(p)]
+            matches = _pictures(map(str, sorted(path.iterdir())), left_out)
         elif path.exists():
             raise UserError(f"{argument}: {pattern} is not a regular file")
         else:
             matches = _globbed(path)
+            matches = _pictures(matches, left_out) if path.name in ("*", "**") else matches
         if not matches:
             deeper = f"; for those in its folders give '{path}/**/*'" if path.is_dir() else ""
             raise UserError(f"{argument}: no picture matches {pattern}{deeper}")
@@ -236,17 +241,46 @@ def matching_files(patterns: Sequence[str], argument: str = "data.files") -> lis
     return list(found)
 
 
+def _pictures(paths: Iterable[str], left_out: LeftOut) -> list[str]:
+    """Those that are pictures by name; other files are counted, hidden ones and folders are not."""
+    found = []
+    for path in map(Path, paths):
+        if is_picture(path):
+            found.append(str(path))
+        elif not path.is_dir() and not is_system(path.name):
+            left_out.add(OTHER if path.is_file() else SPECIAL, path.suffix.lower() or path.name)
+    return found
+
+
 def _globbed(path: Path) -> list[str]:
     """Files that match a glob pattern; brackets in names of existing folders are literal, and if nothing matches."""
-    fixed = path
-    while not fixed.is_dir() and fixed != fixed.parent:
-        fixed = fixed.parent
-    start, rest = glob.escape(str(fixed)), str(path.relative_to(fixed)) if fixed != Path() else str(path)
+    fixed = _existing(path)
+    rest = str(path.relative_to(fixed))
     for tail in dict.fromkeys((rest, rest.replace("[", "[[]"))):
-        pattern = os.path.join(start, tail) if fixed != Path() else tail  # noqa: PTH118
-        if found := sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file()):  # noqa: PTH207
-            return found
+        found = {str(Path(found)) for found in _expanded(fixed, Path(tail).parts) if Path(found).is_file()}
+        if found:
+            return sorted(found)
     return []
+
+
+def _existing(path: Path) -> Path:
+    while not path.is_dir():
+        path = path.parent
+    return path
+
+
+def _expanded(folder: Path, parts: Sequence[str]) -> Iterator[str]:
+    """What a pattern's parts match below a folder; ``**`` follows links without loops, and passes over system folders,
+    which ``glob`` does not."""
+    head = parts[: parts.index("**")] if "**" in parts else parts
+    matches = glob.glob(os.path.join(glob.escape(str(folder)), *head))  # noqa: PTH118, PTH207
+    if len(head) == len(parts):
+        yield from matches
+        return
+    tail = parts[len(head) + 1 :] or ("*",)
+    for place in filter(os.path.isdir, matches):
+        for below, _ in walk(place, LeftOut()):
+            yield from _expanded(Path(below), tail)
 
 
 def is_picture(path: Path) -> bool:

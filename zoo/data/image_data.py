@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from zoo.data.base import Data
 from zoo.data.files import matching_files
 from zoo.data.pixels import as_floats
 from zoo.data.predicting import PredictFiles, SkipUnreadable, View, collate_native, collate_pictures
+from zoo.data.walk import LeftOut
 from zoo.errors import UserError
 
 
@@ -85,7 +87,11 @@ class ImageData(Data):
         if facts["in_channels"] not in (1, 3):
             raise UserError(f"the task wants {facts['in_channels']} channels; picture files have 1 or 3")
         size = None if self.view == "native" else self.size_to_predict(facts["image_size"])
-        return PredictFiles(matching_files(self.files), size, facts["in_channels"], self.view, self.files)
+        left_out = LeftOut()
+        paths = matching_files(self.files, left_out=left_out)
+        if str(left_out) and self.trainer is not None and self.trainer.is_global_zero:
+            print(f"left out of data.files: {left_out}", file=sys.stderr, flush=True)
+        return PredictFiles(paths, size, facts["in_channels"], self.view, self.files)
 
     def predict_dataloader(self) -> Any:
         """The pictures of ``files`` that can be read; the others are printed to stderr and listed in ``unreadable``.

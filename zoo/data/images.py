@@ -360,8 +360,8 @@ class ImageFiles(ImageClassification):
         bad = [line for split in ("val", "test") if split in self._splits for line in self.check_samples(split)]
         if bad:
             raise UserError(
-                f"{len(bad)} pictures for validation or test can't be read, and evaluation skips none; repair them or "
-                f"move them away: {'; '.join(bad)}"
+                "evaluation skips no pictures: repair or move away those for validation and test that can't be read "
+                f"({len(bad)}): {'; '.join(bad)}"
             )
 
     @property

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 
+CHECK = "; `zoo data check` lists all such files"
+
+
 @runtime_checkable
 class InMemory(Protocol):
     """Data that is indexed by the batch."""
@@ -252,7 +255,7 @@ class Loader:
         """A batch from the workers, without what can't be read."""
         if isinstance(batch, _Failure):
             self._workers = None
-            raise UserError(batch.message)
+            raise UserError(f"{batch.message}{CHECK if batch.unreadable else ''}")
         if not isinstance(batch, _Partial):
             return batch
         assert self.skipped is not None

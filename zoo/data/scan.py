@@ -7,61 +7,32 @@ its reason. Files are recognised by name, without opening them.
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.data.files import picture_suffixes
+from zoo.data.walk import (
+    BROKEN_LINKS,
+    HIDDEN,
+    LOOPS,
+    OTHER,
+    SPECIAL,
+    LeftOut,
+    entries_of,
+    is_folder,
+    is_system,
+    walk,
+    with_parents,
+)
 from zoo.errors import UserError
+
+OUTSIDE, NO_PART = "files outside the class folders", "folders that are not a part"
 
 PARTS = {  # the names that people give to the folders of parts, in lower case
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-# Folders that file servers, archives and systems add by themselves, in lower case; hidden ones are left out anyway.
-SYSTEM = (
-    "@eadir",
-    "@tmp",
-    "@recycle",
-    "#recycle",
-    "#snapshot",
-    "$recycle.bin",
-    "__macosx",
-    "__pycache__",
-    "lost+found",
-    "system volume information",
-)
-HIDDEN, BROKEN_LINKS, SPECIAL = "hidden or system entries", "broken links", "not regular files"
-LOOPS, OTHER = "links to folders already read", "not pictures"
-OUTSIDE, NO_PART = "files outside the class folders", "folders that are not a part"
-
-
-class LeftOut:
-    """Counts what is left out, by reason."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._details: dict[str, dict[str, None]] = {}
-
-    def add(self, reason: str, detail: str = "", count: int = 1) -> None:
-        """Count something; the first details of each reason are kept for the message."""
-        self._counts[reason] += count
-        details = self._details.setdefault(reason, {})
-        if detail and len(details) < 3:
-            details[detail] = None
-
-    def __str__(self) -> str:
-        """Each reason, how often, and examples: ``broken links (3: a.png, b.png, c.png)``."""
-        return ", ".join(
-            f"{reason} ({': '.join([f'{count:,}', *filter(None, [', '.join(self._details[reason])])])})"
-            for reason, count in sorted(self._counts.items())
-        )
-
-
-def is_system(name: str) -> bool:
-    """Whether a file's or folder's name is hidden, or one that systems add by themselves."""
-    return name.startswith(".") or name.lower() in SYSTEM
 
 
 def class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
@@ -69,9 +40,9 @@ def class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
     if not folder.is_dir():
         return []
     left_out = LeftOut() if left_out is None else left_out
-    above, names = _with_parents(folder), []
-    for entry in _entries(folder):
-        if _is_folder(entry):
+    above, names = with_parents(folder), []
+    for entry in entries_of(folder):
+        if is_folder(entry):
             if is_system(entry.name):
                 left_out.add(HIDDEN, entry.name)
             elif entry.is_symlink() and os.path.realpath(entry.path) in above:
@@ -90,26 +61,8 @@ def pictures_below(folder: Path, left_out: LeftOut | None = None) -> list[str]:
         UserError: a folder can't be read.
     """
     left_out = LeftOut() if left_out is None else left_out
-    seen = _with_parents(folder.parent)
-    found: list[str] = []
-    folders: list[str] = [str(folder)]
-    links: list[str] = []
-    while folders or links:
-        # Links come last and in order, so that a folder's own path is preferred, on every machine.
-        place = folders.pop() if folders else links.pop(0)
-        if (real := os.path.realpath(place)) in seen:
-            left_out.add(LOOPS, os.path.relpath(place, folder))
-            continue
-        seen.add(real)
-        for entry in _entries(place):
-            if is_system(entry.name):
-                left_out.add(HIDDEN)
-            elif _is_folder(entry):
-                (links if entry.is_symlink() else folders).append(entry.path)
-            elif _is_picture(entry, left_out):
-                found.append(entry.path)
-        links.sort()
-    return sorted(found)
+    entries = (entry for _, files in walk(folder, left_out) for entry in files)
+    return sorted(entry.path for entry in entries if _is_picture(entry, left_out))
 
 
 def part_folders(root: Path, left_out: LeftOut | None = None) -> dict[str, Path]:
@@ -128,6 +81,8 @@ def part_folders(root: Path, left_out: LeftOut | None = None) -> dict[str, Path]
     found: dict[str, Path] = {}
     for part, known in PARTS.items():
         names = [name for name in folders if name.lower() in known]
+        if len(names) > 1:  # an empty one may be left from somewhere
+            names = [name for name in names if class_folders(root / name)] or names[:1]
         if len(names) > 1:
             raise UserError(f"{root} holds {' and '.join(names)}, which are the same part: rename or remove one")
         if names:
@@ -152,26 +107,6 @@ def _check_no_parts(root: Path, folders: Sequence[str], found: dict[str, Path]) 
                 f"{folder} looks like a part (it holds the class {shared[0]}), but there is no {root / 'train'}: "
                 "put the training classes there, or move it away"
             )
-
-
-def _with_parents(folder: Path | str) -> set[str]:
-    real = Path(os.path.realpath(folder))
-    return {str(real), *map(str, real.parents)}
-
-
-def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"{folder} can't be read: {error.strerror}") from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link in a circle of links
-        return False
 
 
 def _is_picture(entry: os.DirEntry[str], left_out: LeftOut) -> bool:

@@ -26,6 +26,7 @@ from zoo.data.image_data import ImageData
 from zoo.data.loading import derive_seed
 from zoo.data.pixels import as_floats
 from zoo.data.predicting import SkipUnreadable
+from zoo.data.walk import LeftOut
 from zoo.errors import UserError
 from zoo.facts import Facts
 
@@ -114,6 +115,7 @@ class StyleFolders(ImageData):
         self.crops, self.size = crops, size
         self.fractions = {"val": val_fraction, "test": test_fraction, "style_test": style_test_fraction}
         self._parts: dict[str, tuple[PictureStore, PictureStore]] = {}
+        self.left_out = LeftOut()
         self._check()
 
     def _check(self) -> None:
@@ -151,7 +153,8 @@ class StyleFolders(ImageData):
     def _split(self) -> None:
         if self.style_weights and self.fractions["style_test"]:
             raise UserError("data.style_weights are for all styles, so none can be held out by style_test_fraction")
-        contents, styles = found_pictures(self.content, "content"), found_pictures(self.style, "style")
+        contents = found_pictures(self.content, "content", self.left_out)
+        styles = found_pictures(self.style, "style", self.left_out)
         shares_of(self.style_weights, len(styles))  # checks their number
         rest, tested = held_out(contents, self.fractions["test"], "test_fraction")
         rest, validated = held_out(rest, self.fractions["val"], "val_fraction")
@@ -174,6 +177,14 @@ class StyleFolders(ImageData):
         if split == "train":
             return RandomCrops(contents, styles, self.image_size, self.crops)
         return CentralCrops(contents, styles, self.image_size) if len(contents) else None
+
+    def summary(self) -> str:
+        """Contents and styles of each part, and what was left out."""
+        counts = ", ".join(f"{len(contents):,} {split}" for split, (contents, _) in self._parts.items())
+        styles = {split: len(styles) for split, (_, styles) in self._parts.items()}
+        unseen = f" ({styles['test']} others for the test)" if self.fractions["style_test"] else ""
+        left_out = f"; left out: {self.left_out}" if str(self.left_out) else ""
+        return f"{type(self).__name__}: contents {counts}; styles {styles['train']}{unseen}{left_out}"
 
     def setup_to_check(self) -> None:
         """Find the pictures, without decoding those for training."""
@@ -227,7 +238,7 @@ class StyleFolders(ImageData):
         return first, second, [s._replace(image=s.image.to(first)) for s in self._chosen]
 
 
-def found_pictures(names: Sequence[str], argument: str) -> list[str]:
+def found_pictures(names: Sequence[str], argument: str, left_out: LeftOut | None = None) -> list[str]:
     """The files that the names refer to, in order; a name without a file is an embedded picture's.
 
     A folder with the name of an embedded picture is written as ``brick/``.
@@ -238,7 +249,7 @@ def found_pictures(names: Sequence[str], argument: str) -> list[str]:
     found: dict[str, None] = {}
     for name in names:
         embedded = name in EMBEDDED and not Path(name).is_file()
-        matches = [str(picture_file(name))] if embedded else matching_files([name], f"data.{argument}")
+        matches = [str(picture_file(name))] if embedded else matching_files([name], f"data.{argument}", left_out)
         found |= dict.fromkeys(matches)
     return list(found)
 
