@@ -8,9 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
+from zoo.architectures.lenet import LeNet
 from zoo.data import ImageFolder
+from zoo.data.digits import Digits
 from zoo.data.loading import Loader, TensorSource
 from zoo.data.order import (
     alike_together,
@@ -21,6 +25,7 @@ from zoo.data.order import (
     shuffled,
 )
 from zoo.errors import UserError
+from zoo.tasks.classification import Classification
 
 GROUPS = torch.tensor([3, 1, 1, 2] * 6)[:23]
 FACTORS = torch.tensor([1.0, 1.5, 2.25, 1.0, 3.1] * 5)[:23]
@@ -239,3 +244,20 @@ def test_a_folder_shows_rare_classes_more_often(tmp_path):
     for wrong in ({"repeat_below": 0.0}, {"repeat_below": 1.5}, {"samples_per_epoch": 0}):
         with pytest.raises(UserError, match=f"data.{next(iter(wrong))} must be"):
             make(**wrong)
+
+
+def test_overfit_batches_repeats_the_same_batches() -> None:
+    class Sums(Callback):
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            self.seen.append(float(batch[0].double().sum()))
+
+    found = Sums()
+    data = Digits(batch_size=16, image_size=32, augment=[v2.RandomErasing])
+    settings = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(overfit_batches=2, max_epochs=3, callbacks=[found], num_sanity_val_steps=0, **settings)
+    trainer.fit(Classification(LeNet), data)
+    assert found.seen[0] != found.seen[1]
+    assert found.seen == found.seen[:2] * 3

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from zoo.data.checking import problems
-from zoo.data.loading import InMemory, Loader
+from zoo.data.loading import InMemory, Loader, repeats_batches
 from zoo.data.order import Order, shuffled
 from zoo.data.seeds import derive_seed, run_seed, seed_device_generators
 from zoo.errors import UserError
@@ -226,7 +226,9 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         """Seed the default generators for this step, so that dropout and augmentation depend on the step alone."""
         trainer = self.trainer
         if trainer is not None and trainer.training:
-            seed_device_generators(derive_seed(run_seed(), 1, trainer.fit_loop.total_batch_idx, trainer.global_rank))
+            loop = trainer.fit_loop
+            step = loop.batch_idx if repeats_batches(trainer) else loop.total_batch_idx
+            seed_device_generators(derive_seed(run_seed(), 1, step, trainer.global_rank))
         return batch
 
     def state_dict(self) -> dict[str, Any]:

@@ -139,6 +139,11 @@ class _Collate:
         return _Partial(self.collate(good) if good else None, [failure.message for failure in failures])
 
 
+def repeats_batches(trainer: Any) -> bool:
+    """Whether every epoch has the same batches (``trainer.overfit_batches``); a trainer's stand-in may not say."""
+    return bool(getattr(trainer, "overfit_batches", 0))
+
+
 class _KeyedBatches:
     """An epoch's batches of (index, key), made on demand: a million keys at once take seconds.
 
@@ -211,7 +216,8 @@ class Loader:
     def _position(self) -> tuple[int, int]:
         if not (self.train and self.trainer):
             return 0, 0
-        return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
+        epoch = 0 if repeats_batches(self.trainer) else self.trainer.current_epoch
+        return epoch, self.trainer.fit_loop.batch_idx + 1
 
     def _seed(self) -> int:
         return run_seed() if self.seed is None else self.seed
