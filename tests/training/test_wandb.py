@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonargparse import Namespace
 from running import folder_of, zoo
 
+from zoo.cli.loggers import choose_loggers
 from zoo.training import wandb as zoo_wandb
 
 BLOCK, HEAD = 32768, 7
@@ -125,3 +127,19 @@ def test_without_an_account_there_is_no_prompt(workspace: Path, zoo_process, mon
         check=False,
     )
     assert done.stdout.strip().splitlines()[-1] == "offline", done.stderr
+
+
+def test_the_environment_names_a_run_where_the_recipe_does_not(monkeypatch, tmp_path):
+    def chosen(**own: str) -> tuple[str, str]:
+        logger = Namespace(class_path="lightning.pytorch.loggers.WandbLogger", init_args=Namespace(**own))
+        choose_loggers(Namespace(logger=logger), tmp_path / "run", "alexnet", None)
+        return logger.init_args.project, logger.init_args.name
+
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    monkeypatch.delenv("WANDB_NAME", raising=False)
+    assert chosen() == ("zoo", "alexnet-run")
+    monkeypatch.setenv("WANDB_PROJECT", "digits")
+    monkeypatch.setenv("WANDB_NAME", "first")
+    assert chosen() == ("digits", "first")
+    assert chosen(project="mine") == ("mine", "first")
+    assert chosen(name="own") == ("digits", "own")

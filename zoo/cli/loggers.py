@@ -8,6 +8,7 @@ is called and described; the server, the account and whether anything is sent co
 from __future__ import annotations
 
 import inspect
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,9 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 def _place_wandb(args: Namespace, folder: Path, label: str, wandb_id: str | None) -> None:
     mode = wandb.configure_wandb(folder)
-    args.project = args.get("project") if args.get("project") not in (None, "lightning_logs") else "zoo"
-    args.name = args.get("name") or f"{label}-{folder.name}"
+    environment = os.environ.get
+    args.project = args.get("project") or environment("WANDB_PROJECT") or "zoo"
+    args.name = args.get("name") or environment("WANDB_NAME") or f"{label}-{folder.name}"
     if wandb_id:
         args.id = wandb_id
     if mode == "offline" and args.get("log_model"):

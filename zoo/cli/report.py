@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def _places(trainer: Trainer, folder: Path, drawer: PictureWriter, checkpoint: P
         if place[1]:
             rows.append(("upload it", place[1]))
     if checkpoint is not None and trainer.datamodule.predicts_files:  # type: ignore[attr-defined]
-        short = folder if checkpoint.parent.parent == folder else checkpoint
-        rows.append(("next", f"zoo predict --ckpt_path {short} \\"))
+        found_by_folder = checkpoint.parent.parent == folder and checkpoint.name in ("best.ckpt", "last.ckpt")
+        short = folder if found_by_folder else checkpoint
+        rows.append(("next", f"zoo predict --ckpt_path {shlex.quote(str(short))} \\"))
         rows.append(("", "  --data.files 'photos/*.jpg'"))  # a terminal may have 80 columns
     return rows

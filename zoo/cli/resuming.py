@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint
         name, old, new = changed
         raise UserError(
             f"{name} can't change when a run goes on: {_short(old)} in the checkpoint, {_short(new)} now "
-            f"(--model.weights {checkpoint} starts a new run from these weights)"
+            f"(--model.weights {shlex.quote(str(checkpoint))} starts a new run from these weights)"
         )
 
 

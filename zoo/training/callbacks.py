@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -30,7 +31,9 @@ class Stopped(Exception):  # noqa: N818  not an error: the run was asked to stop
     """
 
     def __init__(self, number: int, path: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; go on with: zoo fit --ckpt_path {path}")
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}; go on with: zoo fit --ckpt_path {shlex.quote(str(path))}"
+        )
         self.status = 128 + number
 
 

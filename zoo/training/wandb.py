@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 from pathlib import Path
@@ -98,7 +99,7 @@ def place_of(run: Any) -> tuple[str, str]:
     if getattr(run, "url", None):
         return str(run.url), ""
     shown = os.path.relpath(Path(run.dir).parent.parent)
-    return shown, f"wandb sync {shown}/offline-run-*"
+    return shown, f"wandb sync {shlex.quote(shown)}/offline-run-*"
 
 
 def finish(status: int) -> None:
