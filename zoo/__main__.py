@@ -8,7 +8,7 @@ import sys
 from zoo.errors import UserError
 from zoo.home import with_home
 
-INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 plus the signal's number, as in shells
+FAILED, INTERRUPTED, BROKEN_PIPE = 1, 130, 141  # 128 plus the signal's number, as in shells
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: the arguments after ``zoo``; default: those of the process.
 
     Returns:
-        The exit status: 2 for a user's mistake, 1 for a run that failed, 130 after Ctrl-C.
+        The exit status: 2 for a user's mistake, 1 for what failed otherwise, 130 after Ctrl-C.
     """
     words = _with_home(_take_debug(sys.argv[1:] if argv is None else argv))
     _allow_any_terminal()
@@ -29,10 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()  # here, so that a closed pipe raises here
         return status
     except UserError as error:
-        if os.environ.get("ZOO_DEBUG"):
-            import traceback
-
-            traceback.print_exc()
+        _show_traceback()
         print(f"zoo: error: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
@@ -41,6 +38,19 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `zoo list | head`: the reader is gone, and the interpreter must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except Exception as error:  # of a library or a plugin: also for these one line is enough
+        _show_traceback()
+        text = " ".join(str(error).split())[:400]
+        hint = "" if os.environ.get("ZOO_DEBUG") else " (--debug shows the traceback)"
+        print(f"zoo: error: {type(error).__name__}{f': {text}' if text else ''}{hint}", file=sys.stderr)
+        return FAILED
+
+
+def _show_traceback() -> None:
+    if os.environ.get("ZOO_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
 
 
 def _take_debug(argv: list[str]) -> list[str]:

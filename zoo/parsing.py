@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
 from typing import Any, NoReturn
 
 import yaml
@@ -246,6 +247,17 @@ def refuse_functions(config: Any, where: str = "") -> None:
     elif inspect.isroutine(config):
         place = where.replace(".init_args", "")
         raise UserError(f"{place}: {config.__name__} is a function; a recipe may name classes only")
+
+
+def words_for_enums(config: Any) -> None:
+    """Write the members of an ``Enum`` that a library has as defaults as words, so that a recipe can hold them."""
+    values = vars(config) if isinstance(config, Namespace) else config
+    places = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in list(places):
+        if isinstance(value, Enum) and isinstance(value, str):
+            values[key] = str(value.value)
+        else:
+            words_for_enums(value)
 
 
 def from_spec(base: type, spec: dict[str, Any]) -> Any:

@@ -138,12 +138,16 @@ def _known_names() -> list[str]:
 
 def user_message(error: BaseException) -> str:
     """The message of an error raised while building objects: the ``UserError`` behind it, if there is one."""
+    behind = user_error_behind(error)
+    return condense(str(error)) if behind is None else str(behind)
+
+
+def user_error_behind(error: BaseException) -> UserError | None:
+    """The user's mistake that an error reports, if there is one."""
     cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
+    while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__ or cause.__context__
-    return condense(str(error))
+    return cause
 
 
 def _one_line(text: str) -> str:

@@ -68,7 +68,6 @@ WRONG = {
     "wrong trainer value": (["--trainer.devices", "1.5.5"], ["devices"]),
     "negative workers": (["--data.num_workers", "-1"], ["num_workers", "at least 0"]),
     "no step at all": (["--checkpoint_every_n_steps", "0"], ["checkpoint_every_n_steps"]),
-    "default that is no plain value": (["--trainer.callbacks", "Timer"], ["can't be kept as YAML", "Interval"]),
     "missing key": (["--model", "ToyGAN"], ["generator"]),
     "missing recipe": (["--config", "nowhere.yaml"], ["nowhere.yaml", "zoo list recipes"]),
     "missing checkpoint": (["--ckpt_path", "nowhere.ckpt"], ["nowhere.ckpt"]),

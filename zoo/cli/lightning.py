@@ -18,7 +18,7 @@ import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import ParallelStrategy
 
@@ -31,19 +31,21 @@ from zoo.cli.arguments import (
     with_checkpoint_file,
     with_recipe_files,
 )
+from zoo.cli.failures import Context, explaining, refused
 from zoo.cli.loggers import choose_loggers
+from zoo.cli.own_callbacks import RecordRun, chosen_by, place_checkpoints, refuse_finders, saves
 from zoo.cli.places import check_built, keep_inside, with_own_checkpoint_io
 from zoo.cli.report import SaveRecipe, report
 from zoo.data.base import Data
-from zoo.errors import RunFailed, UserError
+from zoo.errors import UserError
 from zoo.factories import spec
-from zoo.parsing import ZooParser, refuse_functions
-from zoo.parsing_errors import user_message
+from zoo.parsing import ZooParser, refuse_functions, words_for_enums
 from zoo.tasks.base import Task
 from zoo.training import checkpoints, restore, run_folder, wandb
 from zoo.training.callbacks import Plateau, RequireValidation, RunCheckpoints, Stopped, progress
-from zoo.training.finite import RequireFinite, anomaly_message
+from zoo.training.finite import RequireFinite
 from zoo.training.pictures import PictureWriter
+from zoo.training.prechecks import CheckBatchNorm, CheckMonitors, CheckOptimizerStates, refuse_incomplete
 from zoo.training.run_folder import safe_name
 
 
@@ -101,11 +103,13 @@ class ZooCLI(LightningCLI):
             if config.get(key) is None:
                 raise UserError(f"no {key}: give a recipe (--config FILE), {flag}, or a checkpoint (--ckpt_path FILE)")
         refuse_functions(config)
+        words_for_enums(config)
         self.recipe = self._plain_recipe()
         self.folder = self._choose_folder(config.get("out"))
         self.save_config_kwargs = {"recipe": self.recipe, "folder": self.folder}
         self._resume_after_restart(config)
         if self.subcommand == "fit" and self.checkpoint_path:
+            refuse_incomplete(self.checkpoint, self.checkpoint_path)
             resuming.refuse_changes(self.base, self.recipe, self.checkpoint_path)
         self._place_writers(config.trainer)
 
@@ -165,8 +169,10 @@ class ZooCLI(LightningCLI):
         try:
             super().instantiate_classes()
             self.model.add_facts(self.base_facts)
-        except (ValueError, TypeError, ImportError) as error:
-            raise UserError(user_message(error)) from error
+        except UserError:
+            raise
+        except Exception as error:
+            raise refused(error, self.config[self.subcommand]) from error
         if self.subcommand == "fit":
             self._refuse_synchronising_on_cpus()
         if self.subcommand == "fit" and self.checkpoint_path:
@@ -188,6 +194,8 @@ class ZooCLI(LightningCLI):
         plugins = with_own_checkpoint_io(config.get("plugins"), config.get("strategy"), self.folder)
         own = config.get("callbacks") or []
         own = list(own) if isinstance(own, list | tuple) else [own]
+        refuse_finders(own)
+        place_checkpoints(own, self.folder)
         callbacks = [RequireFinite(self.folder, self.checkpoint_path), *own, *self._callbacks(config, own)]
         bar = any(isinstance(c, ProgressBar) for c in callbacks)
         trainer = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, enable_progress_bar=bar, **kwargs)
@@ -196,12 +204,16 @@ class ZooCLI(LightningCLI):
 
     def _callbacks(self, config: Any, own: Sequence[Any]) -> list[Any]:
         self.drawer = PictureWriter(self.folder / "pictures")
-        added: list[Any] = [Plateau(), RequireValidation(), self.drawer]
+        added: list[Any] = [Plateau(), RequireValidation(), CheckMonitors(), CheckBatchNorm(), self.drawer]
+        if self.subcommand == "fit" and self.checkpoint_path:
+            added.append(CheckOptimizerStates(self.checkpoint_path))
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in own):
             added.append(progress())
         self.saver: RunCheckpoints | None = None
         wanted = config.get("enable_checkpointing") is not False and not config.get("fast_dev_run")
-        if self.subcommand == "fit" and wanted and not any(isinstance(c, Checkpoint) for c in own):
+        if any(map(saves, own)):
+            added.append(RecordRun(self._record))
+        elif self.subcommand == "fit" and wanted:
             self.saver = RunCheckpoints(
                 self.folder / "checkpoints",
                 self.model.monitor,
@@ -225,7 +237,9 @@ class ZooCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """With a checkpoint, every network's weights come from it."""
-        with skip_pretrained() if self.checkpoint_path else nullcontext():
+        config = self.config[subcommand]
+        known = Context(config, self.checkpoint_path, self.folder, self.trainer, self.model)
+        with skip_pretrained() if self.checkpoint_path else nullcontext(), explaining(known):
             super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:
@@ -239,7 +253,7 @@ class ZooCLI(LightningCLI):
     def _chosen(self) -> Path | None:
         """The checkpoint to test: the run's best, else its last, else the complete one that it was to go on from."""
         if self.saver is None:
-            return None
+            return chosen_by(self.trainer.callbacks)  # type: ignore[attr-defined]
         self.trainer.strategy.barrier()
         if self.saver.chosen.is_file() or self.checkpoint_path is None:
             return self.saver.chosen
@@ -337,34 +351,21 @@ def run(argv: list[str]) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
     try:
-        ZooCLI(
-            save_config_callback=SaveRecipe,
-            trainer_defaults={
-                "enable_autolog_hparams": False,
-                "use_distributed_sampler": False,
-                "enable_model_summary": False,
-            },
-            seed_everything_default=0,
-            parser_class=ZooParser,
-            auto_configure_optimizers=False,
-            args=None if argv == sys.argv[1:] else argv,
-        )
+        with explaining(Context()):
+            ZooCLI(
+                save_config_callback=SaveRecipe,
+                trainer_defaults={
+                    "enable_autolog_hparams": False,
+                    "use_distributed_sampler": False,
+                    "enable_model_summary": False,
+                },
+                seed_everything_default=0,
+                parser_class=ZooParser,
+                auto_configure_optimizers=False,
+                args=None if argv == sys.argv[1:] else argv,
+            )
     except Stopped as stopped:
         print(f"zoo: {stopped}", flush=True)
         return stopped.status
-    except (MisconfigurationException, FileNotFoundError, PermissionError) as error:
-        if os.environ.get("ZOO_DEBUG"):
-            raise
-        raise UserError(" ".join(str(error).split())) from error
-    except Exception as error:
-        from zoo.training.acceleration import compile_error_message
-
-        if (line := anomaly_message(error)) is not None:
-            raise RunFailed(line) from error
-        if (line := compile_error_message(error)) is None:
-            raise
-        raise UserError(line) from error
     return 0

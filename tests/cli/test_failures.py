@@ -1,0 +1,136 @@
+"""What libraries raise ends in one line that says at what; the traceback is in the run's log."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder
+from lightning.pytorch.callbacks.timer import Interval
+from running import said, write_recipe
+from torch import nn
+
+from zoo import __main__ as entrance
+from zoo.cli.failures import LOG, Context, explained, explaining, key_of, message_of
+from zoo.cli.own_callbacks import flat, refuse_finders
+from zoo.errors import RunFailed, UserError
+from zoo.parsing import words_for_enums
+
+MODEL = {"class_path": "ToyClassification", "init_args": {"architecture": "ToyNet", "optimizer": "SGD"}}
+
+
+def caught(function, *args, **kwargs) -> Exception:
+    with pytest.raises(Exception) as raised:  # noqa: PT011  any
+        function(*args, **kwargs)
+    return raised.value
+
+
+def raising(error: Exception) -> None:
+    raise error
+
+
+def config(**optimizer: object) -> Namespace:
+    scheduler = Namespace(class_path="torch.optim.lr_scheduler.StepLR", init_args=Namespace(step_size=2))
+    made = Namespace(class_path="torch.optim.SGD", init_args=Namespace(**optimizer))
+    task = Namespace(optimizer=made, scheduler=scheduler)
+    return Namespace(model=Namespace(class_path="zoo.tasks.Classification", init_args=task))
+
+
+def test_the_key_of_a_refused_argument() -> None:
+    error = caught(torch.optim.SGD, [torch.zeros(1)], lr=-0.1, momentum=0.9)
+    assert key_of(error, config(lr=-0.1, momentum=0.9)) == "model.optimizer.lr"
+    assert key_of(error, config(momentum=0.9)) == "model.optimizer"
+    assert key_of(error, Namespace()) is None
+    found = explained(error, Context(config(lr=-0.1)))
+    assert (str(found), found.status) == ("model.optimizer.lr: ValueError: Invalid learning rate: -0.1", 2)
+
+
+def test_the_layer_and_the_log(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Sequential(nn.Linear(2, 3)), nn.ReLU())
+    network.add_module("last", nn.Linear(4, 2))
+    error = caught(network, torch.zeros(1, 2))
+    found = explained(error, Context(model=network, folder=tmp_path))
+    assert (type(found), found.status) == (RunFailed, 1)
+    assert str(found).startswith("layer last (Linear): RuntimeError: mat1 and mat2 shapes cannot be multiplied")
+    assert str(found).endswith(f"(the traceback is in {tmp_path / LOG})")
+    log = (tmp_path / LOG).read_text()
+    assert log.startswith("Traceback")
+    assert "mat1 and mat2 shapes" in log
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (KeyError("betas"), "KeyError: 'betas'"),
+        (RuntimeError("two\nlines  and\tmore"), "RuntimeError: two lines and more"),
+        (AssertionError(), "AssertionError"),
+        (RuntimeError("x" * 10_000), f"RuntimeError: {'x' * 400} …"),
+        (
+            RuntimeError("Caught it.\nTraceback (most recent call last):\n  at\nValueError: of a worker"),
+            "ValueError: of a",
+        ),
+        (UserError("said already"), "said already"),
+    ],
+)
+def test_messages_are_one_line(error: Exception, says: str) -> None:
+    line = message_of(error)
+    assert says in line
+    assert "\n" not in line
+    assert len(line) < 450
+
+
+def test_a_users_mistake_behind_an_error_is_what_is_said() -> None:
+    def behind() -> None:
+        with explaining(Context()):
+            try:
+                raise UserError("data.root: no such folder")
+            except UserError as error:
+                raise RuntimeError("a worker failed") from error
+
+    found = caught(behind)
+    assert (type(found), str(found)) == (UserError, "data.root: no such folder")
+
+
+def test_any_command_ends_in_one_line(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("zoo.cli.listing.main", lambda argv: raising(RuntimeError("two\nlines")))
+    assert entrance.main(["list"]) == 1
+    assert capsys.readouterr().err == "zoo: error: RuntimeError: two lines (--debug shows the traceback)\n"
+    assert entrance.main(["list", "--debug"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert err.endswith("zoo: error: RuntimeError: two lines\n")
+
+
+def test_a_wrong_monitor_is_told_before_training(workspace: Path, capsys) -> None:
+    recipe = str(write_recipe(workspace / "toy.yaml", MODEL, {"class_path": "ToyTensors"}, num_sanity_val_steps=1))
+    stopping = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val_loss"]
+    line = said(capsys, "fit", "--config", recipe, *stopping)
+    assert "EarlyStopping waits for val_loss, which validation does not give (it gives" in line
+
+
+def test_what_a_callback_refuses_in_the_run_is_its_keys() -> None:
+    args = Namespace(monitor="train/nothing", mode="min")
+    callback = Namespace(class_path="lightning.pytorch.callbacks.EarlyStopping", init_args=args)
+    error = caught(EarlyStopping("train/nothing")._validate_condition_metric, {})
+    found = explained(error, Context(Namespace(trainer=Namespace(callbacks=[callback]))))
+    assert str(found).startswith("trainer.callbacks.monitor: RuntimeError: Early stopping conditioned on metric")
+    assert found.status == 2
+
+
+@pytest.mark.parametrize("cls", [LearningRateFinder, BatchSizeFinder])
+def test_callbacks_that_change_the_recipe_are_refused(cls: type) -> None:
+    with pytest.raises(UserError, match=f"trainer.callbacks: {cls.__name__} is not allowed"):
+        refuse_finders([cls()])
+
+
+def test_a_librarys_enum_is_a_word_in_the_recipe() -> None:
+    timer = Namespace(class_path="lightning.pytorch.callbacks.Timer", init_args=Namespace(interval=Interval.step))
+    config = Namespace(trainer=Namespace(callbacks=[timer]), seed_everything=0)
+    words_for_enums(config)
+    assert yaml.safe_dump(timer.init_args.interval) == yaml.safe_dump("step")
+
+
+def test_a_metrics_name_makes_no_folder() -> None:
+    assert flat("{epoch}-{val/top1:.2f}") == "epoch={epoch}-val-top1={val/top1:.2f}"
+    assert flat("plain") == "plain"

@@ -1,0 +1,223 @@
+"""What libraries raise during a command, in one line that says at what: key, file, layer, step.
+
+Where an error came from is read from its traceback, after the fact: nothing is watched while a run goes on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from zoo.errors import RunFailed, UserError
+from zoo.parsing_errors import user_error_behind, user_message
+from zoo.training.acceleration import compile_error_message
+from zoo.training.callbacks import Stopped
+from zoo.training.finite import anomaly_message
+
+LOG = "error.log"  # in the run's folder
+LONGEST = 400  # characters of a library's message
+
+
+@dataclass
+class Context:
+    """What is known of a command.
+
+    Args:
+        config: its parsed configuration.
+        checkpoint: the file that it starts from.
+        folder: the run's.
+        trainer: once it is built.
+        model: once it is built.
+    """
+
+    config: Namespace | None = None
+    checkpoint: Path | None = None
+    folder: Path | None = None
+    trainer: Trainer | None = None
+    model: nn.Module | None = None
+
+
+@contextmanager
+def explaining(context: Context) -> Iterator[None]:
+    """End what libraries raise in here in one line.
+
+    Raises:
+        UserError: instead of an error of a library or a plugin.
+    """
+    try:
+        yield
+    except (UserError, Stopped, BrokenPipeError):
+        raise
+    except Exception as error:
+        raise explained(error, context) from error
+
+
+def explained(error: Exception, context: Context) -> UserError:
+    """An error of a library or a plugin in one line; its traceback goes to the run's folder.
+
+    Args:
+        error: what was raised.
+        context: what is known of the command.
+
+    Returns:
+        With exit status 2 if a key of the recipe, a flag or a file is at fault, else 1.
+    """
+    if (line := anomaly_message(error)) is not None:
+        return RunFailed(line)
+    if (line := compile_error_message(error)) is not None:
+        return UserError(line)
+    said = message_of(error)
+    if _within(error, "_CheckpointConnector.res") and context.checkpoint is not None:
+        return UserError(f"{context.checkpoint} can't be resumed, it is incomplete or another run's: {said}")
+    if (key := key_of(error, context.config)) is not None:
+        return UserError(f"{key}: {said}")
+    if user_error_behind(error) or isinstance(error, MisconfigurationException | FileNotFoundError | PermissionError):
+        return UserError(said)
+    where = ", ".join(filter(None, (_step(error, context.trainer), _layer(error, context.model))))
+    log = write_log(error, context.folder)
+    shown = f"the traceback is in {log}" if log else "--debug shows the traceback"
+    return RunFailed(f"{f'{where}: ' if where else ''}{said} ({shown})")
+
+
+def message_of(error: BaseException) -> str:
+    """Kind and text of an error in one line of bounded length; the text alone where the user's mistake is behind it."""
+    reports = isinstance(error, ArgumentError | ValueError | TypeError | ImportError)  # of jsonargparse, nested
+    text = user_message(error) if reports or user_error_behind(error) else str(error)
+    if "Traceback (most recent call last)" in str(error):  # a worker process's, whose last line is the message
+        text = str(error).strip().splitlines()[-1]
+    text = " ".join(text.split())
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+    kind = type(error).__name__
+    if user_error_behind(error) or isinstance(error, MisconfigurationException | ArgumentError):
+        return text
+    return f"{kind}: {text}" if text else kind
+
+
+def write_log(error: BaseException, folder: Path | None) -> Path | None:
+    """Add the traceback to the run's log; None where that is not possible."""
+    if folder is None or not folder.is_dir():
+        return None
+    path = folder / LOG
+    try:
+        with path.open("a", encoding="utf-8") as log:
+            log.write("".join(traceback.format_exception(error)) + "\n")
+    except OSError:  # a full disk must not hide the error
+        return None
+    return path
+
+
+# Where it was raised
+
+
+def _frames(error: BaseException) -> list[tuple[str, TracebackType]]:
+    """The functions that it passed through, by their qualified names, the innermost last."""
+    found, at = [], error.__traceback__
+    while at is not None:
+        found.append((at.tb_frame.f_code.co_qualname, at))
+        at = at.tb_next
+    return found
+
+
+def _within(error: BaseException, start: str) -> bool:
+    return any(name.startswith(start) for name, _ in _frames(error))
+
+
+def _step(error: BaseException, trainer: Trainer | None) -> str:
+    """``step 3 (epoch 0)`` or ``validation``."""
+    if trainer is None:
+        return ""
+    if _within(error, "_EvaluationLoop."):
+        return "test" if str(trainer.state.fn) == "TrainerFn.TESTING" else "validation"
+    if _within(error, "_PredictionLoop."):
+        return "prediction"
+    if _within(error, "_TrainingEpochLoop."):
+        return f"step {trainer.global_step + 1} (epoch {trainer.current_epoch})"
+    return ""
+
+
+def _layer(error: BaseException, model: nn.Module | None) -> str:
+    """The name of the innermost layer that it was raised in."""
+    names = {id(module): name for name, module in model.named_modules() if name} if model is not None else {}
+    for _, at in reversed(_frames(error)):
+        module = at.tb_frame.f_locals.get("self")
+        if isinstance(module, nn.Module) and id(module) in names:
+            return f"layer {names[id(module)]} ({type(module).__name__})"
+    return ""
+
+
+# Which key is at fault
+
+
+def refused(error: Exception, config: Namespace) -> UserError:
+    """What a class said when it was built, with its key."""
+    said, key = message_of(error), key_of(error, config)
+    named = key is None or user_error_behind(error) or said.startswith(key)
+    return UserError(said if named else f"{key}: {said}")
+
+
+def key_of(error: BaseException, config: Namespace | None) -> str | None:
+    """The key of the class that refused its arguments, with the argument if the message tells its value."""
+    if config is None:
+        return None
+    specs = {path: (key, args) for key, path, args in _specs(config, "")}
+    homes = {base: path for path in reversed(specs) for base in _bases(path)}
+    frames = _frames(error)
+    for name, at in reversed(frames):
+        cls, _, function = name.rpartition(".")
+        home = f"{at.tb_frame.f_globals.get('__name__')}.{cls}"
+        if home in homes and (function == "__init__" or (at is frames[-1][1] and _is_callback(homes[home]))):
+            key, args = specs[homes[home]]
+            return f"{key}{_argument(str(error), args)}"
+    return "trainer" if _within(error, "Trainer.__init__") else None
+
+
+def _specs(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every class of a configuration: its key as a flag has it, its path, its arguments."""
+    if isinstance(node, list):
+        for one in node:
+            yield from _specs(one, where)
+    node = vars(node) if isinstance(node, Namespace) else node
+    if not isinstance(node, dict):
+        return
+    args = node.get("init_args") or {}
+    if isinstance(path := node.get("class_path"), str):
+        yield where, path, dict(vars(args) if isinstance(args, Namespace) else args)
+    for key, value in node.items():
+        yield from _specs(value, where if key == "init_args" else f"{where}.{key}".lstrip("."))
+
+
+def _bases(path: str) -> list[str]:
+    """Where a class and its bases are defined; empty where it can't be found."""
+    module, _, name = path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return []
+    own = [base for base in cls.__mro__ if base.__init__ is cls.__init__ or base is cls]
+    return [f"{base.__module__}.{base.__qualname__}" for base in own]
+
+
+def _is_callback(path: str) -> bool:
+    return path.startswith("lightning.pytorch.callbacks.")
+
+
+def _argument(text: str, args: dict[str, Any]) -> str:
+    """``.lr`` if the message shows the value of this argument alone."""
+    told = [
+        name
+        for name, value in args.items()
+        if isinstance(value, int | float | str) and re.search(rf"(?<![\w.-]){re.escape(str(value))}(?![\w.])", text)
+    ]
+    return f".{told[0]}" if len(told) == 1 else ""
