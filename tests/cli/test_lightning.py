@@ -509,7 +509,7 @@ def test_the_private_override_still_overrides_something() -> None:
 # Signals
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_at_a_quiet_point_and_leaves(number: int, status: int, recipe: str, capsys) -> None:
     # A timer in the main thread's place: the signal comes while the run trains.
     seen = threading.Event()
@@ -524,7 +524,7 @@ def test_a_signal_saves_at_a_quiet_point_and_leaves(number: int, status: int, re
     got = zoo("fit", "--config", recipe, "--trainer.max_epochs", "100000", "--no_test")
     seen.set()
     thread.join()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert all(signal.getsignal(one) == signal.SIG_DFL for one in (signal.SIGTERM, signal.SIGHUP))
     assert got == status
     last = folder_of("toy") / "checkpoints/last.ckpt"
     assert f"zoo fit --ckpt_path {last}" in capsys.readouterr().out

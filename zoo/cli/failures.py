@@ -22,6 +22,7 @@ from torch import nn
 
 from zoo.errors import RunFailed, UserError
 from zoo.parsing_errors import user_error_behind, user_message
+from zoo.training import storage
 from zoo.training.acceleration import compile_error_message
 from zoo.training.callbacks import Stopped
 from zoo.training.finite import anomaly_message
@@ -77,6 +78,8 @@ def explained(error: Exception, context: Context) -> UserError:
     if (line := anomaly_message(error)) is not None:
         return RunFailed(line)
     if (line := compile_error_message(error)) is not None:
+        return UserError(line)
+    if (line := storage.message(error, context.folder)) is not None:
         return UserError(line)
     said = message_of(error)
     if _within(error, "_CheckpointConnector.res") and context.checkpoint is not None:

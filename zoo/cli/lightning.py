@@ -36,6 +36,7 @@ from zoo.cli.loggers import choose_loggers
 from zoo.cli.own_callbacks import RecordRun, chosen_by, place_checkpoints, refuse_finders, saves
 from zoo.cli.places import check_built, keep_inside, with_own_checkpoint_io
 from zoo.cli.report import SaveRecipe, report
+from zoo.cli.streams import outlive_readers
 from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.factories import spec
@@ -341,6 +342,7 @@ def run(argv: list[str]) -> int:
     if "LOCAL_RANK" not in os.environ:
         os.environ.pop(run_folder.VARIABLE, None)
     quiet()
+    outlive_readers()
     status = 1
     try:
         status = _run(argv)

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ class RunCheckpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals; Lightning would save, or stop, in the middle of a step."""
         self._saved_at = time.monotonic()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _asked_to_stop():
             self._handlers[number] = signal.getsignal(number)
             signal.signal(number, self._on_signal)
 
@@ -147,7 +148,8 @@ class RunCheckpoints(Checkpoint):
             raise KeyboardInterrupt  # asked twice: at once
         self._signal = number
         if int(os.environ.get("LOCAL_RANK") or 0) == 0:
-            os.write(2, b"\nzoo: saving at the end of this step, then stopping\n")
+            with suppress(OSError):  # the terminal may be closed
+                os.write(2, b"\nzoo: saving at the end of this step, then stopping\n")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the signals back, before Lightning puts back what it found."""
@@ -231,6 +233,14 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best score so far."""
         self.best_score = state_dict["best_score"]
+
+
+def _asked_to_stop() -> list[signal.Signals]:
+    """Ctrl-C, what a scheduler sends, and a terminal that closes, unless ``nohup`` asked for that to be ignored."""
+    asked = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        asked.append(signal.SIGHUP)
+    return asked
 
 
 def _stepped(trainer: Trainer, batch_idx: int) -> bool:

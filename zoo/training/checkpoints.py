@@ -25,8 +25,9 @@ from zoo.architectures.weights import Report, load_tensors
 from zoo.contracts import check_facts
 from zoo.errors import UserError
 from zoo.training.reading import find_last as find_last
-from zoo.training.reading import read, reason, resolve
+from zoo.training.reading import read, resolve
 from zoo.training.run_folder import inside, refuse_remote, safe_name
+from zoo.training.storage import gone, reason
 
 RUN_KEY = "zoo"  # what the file records about its run, besides Lightning's own keys
 
@@ -71,15 +72,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write beside the target, sync, rename.
 
         Raises:
-            UserError: the path lies outside the run's folder, the disk is full or the folder can't be written; an
-                existing file is unchanged.
+            UserError: the path lies outside the run's folder, this folder is gone, the disk is full or the folder
+                can't be written; an existing file is unchanged.
         """
+        if self.folder is not None and not self.folder.is_dir():
+            raise UserError(gone(self.folder))
         target = self._place(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(target) as temporary:
-                torch.save(checkpoint, temporary)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            with whole_file(target) as temporary, temporary.open("wb") as file:
+                torch.save(checkpoint, file)  # not to a path, since torch would lose the system's error
+        except (OSError, RuntimeError) as error:
             raise UserError(f"the checkpoint {target} could not be written: {reason(error)}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:

@@ -38,7 +38,6 @@ class PictureWriter(Callback):
         if not trainer.is_global_zero:
             return
         pictures = pl_module.finished()  # type: ignore[operator]
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
         for i, picture in enumerate(pictures):
             path = unused_path(self.folder.parent / ("result.png" if len(pictures) == 1 else f"result-{i:02d}.png"))
             picture.save(path)
@@ -72,7 +71,7 @@ class PictureWriter(Callback):
             return
         pictures = task.pictures()
         for name, drawn in pictures.items():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True)  # not its parents: a run whose folder is gone ends
             for i, picture in enumerate(drawn):
                 path = self.folder / (f"{prefix}-{name}.png" if len(drawn) == 1 else f"{prefix}-{name}-{i:02d}.png")
                 picture.save(unused_path(path))

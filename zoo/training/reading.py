@@ -17,11 +17,7 @@ import torch
 from zoo.errors import UserError
 from zoo.home import with_home
 from zoo.training.run_folder import refuse_remote
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+from zoo.training.storage import reason
 
 
 def read(path: str | Path, map_location: Any = "cpu", verify: bool = True) -> dict[str, Any]:
