@@ -24,7 +24,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from zoo import registry
 from zoo.errors import UserError
 from zoo.facts import FactValue
-from zoo.parsing_errors import condense
+from zoo.parsing_errors import condense, shortened
 from zoo.parsing_yaml import LARGEST, load_yaml, size
 
 LIBRARIES = (
@@ -217,6 +217,8 @@ class ZooParser(LightningArgumentParser):
         if size(tree, {}) > LARGEST:
             raise UserError(f"a recipe or checkpoint that expands to more than {LARGEST:,} values is refused")
         for text in _strings(tree):
+            if "\0" in text:
+                raise UserError(f"a recipe or checkpoint holds a NUL character: {text[:60]!r}")
             import_and_allow(text)
         cfg_obj = _in_full(cfg_obj)
         return super().parse_object(cfg_obj, *rest, **kwargs)
@@ -224,7 +226,7 @@ class ZooParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error in one line and exit with status 2; the full report with ``--debug``."""
         if self.exit_on_error and not os.environ.get("ZOO_DEBUG"):
-            sys.stderr.write(f"zoo: error: {condense(message)}\n")
+            sys.stderr.write(f"zoo: error: {shortened(condense(message))}\n")
             sys.exit(2)
         super().error(message, ex)
         raise AssertionError("unreachable")

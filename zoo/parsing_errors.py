@@ -136,6 +136,11 @@ def _known_names() -> list[str]:
     return [*known, *(entry.name for entry in registry.entries())]
 
 
+def shortened(text: str, longest: int = 600) -> str:
+    """A message that repeats what it was given, of bounded length."""
+    return text if len(text) <= longest else f"{text[:longest]} …"
+
+
 def user_message(error: BaseException) -> str:
     """The message of an error raised while building objects: the ``UserError`` behind it, if there is one."""
     behind = user_error_behind(error)

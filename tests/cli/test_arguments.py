@@ -66,3 +66,9 @@ def test_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert resolve("~/run") == tmp_path / "run" / "checkpoints" / "best.ckpt"
     monkeypatch.setenv("ZOO_DATA", "~/sets")
     assert (data_root(None), data_root("~/x")) == (tmp_path / "sets", tmp_path / "x")
+
+
+def test_a_key_that_is_no_word_is_refused_with_its_file() -> None:
+    Path("a.yaml").write_text("1: 2\n")
+    with pytest.raises(UserError, match=r"a.yaml: the key 1 is not a word"):
+        with_recipe_files(["fit", "--config", "a.yaml"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
+from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder
 from lightning.pytorch.callbacks.timer import Interval
 from running import said, write_recipe
@@ -134,3 +135,24 @@ def test_a_librarys_enum_is_a_word_in_the_recipe() -> None:
 def test_a_metrics_name_makes_no_folder() -> None:
     assert flat("{epoch}-{val/top1:.2f}") == "epoch={epoch}-val-top1={val/top1:.2f}"
     assert flat("plain") == "plain"
+
+
+def test_the_key_is_found_behind_what_the_parser_makes_of_it() -> None:
+    def wrapped() -> None:
+        try:
+            torch.optim.SGD([torch.zeros(1)], lr=-0.1)
+        except ValueError as error:
+            raise ValueError("Problem with given class_path; Subclass types expect one of: - a class path") from error
+
+    found = explained(caught(wrapped), Context(config(lr=-0.1)))
+    assert str(found) == "model.optimizer.lr: ValueError: Invalid learning rate: -0.1"
+
+
+def test_a_schedulers_own_error_is_its_keys_and_a_seeds_the_seeds() -> None:
+    scheduler = torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.zeros(1)], lr=0.1), 2)
+    scheduler.step_size = 0
+    found = explained(caught(scheduler.step), Context(config()))
+    assert str(found) == "model.scheduler: ZeroDivisionError: integer modulo by zero"
+    assert str(explained(caught(seed_everything, -5), Context())).startswith(
+        "seed_everything: ValueError: -5 is not in"
+    )

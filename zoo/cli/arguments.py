@@ -62,9 +62,11 @@ def _check_recipe(path: Path) -> None:
     if not isinstance(content, dict):
         raise UserError(f"{path} is no recipe: it must hold keys (model, data, trainer)")
     for key in content:
-        if str(key).rstrip("+") in ONE_RUN:
-            raise UserError(f"{path}: {key} belongs to the command line (--{str(key).rstrip('+')}), not to a recipe")
-        if (head := str(key).partition(".")[0]) != key and head in content:
+        if not isinstance(key, str):
+            raise UserError(f"{path}: the key {key} is not a word; a recipe has model, data, trainer, seed_everything")
+        if key.rstrip("+") in ONE_RUN:
+            raise UserError(f"{path}: {key} belongs to the command line (--{key.rstrip('+')}), not to a recipe")
+        if (head := key.partition(".")[0]) != key and head in content:
             raise UserError(f"{path}: {key} and {head} are both there, so one would override the other; write one key")
 
 

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from zoo.errors import RunFailed, UserError
-from zoo.parsing_errors import user_error_behind, user_message
+from zoo.parsing_errors import shortened, user_error_behind, user_message
 from zoo.training import storage
 from zoo.training.acceleration import compile_error_message
 from zoo.training.callbacks import Stopped
@@ -29,6 +29,8 @@ from zoo.training.finite import anomaly_message
 
 LOG = "error.log"  # in the run's folder
 LONGEST = 400  # characters of a library's message
+# What their classes raise themselves, their arguments are to blame for; a plugin's may be wrong itself.
+OF_LIBRARIES = ("lightning.pytorch.callbacks.", "torch.optim.")
 
 
 @dataclass
@@ -76,6 +78,7 @@ def explained(error: Exception, context: Context) -> UserError:
         With exit status 2 if a key of the recipe, a flag or a file is at fault, else 1.
     """
     if (line := anomaly_message(error)) is not None:
+        write_log(error, context.folder)
         return RunFailed(line)
     if (line := compile_error_message(error)) is not None:
         return UserError(line)
@@ -84,8 +87,9 @@ def explained(error: Exception, context: Context) -> UserError:
     said = message_of(error)
     if _within(error, "_CheckpointConnector.res") and context.checkpoint is not None:
         return UserError(f"{context.checkpoint} can't be resumed, it is incomplete or another run's: {said}")
-    if (key := key_of(error, context.config)) is not None:
-        return UserError(f"{key}: {said}")
+    if (found := blamed(error, context.config)) is not None:
+        key, raised = found
+        return UserError(f"{key}: {message_of(raised)}")
     if user_error_behind(error) or isinstance(error, MisconfigurationException | FileNotFoundError | PermissionError):
         return UserError(said)
     where = ", ".join(filter(None, (_step(error, context.trainer), _layer(error, context.model))))
@@ -101,7 +105,7 @@ def message_of(error: BaseException) -> str:
     if "Traceback (most recent call last)" in str(error):  # a worker process's, whose last line is the message
         text = str(error).strip().splitlines()[-1]
     text = " ".join(text.split())
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+    text = shortened(text, LONGEST)
     kind = type(error).__name__
     if user_error_behind(error) or isinstance(error, MisconfigurationException | ArgumentError):
         return text
@@ -165,13 +169,28 @@ def _layer(error: BaseException, model: nn.Module | None) -> str:
 
 def refused(error: Exception, config: Namespace) -> UserError:
     """What a class said when it was built, with its key."""
-    said, key = message_of(error), key_of(error, config)
-    named = key is None or user_error_behind(error) or said.startswith(key)
-    return UserError(said if named else f"{key}: {said}")
+    found = blamed(error, config)
+    if found is None or user_error_behind(error):
+        return UserError(message_of(error))
+    key, raised = found
+    said = message_of(raised)
+    return UserError(said if said.startswith(key) else f"{key}: {said}")
+
+
+def blamed(error: BaseException, config: Namespace | None) -> tuple[str, BaseException] | None:
+    """The key at fault, and the error that says so: this one, or one behind it; None where no key is."""
+    raised: BaseException | None = error
+    while raised is not None:
+        if (key := key_of(raised, config)) is not None:
+            return key, raised
+        raised = raised.__cause__ or raised.__context__
+    return None
 
 
 def key_of(error: BaseException, config: Namespace | None) -> str | None:
     """The key of the class that refused its arguments, with the argument if the message tells its value."""
+    if _within(error, "seed_everything"):
+        return "seed_everything"
     if config is None:
         return None
     specs = {path: (key, args) for key, path, args in _specs(config, "")}
@@ -179,11 +198,23 @@ def key_of(error: BaseException, config: Namespace | None) -> str | None:
     frames = _frames(error)
     for name, at in reversed(frames):
         cls, _, function = name.rpartition(".")
-        home = f"{at.tb_frame.f_globals.get('__name__')}.{cls}"
-        if home in homes and (function == "__init__" or (at is frames[-1][1] and _is_callback(homes[home]))):
+        home = f"{_module(at)}.{cls}"
+        if home in homes and (function == "__init__" or (at is frames[-1][1] and homes[home].startswith(OF_LIBRARIES))):
             key, args = specs[homes[home]]
             return f"{key}{_argument(str(error), args)}"
-    return "trainer" if _within(error, "Trainer.__init__") else None
+    if _within(error, "Trainer.__init__"):
+        return "trainer"
+    return _trainer_key(error, config) if frames and _module(frames[-1][1]).startswith("lightning.") else None
+
+
+def _trainer_key(error: BaseException, config: Namespace) -> str | None:
+    """The trainer's argument that Lightning's message names."""
+    names = vars(config.get("trainer") or Namespace())
+    return next((f"trainer.{name}" for name in re.findall(r"`(\w+)`", str(error)) if name in names), None)
+
+
+def _module(at: TracebackType) -> str:
+    return str(at.tb_frame.f_globals.get("__name__"))
 
 
 def _specs(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -210,10 +241,6 @@ def _bases(path: str) -> list[str]:
         return []
     own = [base for base in cls.__mro__ if base.__init__ is cls.__init__ or base is cls]
     return [f"{base.__module__}.{base.__qualname__}" for base in own]
-
-
-def _is_callback(path: str) -> bool:
-    return path.startswith("lightning.pytorch.callbacks.")
 
 
 def _argument(text: str, args: dict[str, Any]) -> str:

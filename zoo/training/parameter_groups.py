@@ -79,6 +79,10 @@ def _matches(
     named = dict(network.named_parameters())
     rest, matched = dict(named), []
     for group in groups:
+        try:
+            re.compile(group["pattern"])
+        except re.error as error:
+            raise UserError(f"parameter_groups: {group['pattern']!r} is no regular expression: {error}") from error
         if not any(re.search(group["pattern"], name) for name in named):
             raise UserError(f"parameter_groups: no parameter's name has {group['pattern']!r} in it")
         matched.append({name: p for name, p in rest.items() if re.search(group["pattern"], name)})
