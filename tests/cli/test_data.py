@@ -99,3 +99,21 @@ def test_contents_and_styles_are_checked(photos):
     data.setup_to_check()
     found = [line for split in ("train", "val", "test") for line in data.check_samples(split)]
     assert sorted(line.split()[0] for line in found) == bad
+
+
+def test_crops_of_unreadable_pictures_are_skipped(photos, capsys):
+    options = {"content": str(photos / "circle"), "style": str(photos / "square"), "image_size": 16, "crops": 9}
+    data = StyleFolders(**options, skip_unreadable=True, batch_size=3)
+    data.setup("fit")
+    contents, _ = data._parts["train"]
+    bad = damage(Path(contents.paths[0]))
+    data = StyleFolders(**options, skip_unreadable=True, batch_size=3)
+    data.setup("fit")
+    assert sum(len(batch[0]) for batch in data.train_dataloader()) == 8
+    assert bad in capsys.readouterr().err
+    with pytest.raises(UserError, match="can't be read"):
+        StyleFolders(**options).setup("fit")
+    tested, _ = data._parts["test"]
+    damage(Path(tested.paths[0]))
+    with pytest.raises(UserError, match="evaluation skips no pictures"):
+        StyleFolders(**options, skip_unreadable=True).setup("fit")

@@ -170,12 +170,20 @@ def test_float_pictures_are_refused(tmp_path):
         read_image(save(np.ones((4, 4), np.float32), tmp_path / "a.tif"), SIZE)
 
 
-def tiff(values, signed, bits=None):
+def tiff(values, signed, bits=None, white_is_zero=False):
     """A grey TIFF of integers, little endian, written here: Pillow writes few depths."""
     height, width = values.shape
     bits = bits or values.itemsize * 8
     strip = values.tobytes() if bits != 12 else packed_12(values)
-    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 134), (277, 3, 1)]
+    tags = [
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, bits),
+        (259, 3, 1),
+        (262, 3, 1 - white_is_zero),
+        (273, 4, 134),
+        (277, 3, 1),
+    ]
     tags += [(278, 4, height), (279, 4, len(strip)), (339, 3, 2 if signed else 1)]
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + strip
@@ -194,6 +202,14 @@ def test_integers_of_any_depth_are_scaled_by_its_range(tmp_path, dtype, bits):
     (tmp_path / "a.tif").write_bytes(tiff(values, dtype.startswith("i"), bits))
     expected = torch.from_numpy((values.astype(float) - low) / (2**bits - 1) * 255)
     assert close(read_image(tmp_path / "a.tif", [24, 24], channels=1)[0], expected, 1)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_white_may_be_zero(tmp_path, dtype):
+    values = np.linspace(0, np.iinfo(dtype).max, 16).astype(dtype).reshape(4, 4)
+    (tmp_path / "a.tif").write_bytes(tiff(values, signed=False, white_is_zero=True))
+    expected = 255 - torch.from_numpy(values / np.iinfo(dtype).max * 255)
+    assert close(read_image(tmp_path / "a.tif", [4, 4], channels=1)[0], expected, 1)
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("u4", 2**32 - 1), ("i4", 60_000), ("i4", 1000)])

@@ -262,7 +262,8 @@ def test_all_that_pillow_reads_and_nothing_of_the_system(photos):
         for place in (photos, photos / "circle"):
             (place / folder).mkdir()
             shutil.copy(photos / "circle" / "1.png", place / folder)
-    (photos / "circle" / "Thumbs.db").touch()
+    for name in ("Thumbs.db", "desktop.ini"):
+        (photos / "circle" / name).touch()
     (photos / "circle" / "labels.csv").touch()
     data = make(photos, test_fraction=0, val_fraction=0)
     assert data.class_counts == [17, 10]

@@ -19,6 +19,7 @@ from torchmetrics.classification import (
 from torchmetrics.wrappers import ClasswiseWrapper
 
 from zoo.metrics.computing import compute_and_reset
+from zoo.metrics.multiclass import ConfusionCounts
 from zoo.metrics.naming import named_values
 
 Update = tuple[Any, ...]
@@ -103,6 +104,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[torch.Generator, int], Updat
     "lists": (Sizes, _boxes),
     "collection": (_collection, _scores),
     "matrix": (lambda: MulticlassConfusionMatrix(3), _scores),
+    "pairs": (lambda: ConfusionCounts(3), _scores),
     "auroc": (BinaryAUROC, _binary),
     "pearson": (PearsonCorrCoef, _pairs),
     "map": (_mean_average_precision, _scenes),

@@ -142,6 +142,18 @@ class Data(KeepsArguments, LightningDataModule, ABC):
             return []
         return [line for line in problems(samples, self.num_workers or None) if line is not None]
 
+    def refuse_unreadable(self, splits: Sequence[Split]) -> None:
+        """Read all samples for evaluation, which skips none: a score of fewer would be another one.
+
+        Raises:
+            UserError: some of them can't be read; the message lists them.
+        """
+        if bad := [line for split in splits for line in self.check_samples(split)]:
+            raise UserError(
+                "evaluation skips no pictures: repair or move away those for validation and test that can't be read "
+                f"({len(bad)}): {'; '.join(bad)}"
+            )
+
     def sample_pictures(self, split: Split, count: int) -> list[Image]:
         """At most ``count`` samples of the split drawn with their targets, for the page of ``zoo data check``.
 

@@ -178,7 +178,8 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
     return image.convert({1: "L", 3: "RGB"}[channels])
 
 
-_BITS, _SAMPLE_FORMAT, _SIGNED = 258, 339, 2  # TIFF 6.0, sections 8 and 19
+# TIFF 6.0, sections 8 and 19
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO, _SAMPLE_FORMAT, _SIGNED = 258, 262, 0, 339, 2
 
 
 def _is_signed(image: Image.Image) -> bool:
@@ -194,7 +195,8 @@ def _scaled(image: Image.Image) -> Image.Image:
     bytes_ = ((values.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
     if not bytes_.any() and values.max() > low:
         raise ValueError(f"its values from {values.min()} to {values.max()} would be black in a range up to {high}")
-    return Image.fromarray(bytes_)
+    inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    return Image.fromarray(255 - bytes_ if inverted and image.mode != "L" else bytes_)  # bytes, Pillow inverts
 
 
 def _integer_range(image: Image.Image) -> tuple[int, int]:

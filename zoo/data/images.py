@@ -28,6 +28,8 @@ from zoo.facts import Facts
 
 Part = Literal["train", "val", "test"]
 
+EVALUATION: tuple[Split, ...] = ("val", "test")
+
 IMAGENET_MEAN = [0.485, 0.456, 0.406]  # torchvision's and timm's constants for ImageNet, in RGB
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
@@ -355,14 +357,8 @@ class ImageFiles(ImageClassification):
             UserError: some of them can't be read; the message lists them.
         """
         super().setup(stage)
-        if not self.skip_unreadable or stage not in (None, "fit"):
-            return
-        bad = [line for split in ("val", "test") if split in self._splits for line in self.check_samples(split)]
-        if bad:
-            raise UserError(
-                "evaluation skips no pictures: repair or move away those for validation and test that can't be read "
-                f"({len(bad)}): {'; '.join(bad)}"
-            )
+        if self.skip_unreadable and stage in (None, "fit"):
+            self.refuse_unreadable([split for split in EVALUATION if split in self._splits])
 
     @property
     def augment_from(self) -> int:

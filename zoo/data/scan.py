@@ -119,8 +119,6 @@ def _is_picture(entry: os.DirEntry[str], left_out: LeftOut) -> bool:
         return True
     if not regular:
         left_out.add(BROKEN_LINKS if entry.is_symlink() else SPECIAL, entry.name)
-    elif entry.name.lower() == "thumbs.db":
-        left_out.add(HIDDEN)
     else:
         left_out.add(OTHER, suffix or entry.name)
     return False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.errors import UserError
 
-# Folders that file servers, archives and systems add by themselves, in lower case; hidden ones are left out anyway.
+# What file servers, archives and systems add by themselves, in lower case; hidden ones are left out anyway.
 SYSTEM = (
     "@eadir",
     "@tmp",
@@ -19,8 +19,11 @@ SYSTEM = (
     "$recycle.bin",
     "__macosx",
     "__pycache__",
+    "desktop.ini",
+    "ehthumbs.db",
     "lost+found",
     "system volume information",
+    "thumbs.db",
 )
 HIDDEN, BROKEN_LINKS, SPECIAL = "hidden or system entries", "broken links", "not regular files"
 LOOPS, OTHER = "links to folders already read", "not pictures"

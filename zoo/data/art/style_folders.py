@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -21,7 +22,7 @@ from zoo.data.art.frames import Frames
 from zoo.data.art.pictures import EMBEDDED, LICENCE, SMALLEST, Style, listed, picture_file, shares_of
 from zoo.data.base import Split
 from zoo.data.checking import problems
-from zoo.data.files import matching_files, read_image, upright_size, whole
+from zoo.data.files import UnreadableImage, matching_files, read_image, upright_size, whole
 from zoo.data.image_data import ImageData
 from zoo.data.loading import derive_seed
 from zoo.data.pixels import as_floats
@@ -63,6 +64,8 @@ class StyleFolders(ImageData):
         batch_size: samples per training step, over all processes.
         eval_batch_size: the same for validation and test; ``files`` are processed one by one.
         num_workers: processes that make crops, for sets that do not fit in memory.
+        skip_unreadable: leave crops of pictures that can't be read out of training, where each is printed to stderr.
+            Pictures for evaluation are all read before training, and unreadable ones refused.
 
     Shape:
         training: contents in [0, 1], (B, 3, image_size, image_size), and styles, likewise
@@ -87,7 +90,7 @@ class StyleFolders(ImageData):
         "size": 36,
     }
 
-    may_change = ("size",)  # of pictures to stylise
+    may_change = ("size", "skip_unreadable")  # the size is that of pictures to stylise
 
     def __init__(
         self,
@@ -106,13 +109,14 @@ class StyleFolders(ImageData):
         batch_size: int = 4,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
+        skip_unreadable: bool = False,
     ) -> None:
         super().__init__(files, batch_size, eval_batch_size, num_workers)
         self.content, self.style = listed(content or list(CONTENT)), listed(style or list(STYLE))
         self.style_weights, self.style_said = style_weights, style is not None
         self.image_size, self.resize = image_size, image_size if resize is None else resize
         self.style_size = self.resize if style_size is None else style_size
-        self.crops, self.size = crops, size
+        self.crops, self.size, self.skip_unreadable = crops, size, skip_unreadable
         self.fractions = {"val": val_fraction, "test": test_fraction, "style_test": style_test_fraction}
         self._parts: dict[str, tuple[PictureStore, PictureStore]] = {}
         self.left_out = LeftOut()
@@ -148,7 +152,9 @@ class StyleFolders(ImageData):
             self._split()
         if stage in (None, "fit"):
             for store in self._parts["train"]:
-                store.fill()
+                store.fill(self.skip_unreadable)
+            if self.skip_unreadable:
+                self.refuse_unreadable(("val", "test"))
 
     def _split(self) -> None:
         if self.style_weights and self.fractions["style_test"]:
@@ -304,11 +310,19 @@ class PictureStore:
             self._kept[index] = pixels
         return pixels
 
-    def fill(self) -> None:
-        """Decode all of them now, if they fit: worker processes then share them."""
+    def fill(self, skip_unreadable: bool = False) -> None:
+        """Decode all of them now, if they fit: worker processes then share them.
+
+        Args:
+            skip_unreadable: whether a picture that can't be read is an error only once it is needed.
+        """
         if self.fits and len(self._kept) < len(self):
             with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the GIL
-                list(pool.map(self.__getitem__, range(len(self))))
+                list(pool.map(self._try if skip_unreadable else self.__getitem__, range(len(self))))
+
+    def _try(self, index: int) -> None:
+        with suppress(UnreadableImage):
+            self[index]
 
 
 class RandomCrops(Dataset):
