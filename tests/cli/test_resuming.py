@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lightning.pytorch.callbacks import Timer
+from running import write_recipe, zoo
 
 from zoo import registry
-from zoo.cli.resuming import changes, may_change
+from zoo.cli.resuming import changes, may_change, say_if_nothing_left
 from zoo.testing.checks import accepted
 
 OURS = [e for e in registry.entries() if e.kind in ("tasks", "data") and e.package in ("lightning-zoo", "zoo-toys")]
@@ -67,3 +71,27 @@ def test_lists_of_classes_are_compared_one_by_one() -> None:
     old, same, new = ([{"class_path": "CropEach", "init_args": {"padding": p}}] for p in (2, 2, 3))
     assert not list(changes(of(entry, augment=old), of(entry, augment=same)))
     assert [name for name, *_ in changes(of(entry, augment=old), of(entry, augment=new))] == ["data.augment"]
+
+
+def test_a_run_that_has_nothing_to_do_says_why(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = write_recipe(Path("toy.yaml"), {"class_path": "ToyClassification"}, {"class_path": "ToyTensors"})
+    assert zoo("fit", "--config", str(recipe), "--out", "run", "--no_test", "--trainer.max_epochs", "1") == 0
+    assert "nothing to train" not in capsys.readouterr().out
+    assert zoo("fit", "--ckpt_path", "run", "--no_test") == 0
+    reason = "is at step 6, and trainer.max_epochs 1 is reached (--trainer.max_epochs N trains longer)"
+    assert f"zoo: nothing to train: run/checkpoints/last.ckpt {reason}" in capsys.readouterr().out
+
+
+def test_the_limit_that_is_reached_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    timer = Timer(duration={"seconds": 10})
+    timer.load_state_dict({"time_elapsed": {"train": 11.0}})
+    for limits, callbacks, reason in (
+        ({"max_epochs": 3, "max_steps": -1}, [timer], "trainer.max_time is over"),
+        ({"max_epochs": -1, "max_steps": 6}, [], "trainer.max_steps 6 is reached"),
+        ({"max_epochs": 3, "max_steps": -1}, [], "its run has ended"),
+    ):
+        trainer: Any = SimpleNamespace(global_step=6, current_epoch=1, callbacks=callbacks, **limits)
+        say_if_nothing_left(trainer, {"global_step": 5}, Path("last.ckpt"))
+        assert not capsys.readouterr().out
+        say_if_nothing_left(trainer, {"global_step": 6}, Path("last.ckpt"))
+        assert reason in capsys.readouterr().out

@@ -246,6 +246,8 @@ class ZooCLI(LightningCLI):
     def after_fit(self) -> None:
         """Test the chosen checkpoint as a task loaded afresh, then say what there is."""
         results: dict[str, float] = {}
+        if self.checkpoint_path and self.trainer.is_global_zero:
+            resuming.say_if_nothing_left(self.trainer, self.checkpoint, self.checkpoint_path)
         chosen = self._chosen()
         if chosen is not None and not self.config.fit.no_test and self._tests():
             results = self._test(restore.load(chosen), ckpt_path=None)
@@ -256,10 +258,7 @@ class ZooCLI(LightningCLI):
         if self.saver is None:
             return chosen_by(self.trainer.callbacks)  # type: ignore[attr-defined]
         self.trainer.strategy.barrier()
-        if self.saver.chosen.is_file() or self.checkpoint_path is None:
-            return self.saver.chosen
-        print(f"zoo: {self.checkpoint_path} is the end of its run already: there is nothing to train", flush=True)
-        return self.checkpoint_path
+        return self.saver.chosen if self.saver.chosen.is_file() else self.checkpoint_path or self.saver.chosen
 
     def _tests(self) -> bool:
         self.datamodule.setup("test")

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
+
 from zoo import registry
 from zoo.errors import UserError
 from zoo.factories import class_of, takes
@@ -141,6 +144,30 @@ def checkpoint_after_restart(folder: Path) -> Path | None:
     if not restarted or not any(folder.glob("checkpoints/*.ckpt")):
         return None
     return checkpoints.find_last(folder)
+
+
+def say_if_nothing_left(trainer: Trainer, checkpoint: dict[str, Any], path: Path) -> None:
+    """Print why a resumed run has trained nothing, if it has not.
+
+    Args:
+        trainer: after the fit.
+        checkpoint: the content of the file that it was resumed from.
+        path: this file.
+    """
+    done = checkpoint.get("global_step")
+    if trainer.global_step == done:
+        print(f"zoo: nothing to train: {path} is at step {done}, and {_limit_reached(trainer)}", flush=True)
+
+
+def _limit_reached(trainer: Trainer) -> str:
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+    if any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers):
+        return "trainer.max_time is over (--trainer.max_time TIME, counted over all of the run, trains longer)"
+    for name, at in (("max_steps", trainer.global_step), ("max_epochs", trainer.current_epoch)):
+        limit = getattr(trainer, name)
+        if limit is not None and 0 <= limit <= at:
+            return f"trainer.{name} {limit} is reached (--trainer.{name} N trains longer)"
+    return "its run has ended"
 
 
 def _short(value: Any) -> str:
