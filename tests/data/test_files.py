@@ -248,6 +248,12 @@ def test_patterns(tmp_path):
         matching_files([f"{tmp_path}/*.webp"])
 
 
+@pytest.mark.parametrize("name", ["nowhere", "nowhere/a.jpg"])
+def test_what_does_not_exist_is_said_to_not_exist(tmp_path, name):
+    with pytest.raises(UserError, match=rf"data.files: .*{name}, which does not exist"):
+        matching_files([f"{tmp_path}/{name}"])
+
+
 def test_patterns_follow_links_without_loops(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a/b/c.png", "a/[x] (1)/d.jfif", "a/@eaDir/thumb.png", "a/b/notes.txt", "pool/l.png", "a/.h.png"):

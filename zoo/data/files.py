@@ -236,6 +236,8 @@ def matching_files(patterns: Sequence[str], argument: str = "data.files", left_o
         else:
             matches = _globbed(path)
             matches = _pictures(matches, left_out) if path.name in ("*", "**") else matches
+        if not matches and not path.exists() and not glob.has_magic(str(path)):
+            raise UserError(f"{argument}: no picture matches {pattern}, which does not exist")
         if not matches:
             deeper = f"; for those in its folders give '{path}/**/*'" if path.is_dir() else ""
             raise UserError(f"{argument}: no picture matches {pattern}{deeper}")
