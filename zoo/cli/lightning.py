@@ -45,6 +45,7 @@ from zoo.tasks.base import Task
 from zoo.training import checkpoints, restore, run_folder, wandb
 from zoo.training.callbacks import Plateau, RequireValidation, RunCheckpoints, Stopped, progress
 from zoo.training.finite import RequireFinite
+from zoo.training.loader_states import RestoreLoaders
 from zoo.training.pictures import PictureWriter
 from zoo.training.prechecks import CheckBatchNorm, CheckMonitors, CheckOptimizerStates, refuse_incomplete
 from zoo.training.run_folder import safe_name
@@ -205,7 +206,14 @@ class ZooCLI(LightningCLI):
 
     def _callbacks(self, config: Any, own: Sequence[Any]) -> list[Any]:
         self.drawer = PictureWriter(self.folder / "pictures")
-        added: list[Any] = [Plateau(), RequireValidation(), CheckMonitors(), CheckBatchNorm(), self.drawer]
+        added: list[Any] = [
+            RestoreLoaders(),
+            Plateau(),
+            RequireValidation(),
+            CheckMonitors(),
+            CheckBatchNorm(),
+            self.drawer,
+        ]
         if self.subcommand == "fit" and self.checkpoint_path:
             added.append(CheckOptimizerStates(self.checkpoint_path))
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in own):
