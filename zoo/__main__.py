@@ -38,6 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `zoo list | head`: the reader is gone, and the interpreter must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        _show_traceback()
+        print(f"zoo: error: {error.filename or error}: {error.strerror or 'not found'}", file=sys.stderr)
+        return UserError.status
     except Exception as error:  # of a library or a plugin: also for these one line is enough
         _show_traceback()
         text = " ".join(str(error).split())[:400]

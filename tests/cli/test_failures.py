@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder
 from lightning.pytorch.callbacks.timer import Interval
-from running import said, write_recipe
+from running import said, write_recipe, zoo
 from torch import nn
 
 from zoo import __main__ as entrance
@@ -17,6 +17,7 @@ from zoo.cli.failures import LOG, Context, explained, explaining, key_of, messag
 from zoo.cli.own_callbacks import flat, refuse_finders
 from zoo.errors import RunFailed, UserError
 from zoo.parsing import words_for_enums
+from zoo.training.checkpoints import read, run_record
 
 MODEL = {"class_path": "ToyClassification", "init_args": {"architecture": "ToyNet", "optimizer": "SGD"}}
 
@@ -101,6 +102,28 @@ def test_any_command_ends_in_one_line(monkeypatch, capsys) -> None:
     err = capsys.readouterr().err
     assert err.startswith("Traceback")
     assert err.endswith("zoo: error: RuntimeError: two lines\n")
+
+
+def test_a_file_that_is_missing_is_the_users_mistake(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("zoo.cli.listing.main", lambda argv: Path("nowhere/x").read_text())
+    assert entrance.main(["list"]) == 2
+    assert capsys.readouterr().err == "zoo: error: nowhere/x: No such file or directory\n"
+
+
+def test_a_recipes_own_checkpoint_is_tested_named_and_resumed(workspace: Path, capsys) -> None:
+    init_args = {"monitor": "val/loss", "filename": "{epoch}-{val/loss:.3f}"}
+    own = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": init_args}
+    timer = {"class_path": "lightning.pytorch.callbacks.Timer"}
+    data = {"class_path": "ToyTensors"}
+    recipe = write_recipe(workspace / "toy.yaml", MODEL, data, max_epochs=1, callbacks=[own, timer])
+    assert zoo("fit", "--config", str(recipe), "--out", "my run") == 0
+    out = capsys.readouterr().out
+    (written,) = Path("my run/checkpoints").iterdir()
+    assert written.name.startswith("epoch=0-val-loss=")
+    assert "\ntest/loss " in out
+    assert f"checkpoint  {written}\n" in out
+    assert f"zoo predict --ckpt_path '{written}'" in out or "zoo predict" not in out
+    assert run_record(read(written))["trainer"]["max_epochs"] == 1
 
 
 def test_a_wrong_monitor_is_told_before_training(workspace: Path, capsys) -> None:

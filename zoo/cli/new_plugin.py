@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,7 +110,12 @@ def main(argv: Sequence[str]) -> int:
     folder = new_plugin(options.name, Path(options.out), options.task)
     print(f"wrote {folder}, a plugin that works; {folder / 'README.md'} says what to change")
     print("next")
-    for line in (f"pip install -e '{_here(folder)}[test]'", f"pytest {folder}", f"zoo fit --config {options.name}"):
+    installed = shlex.quote(f"{_here(folder)}[test]")
+    for line in (
+        f"pip install -e {installed}",
+        f"pytest {shlex.quote(str(folder))}",
+        f"zoo fit --config {options.name}",
+    ):
         print(f"  {line}")
     return 0
 

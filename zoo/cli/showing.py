@@ -6,6 +6,7 @@ What is shown is imported; what can't be imported is shown as its source has it,
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from typing import Any, NamedTuple
 
@@ -251,7 +252,7 @@ def _recipe_page(recipe: Recipe) -> str:
         "kind": "recipe" if whole else "overlay, to lay on top of a recipe",
         "package": recipe.package,
         "path": str(recipe.path),
-        "run it": f"zoo fit {'' if whole else '--config RECIPE '}--config {recipe.label}",
+        "run it": f"zoo fit {'' if whole else '--config RECIPE '}--config {shlex.quote(recipe.label)}",
     }
     parts = (f"{recipe.name}\n" + _aligned(facts), _fitted("\n".join(comment)), body)
     return "\n\n".join(part for part in parts if part)

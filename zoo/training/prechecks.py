@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from zoo.data.loading import Loader
 from zoo.errors import UserError
+from zoo.training.callbacks import RunCheckpoints
 
 
 class CheckMonitors(Callback):
@@ -29,7 +30,8 @@ class CheckMonitors(Callback):
         given = sorted(trainer.callback_metrics)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             name = getattr(callback, "monitor", None)
-            if given and isinstance(name, str) and name.startswith("val") and name not in given:
+            own = isinstance(callback, RunCheckpoints)  # of the task's metric, which may need all of the data
+            if given and not own and isinstance(name, str) and name.startswith("val") and name not in given:
                 raise UserError(
                     f"{type(callback).__name__} waits for {name}, which validation does not give "
                     f"(it gives {', '.join(given)})"
