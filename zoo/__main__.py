@@ -38,12 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `zoo list | head`: the reader is gone, and the interpreter must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        _show_traceback()
-        print(f"zoo: error: {error.filename or error}: {error.strerror or 'not found'}", file=sys.stderr)
-        return UserError.status
     except Exception as error:  # of a library or a plugin: also for these one line is enough
         _show_traceback()
+        if isinstance(error, OSError) and error.filename:
+            print(f"zoo: error: {error.filename}: {error.strerror}", file=sys.stderr)
+            return UserError.status
         text = " ".join(str(error).split())[:400]
         hint = "" if os.environ.get("ZOO_DEBUG") else " (--debug shows the traceback)"
         print(f"zoo: error: {type(error).__name__}{f': {text}' if text else ''}{hint}", file=sys.stderr)

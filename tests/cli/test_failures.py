@@ -13,7 +13,7 @@ from running import said, write_recipe, zoo
 from torch import nn
 
 from zoo import __main__ as entrance
-from zoo.cli.failures import LOG, Context, explained, explaining, key_of, message_of
+from zoo.cli.failures import LOG, Context, _argument, explained, explaining, key_of, message_of
 from zoo.cli.own_callbacks import flat, refuse_finders
 from zoo.errors import RunFailed, UserError
 from zoo.parsing import words_for_enums
@@ -46,6 +46,22 @@ def test_the_key_of_a_refused_argument() -> None:
     assert key_of(error, Namespace()) is None
     found = explained(error, Context(config(lr=-0.1)))
     assert (str(found), found.status) == ("model.optimizer.lr: ValueError: Invalid learning rate: -0.1", 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Invalid learning rate: -0.1", ".lr"),
+        ("Invalid momentum value: 2.5", ".momentum"),
+        ("`p` should be a floating point value in the interval [0.0, 1.0].", ".p"),
+        ("Nesterov momentum requires zero p", ""),
+        ("'p' or nesterov", ".p"),
+        ("out of the interval [0.0, 1.0]", ""),
+        ("-0.11", ""),
+    ],
+)
+def test_the_argument_that_a_message_means(text: str, expected: str) -> None:
+    assert _argument(text, {"lr": -0.1, "momentum": 0.9, "p": 3.0, "fill": 0.0, "nesterov": True}) == expected
 
 
 def test_the_layer_and_the_log(tmp_path: Path) -> None:

@@ -244,10 +244,16 @@ def _bases(path: str) -> list[str]:
 
 
 def _argument(text: str, args: dict[str, Any]) -> str:
-    """``.lr`` if the message shows the value of this argument alone."""
-    told = [
+    """``.lr`` if the message names one of the arguments, or else shows the value of one alone."""
+    quoted = [name for name in args if re.search(rf"[`'\"]{re.escape(name)}[`'\"]", text)]
+    words = {word.lower() for word in re.findall(r"\w+", text)}
+    named = quoted or [name for name in args if name.lower() in words]
+    shown = [
         name
         for name, value in args.items()
-        if isinstance(value, int | float | str) and re.search(rf"(?<![\w.-]){re.escape(str(value))}(?![\w.])", text)
+        if isinstance(value, int | float | str)
+        and value not in (0, 1)  # which messages give as the ends of a range
+        and re.search(rf"(?<![\w.-]){re.escape(str(value))}(?![\w.])", text)
     ]
-    return f".{told[0]}" if len(told) == 1 else ""
+    found = named or shown
+    return f".{found[0]}" if len(found) == 1 else ""
