@@ -10,7 +10,7 @@ from running import different, state
 from zoo_toys.data import ToyTensors
 from zoo_toys.tasks import ToyClassification
 
-from zoo.training.callbacks import RunCheckpoints
+from zoo.training.callbacks import ResumeAtEpochEnd, RunCheckpoints
 from zoo.training.checkpoints import AtomicCheckpointIO
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -30,19 +30,20 @@ class EachSafePoint(RunCheckpoints):
         shutil.copy(self.last, self.folder / f"{self.kept:02d}.ckpt")
 
 
-def fit(folder: Path, resumed: Path | None, accumulated: int, interval: int) -> None:
+def fit(folder: Path, resumed: Path | None, accumulated: int, interval: int, max_steps: int = -1) -> None:
     """Two epochs of six batches."""
     seed_everything(0, verbose=False)
     Trainer(
         accelerator="cpu",
         logger=False,
         max_epochs=2,
+        max_steps=max_steps,
         num_sanity_val_steps=0,
         limit_val_batches=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        callbacks=[RunCheckpoints(folder, "val/loss") if resumed else EachSafePoint(folder)],
+        callbacks=[ResumeAtEpochEnd(), RunCheckpoints(folder, "val/loss") if resumed else EachSafePoint(folder)],
         plugins=[AtomicCheckpointIO()],
         accumulate_grad_batches=accumulated,
         val_check_interval=interval,
@@ -61,3 +62,13 @@ def test_each_save_resumes_exactly_whatever_the_interval(accumulated: int, tmp_p
             fit(again, save, accumulated, interval)
             found = different(state(end), state(again / "last.ckpt"))
             assert not found, f"interval {interval}, resumed from {save.name}: {found[:5]}"
+
+
+@pytest.mark.parametrize("max_steps", [12, 11])
+def test_an_epoch_that_has_ended_is_counted_once_with_both_limits(max_steps: int, tmp_path: Path) -> None:
+    fit(tmp_path / "whole", None, 1, 3, max_steps)
+    *saves, end = sorted((tmp_path / "whole").glob("[0-9]*.ckpt"))
+    assert any(state(save)["global_step"] == 6 for save in saves)
+    for save in (save for save in saves if state(save)["global_step"] < max_steps):
+        fit(tmp_path / save.stem, save, 1, 3, max_steps)
+        assert not different(state(end), state(tmp_path / save.stem / "last.ckpt")), save.name

@@ -43,7 +43,7 @@ from zoo.factories import spec
 from zoo.parsing import ZooParser, refuse_functions, words_for_enums
 from zoo.tasks.base import Task
 from zoo.training import checkpoints, restore, run_folder, wandb
-from zoo.training.callbacks import Plateau, RequireValidation, RunCheckpoints, Stopped, progress
+from zoo.training.callbacks import Plateau, RequireValidation, ResumeAtEpochEnd, RunCheckpoints, Stopped, progress
 from zoo.training.finite import RequireFinite
 from zoo.training.loader_states import RestoreLoaders
 from zoo.training.pictures import PictureWriter
@@ -207,6 +207,7 @@ class ZooCLI(LightningCLI):
     def _callbacks(self, config: Any, own: Sequence[Any]) -> list[Any]:
         self.drawer = PictureWriter(self.folder / "pictures")
         added: list[Any] = [
+            ResumeAtEpochEnd(),
             RestoreLoaders(),
             Plateau(),
             RequireValidation(),

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loops.loop import _Loop
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zoo.data.base import Data
@@ -88,6 +89,22 @@ class RequireValidation(Callback):
             if monitor.startswith("val/") and not isinstance(callback, RunCheckpoints):
                 waiting.append((type(callback).__name__, monitor))
         return waiting
+
+
+class ResumeAtEpochEnd(Callback):
+    """Makes a run with ``max_steps`` go on from an epoch's end as one without goes on.
+
+    Lightning would take the finished epoch for one that has not ended, and count it twice: with ``max_epochs`` too, a
+    run would end an epoch early.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell Lightning that the epoch has ended."""
+        loop = trainer.fit_loop
+        if loop._iteration_based_training() and loop.restarted_on_epoch_end:
+            _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]  # its own setter would make it True again
+            loop.reset_restart_stage()
+            loop.epoch_progress.increment_completed()
 
 
 class RunCheckpoints(Checkpoint):
