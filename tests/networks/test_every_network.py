@@ -26,7 +26,8 @@ pytestmark = pytest.mark.networks
 
 CLASSES = 7
 NUMBERS = 8_000_000
-WHOLE_SIZE = ("crossvit", "deepseek_vit", "inception_resnet_v2", "inception_v3", "inception_v4")  # timm does not call it fixed
+# timm does not call their size fixed.
+WHOLE_SIZE = ("crossvit", "deepseek_vit", "inception_resnet_v2", "inception_v3", "inception_v4")
 IN_NUMBERS = ("gemma4_vit",)  # it reads positions from its tensors, which have shapes alone on ``meta``
 SMALL = (
     "test",

@@ -103,12 +103,6 @@ def test_an_incomplete_checkpoint_is_not_resumed(change, says) -> None:
     assert "--model.weights 'my runs/last.ckpt' starts a new run" in str(raised.value)
 
 
-def restored(given: torch.optim.Optimizer, cls: type, width: int) -> torch.optim.Optimizer:
-    own = cls([nn.Parameter(torch.zeros(width))], lr=0.1)
-    own.load_state_dict(given.state_dict())
-    return own
-
-
 def test_the_state_of_another_optimizer_is_not_resumed() -> None:
     parameter = nn.Parameter(torch.zeros(3))
     parameter.grad = torch.ones(3)
@@ -117,12 +111,16 @@ def test_the_state_of_another_optimizer_is_not_resumed() -> None:
     sgd.step()
     check = CheckOptimizerStates(Path("last.ckpt"))
 
-    def told(optimizer) -> None:
-        check.on_train_start(SimpleNamespace(optimizers=[optimizer]), None)
+    def resume(given: torch.optim.Optimizer, cls: type, width: int) -> None:
+        own = cls([nn.Parameter(torch.zeros(width))], lr=0.1)
+        trainer = SimpleNamespace(optimizers=[own])
+        check.on_fit_start(trainer, None)
+        own.load_state_dict(given.state_dict())
+        check.on_train_start(trainer, None)
 
-    told(restored(adam, torch.optim.Adam, 3))
-    told(restored(sgd, torch.optim.SGD, 3))
+    resume(adam, torch.optim.Adam, 3)
+    resume(sgd, torch.optim.SGD, 3)
     with pytest.raises(UserError, match=r"last.ckpt can't be resumed: SGD's state there has no dampening"):
-        told(restored(adam, torch.optim.SGD, 3))
+        resume(adam, torch.optim.SGD, 3)
     with pytest.raises(UserError, match=r"has exp_avg of shape \[3\] for a parameter of shape \[2\]"):
-        told(restored(adam, torch.optim.Adam, 2))
+        resume(adam, torch.optim.Adam, 2)

@@ -45,10 +45,11 @@ def with_recipe_files(argv: list[str]) -> list[str]:
         path = registry.find_recipe(value)
         paths.setdefault(path.resolve(), str(path))
         del rest[at - (argv[at] == value and argv[at - 1] in ("--config", "-c")) : at + 1]
-    for path in reversed(paths.values()):
-        _check_recipe(Path(path))
+    names = [*reversed(paths.values())]
+    for name in names:
+        _check_recipe(Path(name))
     command = 0 if rest[:1] and rest[0].startswith("-") else min(1, len(rest))
-    options = [f"--config={path}" for path in reversed(paths.values())]
+    options = [f"--config={name}" for name in names]
     return [*rest[:command], *options, *rest[command:]]
 
 

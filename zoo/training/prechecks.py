@@ -143,6 +143,11 @@ class CheckOptimizerStates(Callback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._keys: list[list[set[str]]] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note which settings the groups of the new optimisers have, before their state is restored."""
+        self._keys = [[set(group) & set(o.defaults) for group in o.param_groups] for o in trainer.optimizers]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the restored optimisers.
@@ -150,14 +155,14 @@ class CheckOptimizerStates(Callback):
         Raises:
             UserError: their state is not theirs.
         """
-        for optimizer in trainer.optimizers:
-            if why := _misfit(optimizer):
+        for optimizer, keys in zip(trainer.optimizers, self._keys, strict=True):
+            if why := _misfit(optimizer, keys):
                 raise UserError(f"{self.path} can't be resumed: {type(optimizer).__name__}'s state there {why}")
 
 
-def _misfit(optimizer: torch.optim.Optimizer) -> str:
-    for group in optimizer.param_groups:
-        if missing := sorted(getattr(optimizer, "defaults", {}).keys() - group.keys()):
+def _misfit(optimizer: torch.optim.Optimizer, keys: list[set[str]]) -> str:
+    for group, known in zip(optimizer.param_groups, keys, strict=False):
+        if missing := sorted(known - group.keys()):
             return f"has no {missing[0]}: it is another optimiser's"
     for parameter, state in optimizer.state.items():
         for name in MOMENTS:
