@@ -333,6 +333,18 @@ def test_the_first_images_are_every_process_s():
     assert torch.equal(found[0], expected)
 
 
+def test_a_part_too_small_for_all_processes_is_refused():
+    data = Digits(batch_size=1000)
+    data.setup("fit")
+    data.setup("test")
+    count = len(data.samples("test"))
+    data.trainer = SimpleNamespace(world_size=count + 1, global_rank=0)
+    with pytest.raises(UserError, match=f"the test part has {count} samples, fewer than the {count + 1} processes"):
+        data.test_dataloader()
+    data.trainer = SimpleNamespace(world_size=count, global_rank=count - 1)
+    assert len(data.test_dataloader()) == 1
+
+
 class Stored(InMemoryImages):
     """Five channels of 40 images, stored as the test wants them."""
 

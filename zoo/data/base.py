@@ -174,7 +174,11 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         return shuffled(len(samples))
 
     def loader(self, split: Split) -> Loader | list[Any]:
-        """The split's loader, or an empty list if there is no such split."""
+        """The split's loader, or an empty list if there is no such split.
+
+        Raises:
+            UserError: several processes share a batch or a part that is too small to give each of them a sample.
+        """
         if split != "predict":
             self._print_summary()
         samples = self.samples(split)
@@ -197,6 +201,11 @@ class Data(KeepsArguments, LightningDataModule, ABC):
             order=self.order(samples) if train else None,
             skipped=self.note_skipped if train and self.skip_unreadable else None,
         )
+        if 1 <= loader.count < world:
+            raise UserError(
+                f"{type(self).__name__}: the {split} part has {loader.count} samples, fewer than the {world} processes "
+                "that share them: use fewer devices"
+            )
         self._loaders.add(loader)
         return loader
 

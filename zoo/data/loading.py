@@ -203,12 +203,13 @@ class Loader:
         return self.trainer.world_size if self.trainer else 1
 
     @property
-    def _count(self) -> int:
+    def count(self) -> int:
+        """Number of samples of an epoch, over all processes."""
         return self.order.length if self.train and self.order else len(self.samples)
 
     def __len__(self) -> int:
         """Number of batches of this process. In training every process has the same number."""
-        full, rest = divmod(self._count, self.batch_size)
+        full, rest = divmod(self.count, self.batch_size)
         if self.train:
             return full + (rest >= self._world and not self.drop_last)
         return full + (rest > self._rank)
@@ -225,8 +226,8 @@ class Loader:
     def _in_order(self, epoch: int) -> Tensor:
         """Indices of an epoch's samples in order, over all processes."""
         if not self.train:
-            return torch.arange(self._count)
-        return (self.order or shuffled(self._count)).indices(self._seed(), epoch)
+            return torch.arange(self.count)
+        return (self.order or shuffled(self.count)).indices(self._seed(), epoch)
 
     def _shares(self, values: Tensor, start: int) -> Iterator[Tensor]:
         """From values for all samples of an epoch, this process's part of each batch from ``start`` on."""
