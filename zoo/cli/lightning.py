@@ -249,6 +249,8 @@ class ZooCLI(LightningCLI):
         """With a checkpoint, every network's weights come from it."""
         config = self.config[subcommand]
         known = Context(config, self.checkpoint_path, self.folder, self.trainer, self.model)
+        if self.trainer.world_size > 1 and self.trainer.is_global_zero:  # which may take a minute on a busy machine
+            print(f"waiting for all {self.trainer.world_size} processes to start", flush=True)
         with skip_pretrained() if self.checkpoint_path else nullcontext(), explaining(known):
             super()._run_subcommand(subcommand)
 
