@@ -7,6 +7,7 @@ import pytest
 from jsonargparse import ArgumentParser
 from running import folder_of, write_recipe, zoo
 
+from zoo.errors import UserError
 from zoo.parsing import ZooParser
 
 MODEL = {"class_path": "ToyClassification", "init_args": {"architecture": "ToyNet", "optimizer": "SGD"}}
@@ -30,5 +31,5 @@ def test_the_command_line_hides_none_from_the_tests(workspace: Path, monkeypatch
         return super(ZooParser, self).instantiate_classes(cfg)  # as Lightning's own parser would
 
     monkeypatch.setattr(ZooParser, "instantiate_classes", instantiate_classes)
-    with pytest.raises(DeprecationWarning, match="instantiate_classes"):
+    with pytest.raises(UserError, match=r"DeprecationWarning: .*instantiate_classes"):
         zoo("fit", "--config", str(recipe), "--no_test")
