@@ -91,6 +91,10 @@ RECIPES: dict[str, Any] = {
     "a pickle for timm to load": model(
         architecture=part("Timm", name="test_resnet", options={"checkpoint_path": "payload.pt"})
     ),
+    "classes that a free mapping names, when the trainer refuses a value": {
+        **model(architecture=part("Timm", name="test_resnet", options={"x": part("os.getcwd"), "y": part("evil.Net")})),
+        **trainer(max_epochs=-5),
+    },
     "dict_kwargs": {"model": {**MODEL, "dict_kwargs": {"x": part("subprocess.Popen", args=TOUCH)}}},
 }
 TEXTS = {

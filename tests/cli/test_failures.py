@@ -1,5 +1,6 @@
 """What libraries raise ends in one line that says at what; the traceback is in the run's log."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,12 @@ def test_a_schedulers_own_error_is_its_keys_and_a_seeds_the_seeds() -> None:
     assert str(explained(caught(seed_everything, -5), Context())).startswith(
         "seed_everything: ValueError: -5 is not in"
     )
+
+
+def test_what_a_free_mapping_names_is_not_looked_at() -> None:
+    error = caught(torch.optim.SGD, [torch.zeros(1)], lr=-0.1)
+    free = {"x": {"class_path": "os.getcwd"}, "y": {"class_path": "antigravity.Thing"}, "z": {"class_path": "x"}}
+    given = config(lr=-0.1)
+    given.model.init_args.architecture = Namespace(class_path="zoo.architectures.Timm", init_args={"options": free})
+    assert key_of(error, given) == "model.optimizer.lr"
+    assert "antigravity" not in sys.modules

@@ -5,8 +5,8 @@ Where an error came from is read from its traceback, after the fact: nothing is 
 
 from __future__ import annotations
 
-import importlib
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -233,11 +233,13 @@ def _specs(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _bases(path: str) -> list[str]:
-    """Where a class and its bases are defined; empty where it can't be found."""
+    """Where a class and its bases are defined; empty where there is no such class.
+
+    Nothing is imported: the classes that a run has built are there, and a free mapping may name anything.
+    """
     module, _, name = path.rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
+    cls = getattr(sys.modules.get(module), name, None)
+    if not isinstance(cls, type):
         return []
     own = [base for base in cls.__mro__ if base.__init__ is cls.__init__ or base is cls]
     return [f"{base.__module__}.{base.__qualname__}" for base in own]
