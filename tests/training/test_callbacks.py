@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ def test_the_best_score_is_kept(mode: str, scores: list[float], kept: float, tmp
     saver = RunCheckpoints(tmp_path, "val/x", mode)
     for score in scores:
         saver._note_score(score)
+        saver._safe_point(Mock(world_size=1, is_global_zero=False))
     assert saver.best_score == kept
 
 
@@ -50,6 +52,7 @@ def test_a_validation_that_is_due_is_waited_for(
             enable_validation=True,
             val_check_batch=interval,
             is_last_batch=False,
+            should_stop=False,
             fit_loop=SimpleNamespace(total_batch_idx=total),
         )
         saver.on_train_batch_end(trainer, None, None, None, total % 6)  # type: ignore[arg-type]

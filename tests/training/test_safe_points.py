@@ -3,9 +3,12 @@
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from lightning.pytorch import Trainer, seed_everything
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
 from running import different, state
 from zoo_toys.data import ToyTensors
 from zoo_toys.tasks import ToyClassification
@@ -30,7 +33,22 @@ class EachSafePoint(RunCheckpoints):
         shutil.copy(self.last, self.folder / f"{self.kept:02d}.ckpt")
 
 
-def fit(folder: Path, resumed: Path | None, accumulated: int, interval: int, max_steps: int = -1) -> None:
+class StopAt(Callback):
+    """Asks for a stop at one batch, as a timer does, or at one validation, as early stopping does."""
+
+    def __init__(self, batch: int, at_validation: bool) -> None:
+        self.batch, self.at_validation = batch, at_validation
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        trainer.should_stop |= not self.at_validation and trainer.fit_loop.total_batch_idx >= self.batch
+
+    def on_validation_end(self, trainer: Trainer, *args: Any) -> None:
+        trainer.should_stop |= self.at_validation and trainer.fit_loop.total_batch_idx >= self.batch
+
+
+def fit(
+    folder: Path, resumed: Path | None, accumulated: int, interval: int, max_steps: int = -1, stop: StopAt | None = None
+) -> None:
     """Two epochs of six batches."""
     seed_everything(0, verbose=False)
     Trainer(
@@ -43,7 +61,11 @@ def fit(folder: Path, resumed: Path | None, accumulated: int, interval: int, max
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        callbacks=[ResumeAtEpochEnd(), RunCheckpoints(folder, "val/loss") if resumed else EachSafePoint(folder)],
+        callbacks=[
+            *([stop] if stop else []),
+            ResumeAtEpochEnd(),
+            RunCheckpoints(folder, "val/loss") if resumed or stop else EachSafePoint(folder),
+        ],
         plugins=[AtomicCheckpointIO()],
         accumulate_grad_batches=accumulated,
         val_check_interval=interval,
@@ -72,3 +94,57 @@ def test_an_epoch_that_has_ended_is_counted_once_with_both_limits(max_steps: int
     for save in (save for save in saves if state(save)["global_step"] < max_steps):
         fit(tmp_path / save.stem, save, 1, 3, max_steps)
         assert not different(state(end), state(tmp_path / save.stem / "last.ckpt")), save.name
+
+
+def steps_logged(path: Path) -> int:
+    loops = torch.load(path, weights_only=True)["loops"]["fit_loop"]
+    return loops["epoch_loop.state_dict"]["_batches_that_stepped"]
+
+
+@pytest.mark.parametrize("at_validation", [False, True])
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_a_run_that_a_callback_stopped_in_mid_epoch_goes_on_there(
+    accumulated: int, at_validation: bool, tmp_path: Path
+) -> None:
+    fit(tmp_path / "whole", None, accumulated, 2)
+    whole = tmp_path / "whole/last.ckpt"
+    for batch in (0, 1, 3, 7):
+        stopped, again = tmp_path / f"{batch}", tmp_path / f"{batch}-again"
+        fit(stopped, None, accumulated, 2, stop=StopAt(batch, at_validation))
+        assert state(stopped / "last.ckpt")["global_step"] < state(whole)["global_step"]
+        fit(again, stopped / "last.ckpt", accumulated, 2)
+        assert not different(state(whole), state(again / "last.ckpt")), batch
+        assert steps_logged(whole) == steps_logged(again / "last.ckpt"), batch
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize(("accumulated", "max_steps"), [(1, 3), (1, 4), (1, 6), (1, 9), (3, 1), (3, 3)])
+def test_a_run_that_max_steps_stopped_goes_on_there(
+    accumulated: int, max_steps: int, earlier: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of earlier versions say that the epoch has ended."""
+    fit(tmp_path / "whole", None, accumulated, 2)
+    with monkeypatch.context() as patched:
+        if earlier:
+            patched.setattr(ResumeAtEpochEnd, "on_save_checkpoint", Callback.on_save_checkpoint)
+        fit(tmp_path / "stopped", None, accumulated, 2, max_steps)
+    for then in (-1, 20):
+        fit(tmp_path / str(then), tmp_path / "stopped/last.ckpt", accumulated, 2, then)
+        assert not different(state(tmp_path / "whole/last.ckpt"), state(tmp_path / str(then) / "last.ckpt"))
+        if not earlier:
+            assert steps_logged(tmp_path / "whole/last.ckpt") == steps_logged(tmp_path / str(then) / "last.ckpt")
+
+
+def test_the_best_file_is_not_written_for_a_score_of_earlier_weights(tmp_path: Path) -> None:
+    saver = RunCheckpoints(tmp_path, "val/x", minutes=99)
+    written: list[float | None] = []
+    trainer: Any = Mock(
+        world_size=1, global_step=0, accumulate_grad_batches=2, is_last_batch=False, sanity_checking=False
+    )
+    trainer.state.fn, trainer.should_stop = "fit", False
+    trainer.save_checkpoint = lambda path: (written.append(saver.best_score), path.touch())
+    for batch, score in [(1, 0.5), (2, 0.9), (3, 0.4), (4, 0.3), (5, 0.6)]:
+        trainer.fit_loop.batch_idx, trainer.callback_metrics = batch, {"val/x": score}
+        saver.on_validation_end(trainer, trainer.lightning_module)
+    assert written == [0.5, 0.6]
+    assert saver.best_score == 0.6

@@ -34,7 +34,7 @@ class Stopped(Exception):  # noqa: N818  not an error: the run was asked to stop
 
     def __init__(self, number: int, path: Path) -> None:
         super().__init__(
-            f"stopped by {signal.Signals(number).name}; go on with: zoo fit --ckpt_path {shlex.quote(str(path))}"
+            f"stopped by {signal.Signals(number).name}; resume with: zoo fit --ckpt_path {shlex.quote(str(path))}"
         )
         self.status = 128 + number
 
@@ -92,11 +92,28 @@ class RequireValidation(Callback):
 
 
 class ResumeAtEpochEnd(Callback):
-    """Makes a run with ``max_steps`` go on from an epoch's end as one without goes on.
+    """Makes a resumed run go on where an epoch ended, or was left by ``max_steps``, ``max_time`` or early stopping.
 
-    Lightning would take the finished epoch for one that has not ended, and count it twice: with ``max_epochs`` too, a
-    run would end an epoch early.
+    With ``max_steps``, Lightning would take a finished epoch for one that has not ended, and count it twice: with
+    ``max_epochs`` too, a run would end an epoch early. An epoch that was left in the middle it would count as finished,
+    and leave out the rest of its batches.
     """
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write an epoch that is left in the middle as one that goes on."""
+        if trainer.state.fn != "fit" or trainer.is_last_batch:
+            return
+        loops, batch_idx = checkpoint["loops"]["fit_loop"], trainer.fit_loop.batch_idx
+        due = _validation_due(trainer, batch_idx)
+        # A resumed run counts a step for the loggers once more where a validation was due, else not.
+        if _reopen(loops) and due:
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        elif trainer.validating and not due and _stepped(trainer, batch_idx):
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """The same for files of earlier versions."""
+        _reopen(checkpoint.get("loops", {}).get("fit_loop", {}))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell Lightning that the epoch has ended."""
@@ -107,11 +124,24 @@ class ResumeAtEpochEnd(Callback):
             loop.epoch_progress.increment_completed()
 
 
+def _reopen(loops: dict[str, Any]) -> bool:
+    """Take back that the epoch was counted as processed, if it was left before its last batch; whether it was."""
+    if not {"epoch_progress", "epoch_loop.batch_progress"} <= loops.keys():
+        return False
+    total, current = loops["epoch_progress"]["total"], loops["epoch_progress"]["current"]
+    counted = total["completed"] < total["processed"] == total["started"]
+    if not counted or loops["epoch_loop.batch_progress"]["is_last_batch"]:
+        return False
+    for progress in (total, current):
+        progress["processed"] -= 1
+    return True
+
+
 class RunCheckpoints(Checkpoint):
     """``last.ckpt`` after each epoch and every few minutes, ``best.ckpt`` by the task's monitor.
 
     Saves only at safe points, where a resumed run is exact: after a batch whose gradients were applied and at which no
-    validation is due, after a validation in mid-epoch, at an epoch's end. A signal only sets a flag; the next quiet
+    validation is due, after a validation in mid-epoch, at an epoch's end. A signal only sets a flag; the next safe
     point saves and stops.
 
     Args:
@@ -135,7 +165,8 @@ class RunCheckpoints(Checkpoint):
         self.folder, self.monitor, self.mode, self.record = folder, monitor, mode, record
         self.minutes, self.every_n_steps = minutes, every_n_steps
         self.best_score: float | None = None
-        self._improved = False
+        self._pending: float | None = None  # a better score, whose file is not written yet
+        self._stop = False
         self._signal: int | None = None
         self._saved_at = time.monotonic()
         self._handlers: dict[int, Any] = {}
@@ -187,6 +218,7 @@ class RunCheckpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """A safe point, unless gradients are still gathered or a validation or the epoch's end follows."""
+        self._put_off_stop(trainer, batch_idx)
         if _stepped(trainer, batch_idx) and not _validation_due(trainer, batch_idx) and not trainer.is_last_batch:
             self._safe_point(trainer)
 
@@ -200,23 +232,32 @@ class RunCheckpoints(Checkpoint):
             return
         if self.monitor:
             self._note_score(_monitored(trainer, self.monitor))
+        self._put_off_stop(trainer, trainer.fit_loop.batch_idx)
         if _stepped(trainer, trainer.fit_loop.batch_idx) and not trainer.is_last_batch:
             self._safe_point(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A safe point, always saved."""
-        self._safe_point(trainer, always=True)
+        """A safe point, always saved, unless the epoch was left between two optimiser steps."""
+        if trainer.is_last_batch or _stepped(trainer, trainer.fit_loop.batch_idx):
+            self._safe_point(trainer, always=True)
+
+    def _put_off_stop(self, trainer: Trainer, batch_idx: int) -> None:
+        """Let a callback stop the run after an optimiser step only, since no file holds gathered gradients."""
+        self._stop |= trainer.should_stop
+        trainer.should_stop = self._stop and (_stepped(trainer, batch_idx) or trainer.is_last_batch)
 
     def _note_score(self, score: float) -> None:
+        """Keep a better score until its file is written; one of earlier weights is not for this file."""
         better = self.best_score is None or (score > self.best_score if self.mode == "max" else score < self.best_score)
-        if better and math.isfinite(score):
-            self.best_score, self._improved = score, True
+        self._pending = score if better and math.isfinite(score) else None
 
     def _safe_point(self, trainer: Trainer, always: bool = False) -> None:
         stop, overdue = self._agreed(trainer)
+        if improved := self._pending is not None:
+            self.best_score = self._pending
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
-        if always or self._improved or stop or overdue:
+        if always or improved or stop or overdue:
             self._save(trainer)
         if stop:
             raise Stopped(stop, self.last)
@@ -231,7 +272,7 @@ class RunCheckpoints(Checkpoint):
         return int(every[:, 0].max()), bool(every[:, 1].max())
 
     def _save(self, trainer: Trainer) -> None:
-        improved, self._improved = self._improved, False
+        improved, self._pending = self._pending is not None, None
         trainer.save_checkpoint(self.last)
         if improved and trainer.is_global_zero:
             _same_file(self.last, self.folder / "best.ckpt")
@@ -289,7 +330,7 @@ def _same_file(source: Path, target: Path) -> None:
 
 
 class EpochLines(Callback):
-    """One line an epoch, for a log file without a terminal: epoch, the progress bar's values, time left."""
+    """One line per epoch, for a log file without a terminal: epoch, the progress bar's values, time left."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -321,7 +362,7 @@ def _clock(seconds: float) -> str:
 
 
 def progress() -> Callback:
-    """A bar on a terminal, a line an epoch elsewhere."""
+    """A bar on a terminal, a line per epoch elsewhere."""
     from lightning.pytorch.callbacks import RichProgressBar
 
     return RichProgressBar(refresh_rate=10) if sys.stdout.isatty() else EpochLines()
