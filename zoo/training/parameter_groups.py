@@ -82,7 +82,7 @@ def _matches(
         try:
             re.compile(group["pattern"])
         except re.error as error:
-            raise UserError(f"parameter_groups: {group['pattern']!r} is no regular expression: {error}") from error
+            raise UserError(f"parameter_groups: {group['pattern']!r} is not a regular expression: {error}") from error
         if not any(re.search(group["pattern"], name) for name in named):
             raise UserError(f"parameter_groups: no parameter's name has {group['pattern']!r} in it")
         matched.append({name: p for name, p in rest.items() if re.search(group["pattern"], name)})
