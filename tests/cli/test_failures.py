@@ -14,7 +14,7 @@ from running import said, write_recipe, zoo
 from torch import nn
 
 from zoo import __main__ as entrance
-from zoo.cli.failures import LOG, Context, _argument, explained, explaining, key_of, message_of
+from zoo.cli.failures import LOG, Context, _argument, explained, explaining, key_of, message_of, refused
 from zoo.cli.own_callbacks import flat, refuse_finders
 from zoo.errors import RunFailed, UserError
 from zoo.parsing import words_for_enums
@@ -205,3 +205,36 @@ def test_what_a_free_mapping_names_is_not_looked_at() -> None:
     given.model.init_args.architecture = Namespace(class_path="zoo.architectures.Timm", init_args={"options": free})
     assert key_of(error, given) == "model.optimizer.lr"
     assert "antigravity" not in sys.modules
+
+
+def test_memory_that_an_optimizers_first_step_lacks_is_not_its_keys(tmp_path: Path) -> None:
+    weights = torch.zeros(1).expand(2**46).requires_grad_()
+    weights.grad = torch.zeros(1).expand(2**46)
+    error = caught(torch.optim.Adam([weights]).step)  # whose moments are as large
+    given = config(lr=0.1)
+    given.model.init_args.optimizer.class_path = "torch.optim.Adam"
+    found = explained(error, Context(given, folder=tmp_path))
+    assert (type(found), found.status) == (RunFailed, 1)
+    assert "memory" in str(found)
+    assert str(found).endswith(f"(the traceback is in {tmp_path / LOG})")
+
+
+def test_the_log_has_every_error_of_a_run_that_has_begun(tmp_path: Path) -> None:
+    mistake = caught(torch.optim.SGD, [torch.zeros(1)], lr=-0.1)
+    context = Context(config(lr=-0.1), folder=tmp_path)
+    assert explained(mistake, context).status == refused(mistake, config(lr=-0.1), tmp_path).status == 2
+    assert not any(tmp_path.iterdir()), "nothing is left of a mistake before the run"
+    (tmp_path / "recipe.yaml").touch()
+    assert explained(mistake, context).status == 2
+    assert refused(mistake, config(lr=-0.1), tmp_path).status == 2
+    assert (tmp_path / LOG).read_text().count("ValueError: Invalid learning rate: -0.1") == 2
+
+
+def test_a_broken_pipe_in_a_run_is_a_failure() -> None:
+    def lost() -> None:
+        with explaining(Context()):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    found = caught(lost)
+    assert (type(found), found.status) == (RunFailed, 1)
+    assert str(found) == "BrokenPipeError: [Errno 32] Broken pipe (--debug shows the traceback)"

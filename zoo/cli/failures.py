@@ -29,8 +29,9 @@ from zoo.training.finite import anomaly_message
 
 LOG = "error.log"  # in the run's folder
 LONGEST = 400  # characters of a library's message
-# What their classes raise themselves, their arguments are to blame for; a plugin's may be wrong itself.
+# What their classes say of a value during the run, their arguments are to blame for; a plugin's may be wrong itself.
 OF_LIBRARIES = ("lightning.pytorch.callbacks.", "torch.optim.")
+OF_VALUES = (ValueError, TypeError, ZeroDivisionError, MisconfigurationException)  # not of memory, devices, files
 
 
 @dataclass
@@ -56,12 +57,15 @@ class Context:
 def explaining(context: Context) -> Iterator[None]:
     """End what libraries raise in here in one line.
 
+    A broken pipe is a failure, too: it is a lost worker's or service's, since a reader of the output may leave
+    (``zoo.cli.streams``).
+
     Raises:
         UserError: instead of an error of a library or a plugin.
     """
     try:
         yield
-    except (UserError, Stopped, BrokenPipeError):
+    except (UserError, Stopped):
         raise
     except Exception as error:
         raise explained(error, context) from error
@@ -69,6 +73,8 @@ def explaining(context: Context) -> Iterator[None]:
 
 def explained(error: Exception, context: Context) -> UserError:
     """An error of a library or a plugin in one line; its traceback goes to the run's folder.
+
+    A mistake that ends the command before the run has written anything leaves no folder behind.
 
     Args:
         error: what was raised.
@@ -80,6 +86,18 @@ def explained(error: Exception, context: Context) -> UserError:
     if (line := anomaly_message(error)) is not None:
         write_log(error, context.folder)
         return RunFailed(line)
+    if (mistake := _mistake(error, context)) is not None:
+        if has_begun(context.folder):
+            write_log(error, context.folder)
+        return mistake
+    where = ", ".join(filter(None, (_step(error, context.trainer), _layer(error, context.model))))
+    log = write_log(error, context.folder)
+    shown = f"the traceback is in {log}" if log else "--debug shows the traceback"
+    return RunFailed(f"{f'{where}: ' if where else ''}{message_of(error)} ({shown})")
+
+
+def _mistake(error: Exception, context: Context) -> UserError | None:
+    """An error that the user can correct; None for any other."""
     if (line := compile_error_message(error)) is not None:
         return UserError(line)
     if (line := storage.message(error, context.folder)) is not None:
@@ -92,10 +110,7 @@ def explained(error: Exception, context: Context) -> UserError:
         return UserError(f"{key}: {message_of(raised)}")
     if user_error_behind(error) or isinstance(error, MisconfigurationException | FileNotFoundError | PermissionError):
         return UserError(said)
-    where = ", ".join(filter(None, (_step(error, context.trainer), _layer(error, context.model))))
-    log = write_log(error, context.folder)
-    shown = f"the traceback is in {log}" if log else "--debug shows the traceback"
-    return RunFailed(f"{f'{where}: ' if where else ''}{said} ({shown})")
+    return None
 
 
 def message_of(error: BaseException) -> str:
@@ -110,6 +125,11 @@ def message_of(error: BaseException) -> str:
     if user_error_behind(error) or isinstance(error, MisconfigurationException | ArgumentError):
         return text
     return f"{kind}: {text}" if text else kind
+
+
+def has_begun(folder: Path | None) -> bool:
+    """Whether the run's folder holds a file: an empty one is removed at the end."""
+    return folder is not None and any(path.is_file() for path in folder.rglob("*"))
 
 
 def write_log(error: BaseException, folder: Path | None) -> Path | None:
@@ -167,8 +187,10 @@ def _layer(error: BaseException, model: nn.Module | None) -> str:
 # Which key is at fault
 
 
-def refused(error: Exception, config: Namespace) -> UserError:
-    """What a class said when it was built, with its key."""
+def refused(error: Exception, config: Namespace, folder: Path | None = None) -> UserError:
+    """What a class said when it was built, with its key; the traceback goes to the run's folder if it holds a run."""
+    if has_begun(folder):
+        write_log(error, folder)
     found = blamed(error, config)
     if found is None or user_error_behind(error):
         return UserError(message_of(error))
@@ -199,12 +221,18 @@ def key_of(error: BaseException, config: Namespace | None) -> str | None:
     for name, at in reversed(frames):
         cls, _, function = name.rpartition(".")
         home = f"{_module(at)}.{cls}"
-        if home in homes and (function == "__init__" or (at is frames[-1][1] and homes[home].startswith(OF_LIBRARIES))):
+        if home in homes and (function == "__init__" or (at is frames[-1][1] and _of_a_value(error, homes[home]))):
             key, args = specs[homes[home]]
             return f"{key}{_argument(str(error), args)}"
     if _within(error, "Trainer.__init__"):
         return "trainer"
     return _trainer_key(error, config) if frames and _module(frames[-1][1]).startswith("lightning.") else None
+
+
+def _of_a_value(error: BaseException, path: str) -> bool:
+    """Whether a library's class raised it over a value that it was given, not for want of memory or a device."""
+    of_a_callback = path.startswith("lightning.") and type(error) is RuntimeError  # such as EarlyStopping's monitor
+    return path.startswith(OF_LIBRARIES) and (isinstance(error, OF_VALUES) or of_a_callback)
 
 
 def _trainer_key(error: BaseException, config: Namespace) -> str | None:

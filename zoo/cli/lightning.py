@@ -174,7 +174,7 @@ class ZooCLI(LightningCLI):
         except UserError:
             raise
         except Exception as error:
-            raise refused(error, self.config[self.subcommand]) from error
+            raise refused(error, self.config[self.subcommand], self.folder) from error
         if self.subcommand == "fit":
             self._refuse_synchronising_on_cpus()
         if self.subcommand == "fit" and self.checkpoint_path:
