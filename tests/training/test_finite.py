@@ -3,20 +3,21 @@
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from running import folder_of, write_recipe, zoo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from zoo.__main__ import main
-from zoo.errors import RunFailed
+from zoo.errors import RunFailed, UserError
 from zoo.training.callbacks import RunCheckpoints
-from zoo.training.checkpoints import read
-from zoo.training.finite import RequireFinite, anomaly_message, not_finite
+from zoo.training.checkpoints import AtomicCheckpointIO, find_last, read
+from zoo.training.finite import RequireFinite, _Step, anomaly_message, not_finite
 
 
 class Line(LightningModule):
@@ -123,6 +124,95 @@ def test_what_counts_as_finite() -> None:
     module.weight.requires_grad_(False)
     module.mask[0] = math.nan
     assert not_finite(module) == "mask"
+    assert not_finite(module, {"mask"}) is None
+    module.part = nn.Module()
+    module.part.register_buffer("cache", torch.tensor([math.nan]), persistent=False)
+    assert not_finite(module, {"mask"}) is None
+
+
+def test_a_buffer_that_is_nan_from_the_start_does_not_end_the_run(tmp_path: Path) -> None:
+    task = Line(at=7)
+    task.register_buffer("queue", torch.tensor([math.nan]))
+    assert "the loss is nan at step 8" in fit(task, tmp_path)
+
+
+@pytest.mark.parametrize("rate", ["none", "unset", "tensor"])
+def test_an_optimizer_need_not_have_a_number_as_its_rate(rate: str, tmp_path: Path) -> None:
+    class Other(Line):
+        def configure_optimizers(self) -> Any:
+            optimizer = super().configure_optimizers()
+            if rate == "tensor":
+                optimizer.param_groups[0]["lr"] = torch.tensor(0.125)
+            else:  # as of one that finds its own, whose rate is elsewhere
+                optimizer.step = lambda closure: closure()
+                optimizer.param_groups[0]["lr"] = None
+                if rate == "none":
+                    del optimizer.param_groups[0]["lr"]
+            return optimizer
+
+    said = fit(Other(at=2), tmp_path)
+    assert f"at step 3, learning rate {'0.125' if rate == 'tensor' else 'unknown'}:" in said
+
+
+@pytest.mark.parametrize("silently", [False, True])
+def test_a_save_while_an_error_is_handled_asks_no_other_process(
+    silently: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are not finite are left out, others are saved, and the error stays what it was."""
+
+    class Fails(Line):
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor | None:
+            if batch_idx == 2:
+                raise LookupError("as an example")
+            return super().training_step(batch, batch_idx)
+
+    class Saves(OnExceptionCheckpoint):
+        def on_exception(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+            monkeypatch.setattr("zoo.training.finite._first", None)
+            super().on_exception(trainer)
+
+        def teardown(self, *args: Any, **kwargs: Any) -> None:
+            """Keep the file."""
+
+    batches = DataLoader(torch.ones(6, 1), batch_size=1)
+    callbacks = [RequireFinite(tmp_path), Saves(tmp_path)]
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        max_epochs=1,
+        limit_val_batches=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO(tmp_path)],
+    )
+    with pytest.raises(LookupError, match="as an example"):
+        trainer.fit(Fails(at=1 if silently else 99, silently=silently), batches)
+    assert (tmp_path / "on_exception.ckpt").is_file() is not silently
+
+
+def test_the_first_of_several_processes_losses_is_named(tmp_path: Path) -> None:
+    check = RequireFinite(tmp_path)
+    every = torch.tensor([[5.0, math.nan], [math.inf, 0.0], [3.0, math.inf]], dtype=torch.float64)
+    trainer: Any = Mock(world_size=3, is_global_zero=True, global_step=6, gradient_clip_val=1, precision="32")
+    trainer.strategy.root_device, trainer.strategy.all_gather = "cpu", lambda own: every
+    check._steps = [_Step(n, torch.tensor(math.nan if n == 5 else 1.0), (n / 8,)) for n in range(6)]
+    with pytest.raises(RunFailed, match=r"the loss is inf at step 3, learning rate 0.375"):
+        check._check_losses(trainer)
+
+
+def test_what_a_link_points_to_may_be_gone(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").symlink_to(tmp_path / "gone.ckpt")
+    assert "no checkpoint was saved before" in RequireFinite(tmp_path)._last_good()
+    (tmp_path / "best.ckpt").touch()
+    assert RequireFinite(tmp_path)._last_good().endswith("best.ckpt")
+    with pytest.raises(UserError, match="no such checkpoint"):
+        read(tmp_path / "other.ckpt")
+    runs = tmp_path / "runs/checkpoints"
+    runs.mkdir(parents=True)
+    (runs / "last.ckpt").symlink_to(tmp_path / "gone.ckpt")
+    with pytest.raises(UserError, match="no whole checkpoint below"):
+        find_last(tmp_path / "runs")
 
 
 RATE = {"class_path": "SGD", "init_args": {"lr": 1e30}}

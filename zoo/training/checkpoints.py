@@ -30,6 +30,7 @@ from zoo.training.run_folder import inside, refuse_remote, safe_name
 from zoo.training.storage import gone, reason
 
 RUN_KEY = "zoo"  # what the file records about its run, besides Lightning's own keys
+NOT_FINITE = "zoo/not finite"  # marks what is not to be written
 
 
 @contextmanager
@@ -69,12 +70,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.folder = folder
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside the target, sync, rename.
+        """Write beside the target, sync, rename; nothing if it is marked as not finite.
 
         Raises:
             UserError: the path lies outside the run's folder, this folder is gone, the disk is full or the folder
                 can't be written; an existing file is unchanged.
         """
+        if NOT_FINITE in checkpoint:
+            return
         if self.folder is not None and not self.folder.is_dir():
             raise UserError(gone(self.folder))
         target = self._place(path)

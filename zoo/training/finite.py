@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from zoo.errors import RunFailed
+from zoo.training.checkpoints import NOT_FINITE
+from zoo.training.storage import newest_first
 
 _ANOMALY = re.compile(r"Function '\w+' returned nan values in its \d+th output")
 
@@ -24,7 +26,7 @@ class _Step:
 
     number: int
     loss: Tensor
-    rates: tuple[float, ...]
+    rates: tuple[Any, ...]
 
 
 class RequireFinite(Callback):
@@ -41,12 +43,20 @@ class RequireFinite(Callback):
     def __init__(self, folder: Path, resumed: Path | None = None) -> None:
         self.folder, self.resumed = folder, resumed
         self._steps: list[_Step] = []
-        self._rates: tuple[float, ...] = ()
+        self._rates: tuple[Any, ...] = ()
         self._last: _Step | None = None
+        self._nan_before: frozenset[str] = frozenset()
+        self._found = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the buffers that hold NaN from the start, as places not yet filled may."""
+        buffers = {name for name, _ in pl_module.named_buffers()}
+        self._nan_before = frozenset(buffers.intersection(_not_finite(pl_module)))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the learning rates; by the batch's end a scheduler has changed them."""
-        self._rates = tuple(dict.fromkeys(float(g["lr"]) for o in trainer.optimizers for g in o.param_groups))
+        rates = (group.get("lr") for optimizer in trainer.optimizers for group in optimizer.param_groups)
+        self._rates = tuple(rate.clone() if isinstance(rate, Tensor) else rate for rate in rates)  # read when told
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -73,8 +83,15 @@ class RequireFinite(Callback):
         self._check(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Check before each save, whoever saves."""
-        self._check(trainer, pl_module)
+        """Check before each save, whoever saves.
+
+        While an error is handled, other processes are elsewhere and the error is what is to be told: what is not finite
+        here is then not written.
+        """
+        if not trainer.interrupted:
+            self._check(trainer, pl_module)
+        elif self._found or not all(s.loss.isfinite() for s in self._steps) or self._name(pl_module):
+            checkpoint[NOT_FINITE] = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say where it was that ``--trainer.detect_anomaly`` found a NaN."""
@@ -90,55 +107,71 @@ class RequireFinite(Callback):
         values = torch.stack([s.loss.float() for s in steps]).tolist() if steps else []
         bad = next((i for i, value in enumerate(values) if not math.isfinite(value)), None)
         self._last = steps[-1] if steps else self._last
-        found = None if bad is None else (f"the loss is {values[bad]} at step {steps[bad].number}", steps[bad])
-        self._end(trainer, found)
+        number, loss = _first(
+            trainer, math.inf if bad is None else steps[bad].number, 0.0 if bad is None else values[bad]
+        )
+        if number < math.inf:
+            rates = next((s.rates for s in steps if s.number == number), self._rates)
+            self._end(trainer, f"the loss is {loss} at step {number:.0f}", rates)
 
     def _check_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        found = None
-        if (name := not_finite(pl_module)) is not None:
-            loss = f" (the loss was {float(self._last.loss):.4g})" if self._last else ""
-            found = (f"{name} is no longer finite after step {trainer.global_step}{loss}", self._last)
-        self._end(trainer, found)
+        name, last = self._name(pl_module), self._last
+        number, _ = _first(trainer, math.inf if name is None else trainer.global_step)
+        if number < math.inf:
+            loss = f" (the loss was {float(last.loss):.4g})" if last else ""
+            text = f"{name or 'a weight of another process'} is no longer finite after step {number:.0f}{loss}"
+            self._end(trainer, text, last.rates if last else self._rates)
 
-    def _end(self, trainer: Trainer, found: tuple[str, _Step | None] | None) -> None:
-        """Raise on every process if one of them found something; those that found nothing leave silently."""
-        if not _any_process(trainer, found is not None):
-            return
-        text, step = found or ("another process's loss or weights are no longer finite", self._last)
-        rates = step.rates if step else self._rates
+    def _name(self, pl_module: LightningModule) -> str | None:
+        return not_finite(pl_module, self._nan_before)
+
+    def _end(self, trainer: Trainer, text: str, rates: tuple[Any, ...]) -> None:
+        """Raise on every process; all but the first leave silently."""
+        self._found = True
         if not trainer.is_global_zero:
             raise SystemExit(RunFailed.status)  # the first process says it
         raise RunFailed(f"{text}, {_rates(rates)}: {_advice(trainer)}; {self._last_good()}")
 
     def _last_good(self) -> str:
-        files = [p for p in self.folder.rglob("*.ckpt") if not p.name.startswith(".")]
-        newest = max(files, key=lambda p: (p.stat().st_mtime_ns, p.name == "last.ckpt"), default=self.resumed)
+        files = newest_first(p for p in self.folder.rglob("*.ckpt") if not p.name.startswith("."))
+        newest = files[0] if files else self.resumed
         return f"the last good checkpoint is {newest}" if newest else "no checkpoint was saved before"
 
 
-def not_finite(module: torch.nn.Module) -> str | None:
+def not_finite(module: torch.nn.Module, besides: Collection[str] = ()) -> str | None:
     """The name of the first parameter with NaN or infinite values, or buffer with NaN; None if there is none.
 
-    Masks are often infinite, so that infinite values count only where they are trained.
+    Masks are often infinite, so that infinite values count only where they are trained. Buffers that no checkpoint
+    holds do not count.
+
+    Args:
+        module: the network.
+        besides: names that do not count.
     """
+    return next((name for name in _not_finite(module) if name not in besides), None)
+
+
+def _not_finite(module: torch.nn.Module) -> list[str]:
     names, flags = [], []
     for name, tensor, trained in _floats(module):
         values = tensor.detach()
         names.append(name)
         flags.append((values.isfinite() if trained else ~values.isnan()).all())
     if not flags:
-        return None
+        return []
     devices = {flag.device for flag in flags}
     fine = torch.stack(flags if len(devices) == 1 else [flag.cpu() for flag in flags]).tolist()
-    return next((name for name, ok in zip(names, fine, strict=True) if not ok), None)
+    return [name for name, ok in zip(names, fine, strict=True) if not ok]
 
 
 def _floats(module: torch.nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
     for name, parameter in module.named_parameters():
         if _has_nan(parameter):
             yield name, parameter, parameter.requires_grad
+    parts = module.named_modules()
+    passing = {f"{prefix}.{name}".lstrip(".") for prefix, part in parts for name in part._non_persistent_buffers_set}
     for name, buffer in module.named_buffers():
-        if _has_nan(buffer):
+        if _has_nan(buffer) and name not in passing:
             yield name, buffer, False
 
 
@@ -147,15 +180,20 @@ def _has_nan(tensor: Tensor) -> bool:
     return (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype.itemsize > 1
 
 
-def _any_process(trainer: Trainer, found: bool) -> bool:
+def _first(trainer: Trainer, number: float, loss: float = 0.0) -> tuple[float, float]:
+    """Of what the processes found, what came first: the number of the step, infinite if there is none, and its loss."""
     if trainer.world_size == 1:
-        return found
-    own = torch.tensor(int(found), device=trainer.strategy.root_device)
-    return bool(torch.as_tensor(trainer.strategy.all_gather(own)).max())
+        return number, loss
+    own = torch.tensor([number, loss], dtype=torch.float64, device=trainer.strategy.root_device)
+    every = torch.as_tensor(trainer.strategy.all_gather(own)).view(-1, 2).tolist()
+    first: list[float] = min(every, key=lambda found: found[0])
+    return first[0], first[1]
 
 
-def _rates(rates: tuple[float, ...]) -> str:
-    return f"learning rate {' and '.join(f'{rate:.4g}' for rate in rates[:3]) or 'unknown'}"
+def _rates(rates: tuple[Any, ...]) -> str:
+    """An optimiser may have none, or none that is set."""
+    known = list(dict.fromkeys(float(rate) for rate in rates if rate is not None))
+    return f"learning rate {' and '.join(f'{rate:.4g}' for rate in known[:3]) or 'unknown'}"
 
 
 def _advice(trainer: Trainer) -> str:

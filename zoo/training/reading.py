@@ -7,7 +7,6 @@ from __future__ import annotations
 import pickletools
 import shlex
 import zipfile
-from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from zoo.errors import UserError
 from zoo.home import with_home
 from zoo.training.run_folder import refuse_remote
-from zoo.training.storage import reason
+from zoo.training.storage import newest_first, reason
 
 
 def read(path: str | Path, map_location: Any = "cpu", verify: bool = True) -> dict[str, Any]:
@@ -107,7 +106,7 @@ def find_last(runs: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    for file in _newest_first(runs.rglob("checkpoints/*.ckpt")):
+    for file in newest_first(runs.rglob("checkpoints/*.ckpt")):
         try:
             _read(file)
             return file
@@ -116,15 +115,11 @@ def find_last(runs: Path) -> Path:
     raise UserError(f"no whole checkpoint below {runs}")
 
 
-def _newest_first(files: Iterable[Path]) -> list[Path]:
-    return sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name == "last.ckpt"), reverse=True)
-
-
 def _offer(path: Path) -> str:
     """What to add to the message about a file that can't be read: up to three whole ones beside it, newest first."""
     folder = path if path.is_dir() else path.parent
     files = [f for f in (*folder.glob("*.ckpt"), *folder.glob("checkpoints/*.ckpt")) if f != path and f.is_file()]
-    steps = {file: step for file in _newest_first(files)[:30] if (step := _step(file)) is not None}
+    steps = {file: step for file in newest_first(files)[:30] if (step := _step(file)) is not None}
     newest = sorted(steps, key=lambda file: steps[file], reverse=True)  # stable: of one step, by the time of writing
     whole = list(islice(filter(_is_whole, newest), 3))
     if not whole:

@@ -1,8 +1,10 @@
-"""What went wrong with the disk, in words."""
+"""What went wrong with the disk, in words, and which file is the newest."""
 
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -45,3 +47,15 @@ def message(error: BaseException, folder: Path | None) -> str | None:
 def gone(folder: Path) -> str:
     """One line for a run whose folder is no longer there."""
     return f"the run's folder {folder} is gone: it was removed or renamed, or its disk is no longer there"
+
+
+def newest_first(files: Iterable[Path]) -> list[Path]:
+    """Those that are files, by their time; of one time, ``last.ckpt`` first. Others may come and go meanwhile."""
+    return sorted(filter(os.path.isfile, files), key=lambda file: (_time(file), file.name == "last.ckpt"), reverse=True)
+
+
+def _time(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
