@@ -143,7 +143,8 @@ def test_a_recipes_own_checkpoint_is_tested_named_and_resumed(workspace: Path, c
     assert run_record(read(written))["trainer"]["max_epochs"] == 1
 
 
-def test_a_wrong_monitor_is_told_before_training(workspace: Path, capsys) -> None:
+@pytest.mark.filterwarnings("ignore:EarlyStopping waits for")
+def test_a_wrong_monitor_is_told_at_the_first_validation(workspace: Path, capsys) -> None:
     recipe = str(write_recipe(workspace / "toy.yaml", MODEL, {"class_path": "ToyTensors"}, num_sanity_val_steps=1))
     stopping = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val_loss"]
     line = said(capsys, "fit", "--config", recipe, *stopping)

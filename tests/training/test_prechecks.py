@@ -6,16 +6,34 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from timm.optim import NvNovoGrad
 from torch import nn
+from torch.utils.data import DataLoader
 
 from zoo.data.digits import Digits
 from zoo.data.loading import Loader, TensorSource
 from zoo.errors import UserError
-from zoo.training.prechecks import CheckBatchNorm, CheckOptimizerStates, reason_for_one, refuse_incomplete
+from zoo.training.prechecks import (
+    CheckBatchNorm,
+    CheckMonitors,
+    CheckOptimizerStates,
+    reason_for_one,
+    refuse_incomplete,
+)
 
 
-def trainer_with(count: int, batch_size: int, drop_last: bool = False, world: int = 1, batches: int = 99) -> Trainer:
+def trainer_with(
+    count: int,
+    batch_size: int,
+    drop_last: bool = False,
+    world: int = 1,
+    batches: int = 99,
+    max_steps: int = -1,
+    accumulated: int = 1,
+) -> Trainer:
     found = SimpleNamespace(world_size=world, global_rank=0, current_epoch=0, fit_loop=SimpleNamespace(batch_idx=-1))
+    found.max_steps, found.accumulate_grad_batches = max_steps, accumulated
     loader = Loader(TensorSource(torch.zeros(count, 1)), batch_size, found, train=True, drop_last=drop_last)
     found.train_dataloader, found.num_training_batches = loader, min(batches, len(loader))
     return found
@@ -27,6 +45,10 @@ def trainer_with(count: int, batch_size: int, drop_last: bool = False, world: in
         ({"count": 28, "batch_size": 27}, "data.batch_size 27 leaves one image to the last batch of an epoch (28 im"),
         ({"count": 28, "batch_size": 27, "drop_last": True}, ""),
         ({"count": 28, "batch_size": 27, "batches": 1}, ""),
+        ({"count": 28, "batch_size": 9, "max_steps": 3}, ""),
+        ({"count": 28, "batch_size": 9, "max_steps": 4}, "data.batch_size 9 leaves one image"),
+        ({"count": 28, "batch_size": 9, "max_steps": 1, "accumulated": 3}, ""),
+        ({"count": 28, "batch_size": 9, "max_steps": 2, "accumulated": 3}, "data.batch_size 9 leaves one image"),
         ({"count": 29, "batch_size": 27}, ""),
         ({"count": 29, "batch_size": 27, "world": 2}, "leaves one image for each of 2 processes"),
         ({"count": 28, "batch_size": 1}, "data.batch_size 1 is one image"),
@@ -124,3 +146,47 @@ def test_the_state_of_another_optimizer_is_not_resumed() -> None:
         resume(adam, torch.optim.SGD, 3)
     with pytest.raises(UserError, match=r"has exp_avg of shape \[3\] for a parameter of shape \[2\]"):
         resume(adam, torch.optim.Adam, 2)
+    novograd = NvNovoGrad([parameter], lr=0.1)
+    novograd.step()
+    assert novograd.state[parameter]["exp_avg_sq"].shape == ()
+    resume(novograd, NvNovoGrad, 3)
+
+
+class Late(LightningModule):
+    """Gives its own metric only over all data, and one that is always given."""
+
+    monitor = "val/late"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(1, 1)
+
+    def training_step(self, batch, batch_idx):
+        return self.net(batch).sum()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", 1.0, batch_size=1)
+        if batch_idx == 2:
+            self.log_dict({"val/late": 1.0, "val/later": 1.0}, batch_size=1)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def stopping_by(monitor: str) -> Trainer:
+    data = DataLoader(torch.ones(3, 1))
+    callbacks = [CheckMonitors(), EarlyStopping(monitor)]
+    settings = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_epochs=2, num_sanity_val_steps=1, enable_model_summary=False, callbacks=callbacks, **settings)
+    trainer.fit(Late(), data, data)
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore:The .*_dataloader")
+def test_a_metric_over_all_data_may_be_waited_for(recwarn: pytest.WarningsRecorder) -> None:
+    assert stopping_by("val/late").current_epoch == 2
+    assert not [w for w in recwarn if "waits for" in str(w.message)]
+    assert stopping_by("val/later").current_epoch == 2
+    assert [w for w in recwarn if "waits for val/later" in str(w.message)]
+    with pytest.raises(UserError, match=r"EarlyStopping waits for val/never.*it gives .*val/late"):
+        stopping_by("val/never")

@@ -198,7 +198,8 @@ class ZooCLI(LightningCLI):
         own = list(own) if isinstance(own, list | tuple) else [own]
         refuse_finders(own)
         place_checkpoints(own, self.folder)
-        callbacks = [RequireFinite(self.folder, self.checkpoint_path), *own, *self._callbacks(config, own)]
+        first = [RequireFinite(self.folder, self.checkpoint_path), CheckMonitors()]
+        callbacks = [*first, *own, *self._callbacks(config, own)]
         bar = any(isinstance(c, ProgressBar) for c in callbacks)
         trainer = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, enable_progress_bar=bar, **kwargs)
         check_built(trainer, self.folder)
@@ -211,7 +212,6 @@ class ZooCLI(LightningCLI):
             RestoreLoaders(),
             Plateau(),
             RequireValidation(),
-            CheckMonitors(),
             CheckBatchNorm(),
             self.drawer,
         ]

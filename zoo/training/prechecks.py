@@ -1,14 +1,15 @@
-"""What would fail late in a run is told before its first step: unknown metrics, batches that batch norm can't take."""
+"""Checks before what would fail late in a run: unknown metrics, batches that batch norm can't take."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
@@ -19,23 +20,42 @@ from zoo.training.callbacks import RunCheckpoints
 
 
 class CheckMonitors(Callback):
-    """Refuses a callback that waits for a validation metric which the validation before training did not give."""
+    """Refuses a callback that waits for a metric which the first validation did not give; before others look for it.
+
+    The few batches before training may not suffice for each metric: they only warn.
+    """
+
+    def __init__(self) -> None:
+        self._checked = False
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn of what each callback monitors, but for the task's own metric."""
+        for said in _unmet(trainer, getattr(pl_module, "monitor", None)):
+            rank_zero_warn(f"{said}; unless the first validation on all data does, the run ends there")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at what each callback monitors.
 
         Raises:
             UserError: there is no such metric.
         """
-        given = sorted(trainer.callback_metrics)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            name = getattr(callback, "monitor", None)
-            own = isinstance(callback, RunCheckpoints)  # of the task's metric, which may need all of the data
-            if given and not own and isinstance(name, str) and name.startswith("val") and name not in given:
-                raise UserError(
-                    f"{type(callback).__name__} waits for {name}, which validation does not give "
-                    f"(it gives {', '.join(given)})"
-                )
+        if trainer.sanity_checking or trainer.state.fn != "fit" or self._checked:
+            return
+        self._checked = True
+        for said in _unmet(trainer):
+            raise UserError(said)
+
+
+def _unmet(trainer: Trainer, but: str | None = None) -> Iterator[str]:
+    given = sorted(trainer.callback_metrics)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        name = getattr(callback, "monitor", None)
+        own = isinstance(callback, RunCheckpoints)  # which says so itself
+        if given and not own and isinstance(name, str) and name.startswith("val") and name not in (*given, but):
+            yield (
+                f"{type(callback).__name__} waits for {name}, which validation does not give "
+                f"(it gives {', '.join(given)})"
+            )
 
 
 class CheckBatchNorm(Callback):
@@ -98,7 +118,8 @@ def reason_for_one(trainer: Trainer) -> str:
     share = f" for each of {world} processes" if world > 1 else ""
     if loader.batch_size // world == 1 and count >= loader.batch_size:
         return f"data.batch_size {loader.batch_size} is one image{share}, of which {{}}: give a larger one"
-    reached = trainer.num_training_batches >= len(loader)
+    ends_before = 0 <= trainer.max_steps * trainer.accumulate_grad_batches < len(loader)
+    reached = trainer.num_training_batches >= len(loader) and not ends_before
     if rest // world == 1 and not loader.drop_last and reached:
         return (
             f"data.batch_size {loader.batch_size} leaves one image{share} to the last batch of an epoch ({count} "
@@ -164,8 +185,9 @@ def _misfit(optimizer: torch.optim.Optimizer, keys: list[set[str]]) -> str:
     for group, known in zip(optimizer.param_groups, keys, strict=False):
         if missing := sorted(known - group.keys()):
             return f"has no {missing[0]}: it is another optimiser's"
+    own = type(optimizer).__module__.startswith("torch.optim")  # others keep moments of other shapes, as one per layer
     for parameter, state in optimizer.state.items():
-        for name in MOMENTS:
+        for name in MOMENTS if own else ():
             moment = state.get(name) if isinstance(state, dict) else None
             if isinstance(moment, Tensor) and moment.shape != parameter.shape:
                 return f"has {name} of shape {list(moment.shape)} for a parameter of shape {list(parameter.shape)}"
