@@ -1,6 +1,7 @@
 """``zoo data check`` on folders with damaged pictures."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,6 +92,21 @@ def test_workers_find_the_same_and_leave_the_generator_alone(photos):
         assert [index for index, line in enumerate(found) if line] == [5]
         assert bad in found[5]
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_processes_share_the_cpus_that_may_be_used(monkeypatch):
+    asked = []
+    monkeypatch.setattr("zoo.data.checking.DataLoader", lambda *_, num_workers, **__: asked.append(num_workers) or [])
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+    data, samples = ImageFolder(), range(1000)
+    for trainer in (None, SimpleNamespace(world_size=2), SimpleNamespace(world_size=8)):
+        data.trainer = trainer
+        data.problems_of(samples)
+    data.problems_of(range(10))
+    data.num_workers = 4
+    data.problems_of(samples)
+    assert asked == [6, 3, 0, 0, 4]
 
 
 def test_contents_and_styles_are_checked(photos):

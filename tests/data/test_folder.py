@@ -313,7 +313,7 @@ def damage(paths):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_pictures_are_skipped_and_the_others_keep_their_order(photos, damaged, workers, capsys):
-    options = {"crop": "random_resized", "num_workers": workers, "batch_size": 4}
+    options = {"crop": "random_resized", "num_workers": workers, "batch_size": 5}
     whole = make(photos, **options)
     before = [of_one_epoch(whole, epoch) for epoch in range(2)]
     orders = [whole.order(whole.samples("train")).indices(0, epoch).tolist() for epoch in range(2)]
@@ -325,7 +325,7 @@ def test_unreadable_pictures_are_skipped_and_the_others_keep_their_order(photos,
         expected = torch.cat(before[epoch])[kept]
         assert torch.equal(torch.cat(of_one_epoch(data, epoch)), expected)
         resumed = of_one_epoch(data, epoch, batch=1)
-        assert torch.equal(torch.cat(resumed), expected[sum(kept[:8]) :])
+        assert torch.equal(torch.cat(resumed), expected[sum(kept[:10]) :])
     said = capsys.readouterr().err
     assert said.count("skipped: ") == 2
     assert all(path in said for path in damaged)
@@ -348,6 +348,29 @@ def test_a_batch_of_unreadable_pictures_is_replaced(photos, damaged):
         assert (readable[0] == place) == (index not in (3, 9))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_keeps_two_samples(photos, workers):
+    """A batch norm can't train with one."""
+    options = {"batch_size": 3, "drop_last": True, "num_workers": workers}
+    whole = make(photos, **options)
+    before, order = of_one_epoch(whole), whole.order(whole.samples("train")).indices(0, 0).tolist()
+    paths = whole.samples("train").paths
+    damage([paths[index] for index in (*order[:2], order[3], order[12])])
+    batches = of_one_epoch(make(photos, skip_unreadable=True, **options))
+    assert [len(batch) for batch in batches] == [2, 2, 3, 3]
+    assert torch.equal(batches[0], torch.stack([before[0][2], before[1][1]])), "order[3] can't be read either"
+
+
+def test_each_process_says_what_it_skipped(photos, damaged, capsys):
+    data = make(photos, skip_unreadable=True)
+    data.trainer = SimpleNamespace(world_size=2, global_rank=1)
+    data.note_skipped("x.png can't be read")
+    data.teardown("fit")
+    said = capsys.readouterr()
+    assert said.err == "skipped on process 1: x.png can't be read\n"
+    assert said.out == "ImageFolder: unreadable pictures skipped in training: 1 on process 1\n"
+
+
 def test_if_none_can_be_read_training_ends(photos):
     data = make(photos, skip_unreadable=True)
     damage(files(data, "train"))
@@ -364,6 +387,15 @@ def test_evaluation_skips_no_picture(photos):
     assert all(path in str(caught.value) for path in bad)
     with pytest.raises(UserError, match="can't be read as a picture"):
         list(make(photos).test_dataloader())
+
+
+def test_only_the_first_unreadable_pictures_are_listed(photos, monkeypatch):
+    data = make(photos)
+    monkeypatch.setattr(data, "check_samples", lambda split: [f"{split}-{number} is damaged" for number in range(7)])
+    with pytest.raises(
+        UserError, match=r"\(14\): val-0 .*; test-2 is damaged; and 4 more \(`zoo data check` lists all"
+    ):
+        data.refuse_unreadable(("val", "test"))
 
 
 def test_statistics_skip_unreadable_pictures(photos, damaged):

@@ -24,6 +24,7 @@ from zoo.data.order import (
     repeat_factors,
     shuffled,
 )
+from zoo.data.transforms import FlipAlternately
 from zoo.errors import UserError
 from zoo.tasks.classification import Classification
 
@@ -252,10 +253,10 @@ def test_overfit_batches_repeats_the_same_batches() -> None:
             self.seen: list[float] = []
 
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            self.seen.append(float(batch[0].double().sum()))
+            self.seen.append(float((batch[0].double() * torch.arange(32)).sum()))  # a flip changes it
 
     found = Sums()
-    data = Digits(batch_size=16, image_size=32, augment=[v2.RandomErasing])
+    data = Digits(batch_size=16, image_size=32, augment=[FlipAlternately, v2.RandomErasing])
     settings = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(overfit_batches=2, max_epochs=3, callbacks=[found], num_sanity_val_steps=0, **settings)
     trainer.fit(Classification(LeNet), data)

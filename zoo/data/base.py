@@ -24,6 +24,7 @@ from zoo.factories import KeepsArguments, spec
 from zoo.facts import Facts
 from zoo.home import with_home
 
+LISTED = 10  # unreadable pictures that an error names
 Split = Literal["train", "val", "test", "predict"]
 
 
@@ -140,18 +141,27 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         samples = self.samples(split)
         if samples is None or isinstance(samples, InMemory):
             return []
-        return [line for line in problems(samples, self.num_workers or None) if line is not None]
+        return self.problems_of(samples)
+
+    def problems_of(self, samples: Any) -> list[str]:
+        """What is wrong with any of these samples, which ``num_workers`` processes read, or else one per usable CPU.
+
+        In a run on several processes, each reads all of them, with its share of the CPUs.
+        """
+        world = self.trainer.world_size if self.trainer else 1
+        return [line for line in problems(samples, self.num_workers or None, world) if line is not None]
 
     def refuse_unreadable(self, splits: Sequence[Split]) -> None:
         """Read all samples for evaluation, which skips none: a score of fewer would be another one.
 
         Raises:
-            UserError: some of them can't be read; the message lists them.
+            UserError: some of them can't be read; the message lists the first ones.
         """
         if bad := [line for split in splits for line in self.check_samples(split)]:
+            more = f"; and {len(bad) - LISTED} more (`zoo data check` lists all)" if len(bad) > LISTED else ""
             raise UserError(
                 "evaluation skips no pictures: repair or move away those for validation and test that can't be read "
-                f"({len(bad)}): {'; '.join(bad)}"
+                f"({len(bad)}): {'; '.join(bad[:LISTED])}{more}"
             )
 
     def sample_pictures(self, split: Split, count: int) -> list[Image]:
@@ -213,14 +223,20 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         """Print what is wrong with a picture that training skips, the first time."""
         if message not in self.skipped:
             self.skipped[message] = None
-            print(f"skipped: {message}", file=sys.stderr, flush=True)
+            print(f"skipped{self._by_whom()}: {message}", file=sys.stderr, flush=True)
+
+    def _by_whom(self) -> str:
+        """Where several processes train, each skips the unreadable pictures of its own share."""
+        several = self.trainer is not None and self.trainer.world_size > 1
+        return f" on process {self.trainer.global_rank}" if self.trainer is not None and several else ""
 
     def teardown(self, stage: str) -> None:
         """Stop the worker processes at the end of the run, and print how many pictures were skipped."""
         for loader in self._loaders:
             loader.close()
         if stage == "fit" and self.skipped:
-            print(f"{type(self).__name__}: unreadable pictures skipped in training: {len(self.skipped)}", flush=True)
+            count = f"{len(self.skipped)}{self._by_whom()}"
+            print(f"{type(self).__name__}: unreadable pictures skipped in training: {count}", flush=True)
 
     @property
     def predicting(self) -> bool:

@@ -32,18 +32,24 @@ class _Problems(Dataset):
         return None
 
 
-def problems(samples: Any, num_workers: int | None = None) -> Iterator[str | None]:
+def usable_cpus() -> int:
+    """CPUs that this process may use: on a shared machine or in a batch job fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def problems(samples: Any, num_workers: int | None = None, world: int = 1) -> Iterator[str | None]:
     """Read all samples in order.
 
     Args:
         samples: a map-style data set.
-        num_workers: processes that read; default: one per CPU, none for few samples.
+        num_workers: processes that read; default: one per usable CPU, none for few samples.
+        world: processes that do the same and share the CPUs; each takes its part of them.
 
     Yields:
         what is wrong with each sample; None if it can be read
     """
     if num_workers is None:
-        num_workers = (os.cpu_count() or 1) if len(samples) > 4 * CHUNK else 0
+        num_workers = usable_cpus() // world if len(samples) > 4 * CHUNK else 0
     own = torch.Generator()  # the default one would be drawn from, and a run's random weights would change
     for chunk in DataLoader(_Problems(samples), CHUNK, num_workers=num_workers, collate_fn=list, generator=own):
         yield from chunk

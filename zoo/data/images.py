@@ -18,7 +18,7 @@ from zoo.data.augmentation import BatchAugmentation
 from zoo.data.base import Split
 from zoo.data.files import Region, UnreadableImage, central, random_resized
 from zoo.data.image_data import ImageData
-from zoo.data.loading import Rows, TensorSource, check_split, run_seed, split_indices
+from zoo.data.loading import Rows, TensorSource, check_split, repeats_batches, run_seed, split_indices
 from zoo.data.pixels import Range, as_floats, check_range, mean_and_std
 from zoo.data.samples import LabelledFiles, drawn_samples
 from zoo.data.samples import example_images as example_images  # also imported from here by plugins
@@ -257,7 +257,8 @@ class ImageClassification(ImageData):
         if self.trainer is None or not self.trainer.training:
             return self._floats(images, [self.resize] * 2, self.dtype), rest
         assert self.augmentation is not None
-        self.augmentation.start_epoch(self.trainer.current_epoch, run_seed())
+        epoch = 0 if repeats_batches(self.trainer) else self.trainer.current_epoch
+        self.augmentation.start_epoch(epoch, run_seed())
         return self.augmented(images, rest, self.dtype)
 
     def augmented(self, images: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 
+FEWEST = 2  # samples that a batch keeps, if it was to have as many: a batch norm can't train with one
 CHECK = "; `zoo data check` lists all such files"
 
 
@@ -99,9 +100,12 @@ class _Failure:
 
 
 class _Partial(NamedTuple):
-    """A batch without its unreadable samples, None if all of them are, and what was wrong with each."""
+    """A batch without its unreadable samples, None if fewer than ``FEWEST`` are left; these; what was wrong with each
+    of the others.
+    """
 
     batch: Any
+    left: list[Any]
     messages: list[str]
 
 
@@ -136,7 +140,8 @@ class _Collate:
         if serious := [failure for failure in failures if not (self.skips and failure.unreadable)]:
             return serious[0]
         good = [sample for sample in samples if not isinstance(sample, _Failure)]
-        return _Partial(self.collate(good) if good else None, [failure.message for failure in failures])
+        few = len(good) < min(FEWEST, len(samples))
+        return _Partial(None if few else self.collate(good), good if few else [], [f.message for f in failures])
 
 
 def repeats_batches(trainer: Any) -> bool:
@@ -170,8 +175,9 @@ class Loader:
         collate: makes a batch from a list of samples.
         order: training order; default: reshuffled every epoch.
         skipped: receives the message of every unreadable picture, which is then left out of its batch; without it, such
-            a picture is an error. A batch of nothing else is replaced by the next readable sample of the epoch's order,
-            so that all processes have the same number of batches.
+            a picture is an error. A batch that keeps fewer than two samples is filled up to two (to one, if it was to
+            have one) with the next readable ones of the epoch's order: so all processes have the same number of
+            batches, and a batch norm can train.
     """
 
     def __init__(
@@ -268,16 +274,23 @@ class Loader:
         assert self.skipped is not None
         for message in batch.messages:
             self.skipped(message)
-        return self._next_readable(epoch, number, batch.messages[0]) if batch.batch is None else batch.batch
+        return self._filled(batch, epoch, number) if batch.batch is None else batch.batch
 
-    def _next_readable(self, epoch: int, number: int, message: str) -> Any:
-        """A batch of the first readable sample behind this batch in the epoch's order, which goes round."""
-        order, samples, collate = self._in_order(epoch), _Keyed(self.samples), _Collate(self.collate, skips=True)
+    def _filled(self, partial: _Partial, epoch: int, number: int) -> Any:
+        """A batch of what is left and the first readable samples behind it in the epoch's order, which goes round."""
+        order, samples, filled = self._in_order(epoch), _Keyed(self.samples), list(partial.left)
+        wanted = min(FEWEST, len(partial.left) + len(partial.messages))
         for index in order.roll(-min(len(order), (number + 1) * self.batch_size)).tolist():
-            batch = collate([samples[index, derive_seed(self._seed(), epoch, index)]])
-            if not isinstance(batch, _Partial):
-                return self._readable(batch, epoch, number)
-        raise UserError(f"none of the {len(order)} training pictures can be read: {message}")
+            sample = samples[index, derive_seed(self._seed(), epoch, index)]
+            if not isinstance(sample, _Failure):
+                filled.append(sample)
+            elif not sample.unreadable:
+                raise UserError(sample.message)
+            if len(filled) == wanted:
+                return self.collate(filled)
+        if not filled:
+            raise UserError(f"none of the {len(order)} training pictures can be read: {partial.messages[0]}")
+        return self.collate(filled)
 
     def _start(self) -> DataLoader:
         return DataLoader(

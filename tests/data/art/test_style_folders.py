@@ -1,7 +1,10 @@
 """Folders of contents and styles: what is held out, what a crop is, and what can be stylised."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,3 +217,12 @@ def test_a_style_is_to_be_chosen_for_a_task_that_takes_one(style: str | None, tm
         StyleFolders(**SMALL, style=folder, files="rocket").predict_dataloader()  # type: ignore[arg-type]
     with pytest.raises(UserError, match="nothing to stylise"):
         StyleFolders(**SMALL, style="ihc").predict_dataloader()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_task_says_whether_its_weights_hold_the_style(holds: bool) -> None:
+    data = StyleFolders(**SMALL, style=["ihc", "hubble"], files="rocket")  # type: ignore[arg-type]
+    task: Any = SimpleNamespace(holds_style=holds)
+    data.trainer = SimpleNamespace(lightning_module=task, global_rank=0, world_size=1)  # type: ignore[assignment]
+    with nullcontext() if holds else pytest.raises(UserError, match="which style"):
+        data.predict_dataloader()

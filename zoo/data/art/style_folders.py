@@ -21,7 +21,6 @@ from torch.utils.data import Dataset
 from zoo.data.art.frames import Frames
 from zoo.data.art.pictures import EMBEDDED, LICENCE, SMALLEST, Style, listed, picture_file, shares_of
 from zoo.data.base import Split
-from zoo.data.checking import problems
 from zoo.data.files import UnreadableImage, matching_files, read_image, upright_size, whole
 from zoo.data.image_data import ImageData
 from zoo.data.loading import derive_seed
@@ -38,7 +37,7 @@ KEPT = 2**29  # maximum bytes of decoded pictures held in memory: 2,000 pictures
 
 @runtime_checkable
 class HoldsStyle(Protocol):
-    """A task whose weights hold the style, so that a prediction needs none."""
+    """A task that says whether its weights hold the style, so that a prediction needs none."""
 
     holds_style: bool
 
@@ -201,7 +200,7 @@ class StyleFolders(ImageData):
         stores = self._parts[split] if split != "predict" else ()
         seen = self._parts["train"][1] if split != "train" else None
         checked = [store for store in stores if store is not seen and len(store)]
-        return [line for store in checked for line in problems(store, self.num_workers or None) if line is not None]
+        return [line for store in checked for line in self.problems_of(store)]
 
     def whole_styles(self) -> list[Style]:
         """The whole training styles with their weights, for a network that learns one style."""
@@ -226,7 +225,8 @@ class StyleFolders(ImageData):
         return SkipUnreadable(Frames(found_pictures(self.files, "files"), self.size, rank, world), self.unreadable)
 
     def _chosen_styles(self) -> list[Style]:
-        if self.trainer and isinstance(self.trainer.lightning_module, HoldsStyle):
+        task = self.trainer.lightning_module if self.trainer else None
+        if isinstance(task, HoldsStyle) and task.holds_style:
             return []
         names = found_pictures(self.style, "style")
         if not self.style_said or (len(names) > 1 and not self.style_weights):
