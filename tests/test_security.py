@@ -288,11 +288,11 @@ def test_what_belongs_to_one_run_is_not_a_recipes(trap: Path, capsys: pytest.Cap
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("variable", ["FIT__CKPT_PATH", "FIT__OUT", "FIT__TRAINER__MAX_EPOCHS", "FIT__CONFIG"])
-def test_the_environment_gives_no_options(variable: str, trap: Path, zoo_process: Any) -> None:
+def test_the_environment_gives_no_options(trap: Path, zoo_process: Any) -> None:
     """jsonargparse would read all of them, under the name of the program."""
+    variables = ("FIT__CKPT_PATH", "FIT__OUT", "FIT__TRAINER__MAX_EPOCHS", "FIT__CONFIG")
     good = write_recipe(trap.parent / "good.yaml", MODEL, {"class_path": "ToyTensors"}, max_epochs=1)
-    names = {f"{prog}_{variable}": "7" for prog in ("ZOO", "__MAIN__.PY", "__MAIN__", "ZOO_FIT")}
+    names = {f"{prog}_{name}": "7" for prog in ("ZOO", "__MAIN__.PY", "__MAIN__", "ZOO_FIT") for name in variables}
     toys = str(Path(__file__).parent / "toys")
     words = ("fit", "--config", str(good), "--print_config")
     plain = zoo_process(*words, PYTHONPATH=toys)
