@@ -148,7 +148,8 @@ class DataCase:
 
     @cached_property
     def has_files(self) -> bool:
-        """Whether each sample is read from separate files."""
+        """Whether each sample is read from separate files; what is read once, such as an index, is no sample."""
+        self.read("train")
         return len(set(opened_files(lambda: self.read("train")))) > 1
 
     def contents(self, split: Split, data: Data | None = None) -> list[str]:
