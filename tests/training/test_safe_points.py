@@ -148,3 +148,29 @@ def test_the_best_file_is_not_written_for_a_score_of_earlier_weights(tmp_path: P
         saver.on_validation_end(trainer, trainer.lightning_module)
     assert written == [0.5, 0.6]
     assert saver.best_score == 0.6
+
+
+def test_an_epoch_left_between_two_steps_keeps_the_earlier_file(tmp_path: Path) -> None:
+    """As a task's own hook leaves it, which no callback can put off."""
+    saver = RunCheckpoints(tmp_path, None)
+    trainer: Any = Mock(world_size=1, global_step=1, accumulate_grad_batches=2, is_last_batch=False)
+    trainer.fit_loop.batch_idx = 2
+    saver.on_train_epoch_end(trainer, trainer.lightning_module)
+    assert trainer.save_checkpoint.call_count == 1, "a file is better than none"
+    saver.on_train_epoch_end(trainer, trainer.lightning_module)
+    assert trainer.save_checkpoint.call_count == 1
+    trainer.fit_loop.batch_idx = 3
+    saver.on_train_epoch_end(trainer, trainer.lightning_module)
+    assert trainer.save_checkpoint.call_count == 2
+
+
+def test_a_stop_that_was_put_off_is_asked_for_once(tmp_path: Path) -> None:
+    saver = RunCheckpoints(tmp_path, None)
+    trainer: Any = Mock(accumulate_grad_batches=3, is_last_batch=False, should_stop=True)
+    saver._put_off_stop(trainer, 0)
+    assert trainer.should_stop is False
+    saver._put_off_stop(trainer, 2)
+    assert trainer.should_stop is True
+    trainer.should_stop = False  # as each new fit starts
+    saver._put_off_stop(trainer, 2)
+    assert trainer.should_stop is False

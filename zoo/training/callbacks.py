@@ -166,7 +166,7 @@ class RunCheckpoints(Checkpoint):
         self.minutes, self.every_n_steps = minutes, every_n_steps
         self.best_score: float | None = None
         self._pending: float | None = None  # a better score, whose file is not written yet
-        self._stop = False
+        self._stop = self._saved = False
         self._signal: int | None = None
         self._saved_at = time.monotonic()
         self._handlers: dict[int, Any] = {}
@@ -237,14 +237,14 @@ class RunCheckpoints(Checkpoint):
             self._safe_point(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A safe point, always saved, unless the epoch was left between two optimiser steps."""
-        if trainer.is_last_batch or _stepped(trainer, trainer.fit_loop.batch_idx):
+        """A safe point, always saved, unless the epoch was left between two steps and an earlier file is exact."""
+        if trainer.is_last_batch or _stepped(trainer, trainer.fit_loop.batch_idx) or not self._saved:
             self._safe_point(trainer, always=True)
 
     def _put_off_stop(self, trainer: Trainer, batch_idx: int) -> None:
         """Let a callback stop the run after an optimiser step only, since no file holds gathered gradients."""
-        self._stop |= trainer.should_stop
-        trainer.should_stop = self._stop and (_stepped(trainer, batch_idx) or trainer.is_last_batch)
+        asked, now = self._stop or trainer.should_stop, _stepped(trainer, batch_idx) or trainer.is_last_batch
+        trainer.should_stop, self._stop = asked and now, asked and not now
 
     def _note_score(self, score: float) -> None:
         """Keep a better score until its file is written; one of earlier weights is not for this file."""
@@ -274,6 +274,7 @@ class RunCheckpoints(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         improved, self._pending = self._pending is not None, None
         trainer.save_checkpoint(self.last)
+        self._saved = True
         if improved and trainer.is_global_zero:
             _same_file(self.last, self.folder / "best.ckpt")
         self._saved_at = time.monotonic()
