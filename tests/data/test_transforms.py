@@ -228,6 +228,30 @@ def test_mixing_stays_with_the_batch():
         BatchAugmentation([both], 3, 8, 8, 10)
 
 
+class OwnMixing(v2.MixUp.__base__):
+    """As third parties write one."""
+
+    def make_params(self, flat_inputs):
+        return {}
+
+    def transform(self, inpt, params):
+        return inpt.roll(1, 0) if inpt.dim() == 4 else inpt
+
+
+class Neighbours(v2.Transform):
+    takes_batch = True
+
+    def forward(self, images, labels):
+        return images.roll(1, 0), labels
+
+
+@pytest.mark.parametrize("transform", [OwnMixing, Neighbours, partial(v2.RandomChoice, [Neighbours()])])
+def test_a_third_partys_mixing_gets_the_batch(transform):
+    images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
+    augmentation = BatchAugmentation([partial(v2.RandomErasing, p=0.0), transform], 3, 8, 8, 10)
+    assert torch.equal(augmentation(images, labels)[0], images.roll(1, 0))
+
+
 def test_pictures_of_random_sizes():
     sizes = partial(v2.RandomResize, 9, 20)
     augmentation = BatchAugmentation([sizes, v2.RandomHorizontalFlip, partial(v2.RandomCrop, 8)], 3, 8, 8, 10)

@@ -20,7 +20,8 @@ from zoo.data.transforms import BatchTransform, GeometricTransform, move
 from zoo.errors import UserError
 from zoo.factories import TransformFactory, build
 
-MIXING = (v2.MixUp, v2.CutMix)
+# torchvision's mixing transforms and the base that they share, which third-party ones derive from, too.
+MIXING = tuple({base for cls in (v2.MixUp, v2.CutMix) for base in cls.__mro__ if base not in Transform.__mro__})
 CONTAINERS = (v2.Compose, v2.RandomApply, v2.RandomChoice, v2.RandomOrder)
 # torchvision's transforms that draw nothing, or for each pixel. A subclass may draw, so only these exact classes.
 UNIFORM = {
@@ -97,9 +98,9 @@ def _flattened(transforms: Iterable[Transform]) -> Iterator[Transform]:
 def _needs_batch(transform: Any) -> bool:
     """Whether it mixes the pictures of a batch, or is one of ours, which draw for each picture themselves."""
     if not isinstance(transform, CONTAINERS):
-        return isinstance(transform, (BatchTransform, *MIXING))
+        return isinstance(transform, BatchTransform) or _mixes(transform)
     inside = list(transform.transforms)
-    mixing = [one for one in inside if isinstance(one, MIXING) or (isinstance(one, CONTAINERS) and _needs_batch(one))]
+    mixing = [one for one in inside if _mixes(one) or (isinstance(one, CONTAINERS) and _needs_batch(one))]
     others = [one for one in inside if one not in mixing]
     if mixing and others:
         raise UserError(
@@ -107,6 +108,13 @@ def _needs_batch(transform: Any) -> bool:
             f"{type(others[0]).__name__}, which is for each picture: list them separately"
         )
     return bool(mixing)
+
+
+def _mixes(transform: Any) -> bool:
+    """Whether it mixes the pictures of a batch: a MixUp, a CutMix, or a third party's that says so by
+    ``takes_batch = True``.
+    """
+    return isinstance(transform, MIXING) or bool(getattr(transform, "takes_batch", False))
 
 
 class BatchAugmentation:
