@@ -40,7 +40,7 @@ def test_all_damaged_files_of_all_parts_are_listed(photos, capsys):
     data = ImageFolder(root=str(photos), image_size=16)
     data.setup_to_check()
     bad = [damage(Path(data.samples(split).paths[place])) for split, place in (("train", 3), ("train", 7), ("test", 0))]
-    assert main(["check", "--config", str(recipe), "--page", "page.png"]) == 1
+    assert main(["check", "--config", str(recipe), "--page", "page"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines if "can't be read" in line] == bad
     assert lines[-1] == "3 problems"
@@ -48,14 +48,25 @@ def test_all_damaged_files_of_all_parts_are_listed(photos, capsys):
     assert Image.open("page.png").size[0] > 4 * 192
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("p.nokind", "--page p.nokind can't be written: .nokind is no kind"),
+        ("there", "--page there.png exists already, and nothing is overwritten"),
+        ("no/where.png", "the folder no does not exist"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(name, line, photos, monkeypatch):
+    Path("there.png").touch()
+    monkeypatch.setattr(ImageFolder, "prepare_data", lambda self: pytest.fail("it was read"))
+    with pytest.raises(UserError, match=line):
+        main(["check", "--data", "ImageFolder", "--data.root", str(photos), "--page", name])
+
+
 def test_mistakes_are_one_line(photos):
     for argv, line in (
         (["check"], "no data: give a recipe"),
         (["check", "--data", "ImageFolder", "--data.root", "nowhere"], "the folder nowhere does not exist"),
-        (
-            ["check", "--data", "ImageFolder", "--data.root", str(photos), "--page", "p.nokind"],
-            "--page p.nokind can't be",
-        ),
         ([], "zoo data check --config RECIPE"),
         (["look"], "invalid choice"),
     ):

@@ -7,14 +7,15 @@ import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import seed_everything
-from lightning.pytorch.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import BatchSizeFinder, Checkpoint, EarlyStopping, LearningRateFinder
 from lightning.pytorch.callbacks.timer import Interval
 from running import said, write_recipe, zoo
 from torch import nn
 
 from zoo import __main__ as entrance
 from zoo.cli.failures import LOG, Context, _argument, explained, explaining, key_of, message_of, refused
+from zoo.cli.lightning import ZooCLI
 from zoo.cli.own_callbacks import flat, refuse_finders
 from zoo.errors import RunFailed, UserError
 from zoo.parsing import words_for_enums
@@ -239,3 +240,14 @@ def test_a_broken_pipe_in_a_run_is_a_failure() -> None:
     found = caught(lost)
     assert (type(found), found.status) == (RunFailed, 1)
     assert str(found) == "BrokenPipeError: [Errno 32] Broken pipe (--debug shows the traceback)"
+
+
+class OwnCheckpoint(Checkpoint):
+    """A plugin's, which keeps its files where nobody else finds them."""
+
+
+def test_a_plugins_checkpoint_that_cannot_be_found_is_said(capsys) -> None:
+    cli = ZooCLI.__new__(ZooCLI)
+    cli.trainer = Trainer(accelerator="cpu", callbacks=[OwnCheckpoint()], logger=False, enable_progress_bar=False)
+    assert cli._chosen_by_own() is None
+    assert capsys.readouterr().out.endswith("zoo: no checkpoint was found to test (of OwnCheckpoint)\n")

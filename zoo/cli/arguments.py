@@ -57,11 +57,11 @@ def _check_recipe(path: Path) -> None:
     try:
         content = load_recipe(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error
+        raise UserError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is not text'}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {explain(error)}") from error
+        raise UserError(f"{path} is not valid YAML: {explain(error)}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no recipe: it must hold keys (model, data, trainer)")
+        raise UserError(f"{path} is not a recipe: it must hold keys (model, data, trainer)")
     for key in content:
         if not isinstance(key, str):
             raise UserError(f"{path}: the key {key} is not a word; a recipe has model, data, trainer, seed_everything")
@@ -107,7 +107,7 @@ def with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Path
 
 
 def label_of(recipe_names: list[str]) -> str | None:
-    """What runs of these recipes are called: the first one's name that is no overlay; None where all are."""
+    """What runs of these recipes are called: the first one's name that is not an overlay; None where all are."""
     named = [n for n in recipe_names if not n.startswith("trainer/") and "/trainer/" not in n]
     if not named:
         return None

@@ -32,13 +32,14 @@ def main(argv: Sequence[str]) -> int:
         parser().parse_args(words)
         raise UserError("zoo data: give `zoo data check --config RECIPE`, or --data NAME and its options")
     data, page = _data_and_page(words[1:])
+    path = _page_file(page) if page else None
     data.prepare_data()
     data.setup_to_check()
     if summary := data.summary():
         print(summary, flush=True)
     found = sum(_check(data, split) for split in SPLITS)
-    if page:
-        _write_page(data, Path(page))
+    if path:
+        _write_page(data, path)
     print(_counted(found), flush=True)
     return int(found > 0)
 
@@ -54,7 +55,9 @@ def parser() -> Parser:
 
 
 def _add_page(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--page", metavar="FILE", help="Draw some samples of each part with their targets to FILE.png")
+    parser.add_argument(
+        "--page", metavar="FILE", help="Draw some samples of each part with their targets to FILE (.png)"
+    )
 
 
 def _data_and_page(argv: list[str]) -> tuple[Data, str | None]:
@@ -97,6 +100,21 @@ def _check(data: Data, split: Split) -> int:
 
 def _counted(problems: int) -> str:
     return "1 problem" if problems == 1 else f"{problems or 'no'} problems"
+
+
+def _page_file(name: str) -> Path:
+    """Where the page goes: a new file, PNG unless its name says otherwise. Found out before everything is read."""
+    from PIL import Image
+
+    path = Path(name)
+    path = path if path.suffix else path.with_name(f"{path.name}.png")
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise UserError(f"--page {path} can't be written: {path.suffix} is no kind of picture; give a name.png")
+    if path.exists():
+        raise UserError(f"--page {path} exists already, and nothing is overwritten: give another name")
+    if not path.parent.is_dir():
+        raise UserError(f"--page {path} can't be written: the folder {path.parent} does not exist")
+    return path
 
 
 def _write_page(data: Data, path: Path) -> None:

@@ -99,7 +99,7 @@ class ZooCLI(LightningCLI):
     # Before anything is built
 
     def before_instantiate_classes(self) -> None:
-        """Check that all is there, and settle where the run lies and what logs it."""
+        """Check that all is there, and decide where the run lies and what logs it."""
         config = self.config[self.subcommand]
         for key, flag in (("model", "--model NAME"), ("data", "--data NAME")):
             if config.get(key) is None:
@@ -267,16 +267,24 @@ class ZooCLI(LightningCLI):
     def _chosen(self) -> Path | None:
         """The checkpoint to test: the run's best, else its last, else the complete one that it was to go on from."""
         if self.saver is None:
-            return chosen_by(self.trainer.callbacks)  # type: ignore[attr-defined]
+            return self._chosen_by_own()
         self.trainer.strategy.barrier()
         return self.saver.chosen if self.saver.chosen.is_file() else self.checkpoint_path or self.saver.chosen
+
+    def _chosen_by_own(self) -> Path | None:
+        """What the recipe's own callback has kept; a plugin's may keep it where nobody else finds it."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        chosen, own = chosen_by(callbacks), [type(c).__name__ for c in callbacks if saves(c)]
+        if chosen is None and own and self.trainer.is_global_zero:
+            print(f"zoo: no checkpoint was found to test (of {', '.join(own)})", flush=True)
+        return chosen
 
     def _tests(self) -> bool:
         self.datamodule.setup("test")
         return self.datamodule.samples("test") is not None
 
     def test(self, model: Task, datamodule: Data, ckpt_path: str | None = None, **kwargs: Any) -> None:
-        """Test a checkpoint, and write its figures."""
+        """Test a checkpoint, and write its metrics."""
         results = self._test(model, ckpt_path)
         if datamodule.samples("test") is None:
             raise UserError(f"{type(datamodule).__name__} has no test part")
@@ -290,7 +298,7 @@ class ZooCLI(LightningCLI):
         return dict(found[0]) if found else {}
 
     def validate(self, model: Task, datamodule: Data, ckpt_path: str | None = None, **kwargs: Any) -> None:
-        """Validate a checkpoint, and write its figures."""
+        """Validate a checkpoint, and write its metrics."""
         found = self.trainer.validate(
             model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True
         )
@@ -315,7 +323,7 @@ class ZooCLI(LightningCLI):
             raise SystemExit(1)
 
     def _say_untrained(self, task: Task) -> None:
-        """Say it where the weights are neither a checkpoint's nor ready ones for these classes."""
+        """Say it where the weights are neither a checkpoint's nor pretrained weights for these classes."""
         given = self.checkpoint_path or (self.config[self.subcommand].model.get("init_args") or {}).get("weights")
         ready = bool(task.pretrained_classes) and len(task.pretrained_classes) == task.facts.get("num_classes")
         if self.trainer.is_global_zero and not given and not ready:

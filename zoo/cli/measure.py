@@ -84,7 +84,7 @@ def parser() -> Parser:
     made = Parser("measure", "Train recipes with several seeds, and write a row of results for each.")
     made.epilog, made.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     made.add_argument("recipes", nargs="*", metavar="RECIPE", help="names or files of recipes")
-    made.add_argument("--all", action="store_true", help="every installed recipe that is no overlay")
+    made.add_argument("--all", action="store_true", help="every installed recipe that is not an overlay")
     made.add_argument("--seeds", nargs="+", type=int, metavar="N", help="a run each (0 1 2)")
     made.add_argument("--ckpt_path", metavar="RUN", help="test this run, file or `last`, and train nothing")
     made.add_argument("--name", help="of the row; left out, the recipe's")
