@@ -56,7 +56,7 @@ def parser() -> Parser:
 
 def _add_page(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--page", metavar="FILE", help="Draw some samples of each part with their targets to FILE (.png)"
+        "--page", metavar="FILE", help="Draw samples of each part with their targets to FILE, a new .png"
     )
 
 

@@ -276,7 +276,7 @@ class ZooCLI(LightningCLI):
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         chosen, own = chosen_by(callbacks), [type(c).__name__ for c in callbacks if saves(c)]
         if chosen is None and own and self.trainer.is_global_zero:
-            print(f"zoo: no checkpoint was found to test (of {', '.join(own)})", flush=True)
+            print(f"zoo: no checkpoint of {', '.join(own)} was found to test", flush=True)
         return chosen
 
     def _tests(self) -> bool:
