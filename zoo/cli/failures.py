@@ -266,9 +266,10 @@ def _bases(path: str) -> list[str]:
     Nothing is imported: the classes that a run has built are there, and a free mapping may name anything.
     """
     module, _, name = path.rpartition(".")
-    cls = getattr(sys.modules.get(module), name, None)
-    if not isinstance(cls, type):
+    found = getattr(sys.modules.get(module), name, None)
+    if not isinstance(found, type):
         return []
+    cls: Any = found
     own = [base for base in cls.__mro__ if base.__init__ is cls.__init__ or base is cls]
     return [f"{base.__module__}.{base.__qualname__}" for base in own]
 
