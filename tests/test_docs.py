@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from running import folder_of, zoo
 
@@ -265,3 +266,15 @@ def test_the_readme_prints_what_was_measured():
     assert f"\ntest/top1 {figure:.4f}\n" in text
     epochs = yaml.safe_load(registry.find_recipe("alexnet").read_text())["trainer"]["max_epochs"]
     assert f"\nepoch {epochs}/{epochs} " in text
+
+
+def test_the_notebooks_cells_run(workspace):
+    cells = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "howto" / "notebook.md").read_text(), re.DOTALL)
+    values, scores = {}, []
+    for cell in cells:
+        exec(cell, values)
+        scores.append(float(values["trainer"].callback_metrics.get("val/top1", 0)))
+    assert values["results"][0][0].label == values["again"].facts["class_names"][values["results"][0][0].index]
+    images = values["images"]
+    assert torch.equal(values["again"](images), values["task"](images))
+    assert max(scores) > 0.8
