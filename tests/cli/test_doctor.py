@@ -111,7 +111,8 @@ def test_full_imports_and_tells_why_not(net, said, monkeypatch, text, reason):
 def test_class_of_another_kind_is_broken(net, said, monkeypatch):
     monkeypatch.setattr(doctor, "_devices", lambda report: None)
     net(kind="architectures")
-    assert "! Net registered by acme-zoo 1.0 among the architectures, but is no Architecture" in said(status=1)
+    line = "! Net registered by acme-zoo 1.0 among the architectures, but is not a subclass of Architecture"
+    assert line in said(status=1)
 
 
 def test_devices_are_torchs(said):
@@ -251,7 +252,7 @@ def test_key_is_found_and_never_printed(account, said, monkeypatch, where):
         monkeypatch.setenv("WANDB_API_KEY", secret)
     lines = said("--quick")
     assert f"API key in {account if where == 'file' else 'WANDB_API_KEY'}" in lines
-    assert "runs kept online; offline where there is no network" in lines
+    assert "runs kept online; offline without an internet connection" in lines
     assert secret not in "".join(lines)
 
 

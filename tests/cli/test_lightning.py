@@ -260,7 +260,7 @@ def test_what_would_be_ignored_on_resume_is_refused(change: list[str], recipe: s
     assert zoo("fit", "--config", recipe, "--no_test") == 0
     last = str(folder_of("toy") / "checkpoints/last.ckpt")
     capsys.readouterr()
-    assert "can't change when a run goes on" in said(capsys, "fit", "--ckpt_path", last, *change)
+    assert "can't change when a run is resumed" in said(capsys, "fit", "--ckpt_path", last, *change)
 
 
 def test_how_weights_start_cannot_change_on_resume(workspace: Path, capsys) -> None:
@@ -273,7 +273,8 @@ def test_how_weights_start_cannot_change_on_resume(workspace: Path, capsys) -> N
     change = ["--model.architecture.init", "normal", "--trainer.max_epochs", "2"]
     line = said(capsys, "fit", "--ckpt_path", "last", *change)
     assert (
-        'model.architecture.init can\'t change when a run goes on: "backward" in the checkpoint, "normal" now' in line
+        'model.architecture.init can\'t change when a run is resumed: "backward" in the checkpoint, "normal" now'
+        in line
     )
 
 
@@ -289,7 +290,7 @@ def test_parameter_groups_cannot_change_on_resume(workspace: Path, capsys) -> No
     capsys.readouterr()
     other = "[{pattern: head, lr: 0.1, optimizer: AdamW}, {pattern: '', lr: 0.3}]"
     line = said(capsys, "fit", "--ckpt_path", last, "--trainer.max_epochs", "4", "--model.parameter_groups", other)
-    assert "model.parameter_groups can't change when a run goes on" in line
+    assert "model.parameter_groups can't change when a run is resumed" in line
 
 
 FEWER = ["--trainer.limit_val_batches", "0", "--trainer.callbacks", "EarlyStopping"]

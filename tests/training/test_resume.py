@@ -80,7 +80,7 @@ def test_a_schedule_over_the_whole_run_keeps_its_length(tmp_path: Path, workspac
     capsys.readouterr()
     for flag in ("max_epochs", "accumulate_grad_batches"):
         line = said(capsys, "fit", "--ckpt_path", last, f"--trainer.{flag}", "2")
-        assert f"trainer.{flag} can't change when a run goes on with OneCycleLR" in line
+        assert f"trainer.{flag} can't change when a run is resumed with OneCycleLR" in line
 
 
 @pytest.mark.parametrize(

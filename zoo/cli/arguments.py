@@ -15,7 +15,7 @@ from zoo.parsing_yaml import explain
 from zoo.training import checkpoints
 from zoo.training.run_folder import refuse_remote
 
-# What belongs to one run, not to a recipe. A recipe may come from anyone.
+# Options of a single run, not of a recipe. A recipe may come from anyone.
 ONE_RUN = ("ckpt_path", "config", "out", "print_config", "return_predictions", "verbose", "weights_only")
 
 
@@ -72,14 +72,14 @@ def _check_recipe(path: Path) -> None:
 
 
 def refuse_other_ways(config: Namespace, argv: Sequence[str]) -> None:
-    """What belongs to one run comes from the command line and nothing else; checkpoints are always read as data.
+    """Options of a single run must come from the command line alone; checkpoints are always read as data.
 
     Args:
-        config: of the command, parsed; its ``weights_only`` becomes True.
+        config: the command's parsed configuration; its ``weights_only`` becomes True.
         argv: the arguments that were parsed.
 
     Raises:
-        UserError: a value came from elsewhere, or ``weights_only`` is switched off.
+        UserError: a value came from elsewhere, or ``weights_only`` is disabled.
     """
     for key in ("ckpt_path", "out"):
         given = [value for _, value in option_values(argv, f"--{key}")]
@@ -92,7 +92,7 @@ def refuse_other_ways(config: Namespace, argv: Sequence[str]) -> None:
 
 
 def with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Path | None, list[str]]:
-    """The checkpoint's file, and the arguments with it in place of ``last`` or a run folder."""
+    """The checkpoint's file, and the arguments with ``last`` or a run folder replaced by it."""
     argv, found = list(argv), None
     for at, value in option_values(argv, "--ckpt_path"):
         refuse_remote(value)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """``zoo check NAME…``: every check of the named entries or distributions, of all that is installed without a name.
+    """``zoo check NAME…``: run all checks of the named entries or distributions, or of everything that is installed.
 
     Returns:
-        0 where none failed, else 1.
+        0 if none failed, else 1.
 
     Raises:
         UserError: nothing has that name.
@@ -48,7 +48,7 @@ def parser() -> Parser:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """``N checks, N passed, 0 skipped``, and the failed where there are any."""
+    """``N checks, N passed, 0 skipped``, and the number of failed ones if any."""
     count = {status: sum(o.status == status for o in outcomes) for status in ("passed", "skipped", "failed")}
     failed = f", {count['failed']} failed" if count["failed"] else ""
     return f"{len(outcomes)} checks, {count['passed']} passed, {count['skipped']} skipped{failed}"

@@ -2,9 +2,9 @@
 
 jsonargparse completes through argcomplete and shtab, but both need the whole parser, so each TAB (or the writing of
 the script, which then knows no plugin installed later) imports torch and Lightning: five seconds. This reads entry
-points and sources instead, in about 0.05 s, and so knows the names of every plugin. Deep options come from the
-``__init__`` of Lightning's Trainer and of the classes named on the line, as their sources have them;
-those of the small verbs from the parser that each verb's module has, which needs no torch to be made.
+points and sources instead, in about 0.05 s, and so knows the names of every plugin. Nested options are read from the
+source of the ``__init__`` of Lightning's Trainer and of the classes named on the line. Those of the small verbs come
+from the parser in each verb's module, which does not need torch.
 """
 
 from __future__ import annotations
@@ -72,18 +72,18 @@ Print a script that completes commands, options, classes and recipes:
 OPTIONS = ("--config", "--model", "--data", "--ckpt_path", "--out", "--trainer.", "--seed_everything", "--print_config")
 FIT_OPTIONS = ("--no-test", "--checkpoint_every_n_steps")
 OWNERS = {"--model": "tasks", "--data": "data", "--architecture": "architectures"}  # options that take a class
-SEVERAL = ("check", "measure")  # these take any number of names
+SEVERAL = ("check", "measure")  # options that take any number of names
 TRAINER = ("lightning.pytorch.trainer.trainer", "Trainer")
 
 
 def main(argv: list[str]) -> int:
-    """Print a shell's script; or, for these scripts, what a word can become.
+    """Print a shell's script; or, for these scripts, the completions of a word.
 
     Args:
         argv: the shell; or ``--complete``, the position of the word on the line, and the line's words.
 
     Raises:
-        UserError: another shell is named.
+        UserError: the shell is not supported.
     """
     if argv[:1] == ["--complete"]:
         print("".join(f"{word}\n" for word in candidates(argv[2:], int(argv[1]))), end="")
@@ -98,17 +98,17 @@ def main(argv: list[str]) -> int:
 
 
 def candidates(words: list[str], position: int) -> list[str]:
-    """What the word at this position can become; empty where the shell should offer files.
+    """The completions of the word at this position; empty if the shell should offer files.
 
     Args:
-        words: of the line, ``zoo`` first; bash splits them at ``=`` and ``:``, too.
-        position: of the word that is being written; it may lie behind the last.
+        words: the words of the line, starting with ``zoo``; bash also splits them at ``=`` and ``:``.
+        position: index of the word to complete; it may be one after the last.
     """
     before, word = _rejoined([*words, ""][: position + 1])
     if position == 0:
         return []
     option, sign, value = word.partition("=")
-    if sign:  # --config=alexnet in one word (zsh and fish); bash replaces only what stands behind the sign
+    if sign:  # --config=alexnet in one word (zsh and fish); bash replaces only what follows the sign
         lead = "" if "=" in words[: position + 1] else f"{option}="
         return [f"{lead}{found}" for found in _starting(_behind(option, before), value)]
     offered = _starting(_offers(before, word), word)
@@ -119,7 +119,7 @@ def candidates(words: list[str], position: int) -> list[str]:
 
 
 def _rejoined(words: list[str]) -> tuple[list[str], str]:
-    """The words as they were before bash split them, and the last of them."""
+    """The words as they were before bash split them, and the last one."""
     joined: list[str] = []
     glue = False
     for word in words:
@@ -161,7 +161,7 @@ def _options_of(verb: Verb, before: list[str], word: str) -> list[str]:
 
 
 def _words_of(verb: Verb, before: list[str]) -> list[str]:
-    """What the verb takes that is not an option."""
+    """Completions of the verb's positional arguments."""
     parser, behind = _innermost(_parser_of(verb), before[2:])
     if behind and verb.name not in SEVERAL:
         return []
@@ -179,14 +179,14 @@ def _takes_value(verb: Verb, before: list[str]) -> bool:
 
 
 def _behind(option: str, before: list[str]) -> list[str]:
-    """What can stand behind an option of the line's verb."""
+    """Values of an option of the line's verb."""
     verb = verbs.find(before[1]) if len(before) > 1 else None
     action = _option(verb, option, before) if verb and not verb.trains else None
     return (_choices(action) if action else []) or _values(option, before)
 
 
 def _parser_of(verb: Verb) -> argparse.ArgumentParser:
-    """Where its module has none, or can't be imported, there is --help alone."""
+    """If its module has none, or can't be imported, only --help is offered."""
     try:
         return import_module(verb.module).parser()
     except (Exception, SystemExit):
@@ -194,7 +194,7 @@ def _parser_of(verb: Verb) -> argparse.ArgumentParser:
 
 
 def _innermost(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.ArgumentParser, list[str]]:
-    """The subcommand's parser where one is named, and the words behind its name."""
+    """The subcommand's parser if one is named, and the words after its name."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction) and words and words[0] in action.choices:
             return _innermost(action.choices[words[0]], words[1:])
@@ -224,7 +224,7 @@ def _arguments(command: str) -> list[str]:
 
 
 def _values(option: str, before: list[str]) -> list[str]:
-    """What can stand behind an option."""
+    """Values of an option."""
     if option in ("--config", "-c"):
         return _recipes()
     if option in OWNERS:
@@ -243,7 +243,7 @@ def _classes(kind: str) -> list[str]:
 
 
 def _options(before: list[str], word: str) -> list[str]:
-    """The options of ``fit`` and its kin; those of a class once the word reaches into it."""
+    """The options of ``fit`` and similar commands; those of a class once the word reaches into it."""
     own = () if "." in word else (*OPTIONS, *(FIT_OPTIONS if before[1] == "fit" else ()), "--help")
     return [*own, *_reached(before, word)]
 
@@ -260,12 +260,12 @@ def _parameters(owner: str, before: list[str]) -> list[Parameter]:
 def _of_class(module: str, name: str) -> list[Parameter]:
     try:
         return parameters(module, name)
-    except SourceError:  # not installed, or written in another language: nothing to offer
+    except SourceError:  # not installed, or not written in Python: nothing to offer
         return []
 
 
 def _given(option: str, before: list[str]) -> str:
-    """What the line gives for an option, so far."""
+    """The value of an option on the line, so far."""
     for i, word in enumerate(before):
         if word == option and i + 1 < len(before):
             return before[i + 1]

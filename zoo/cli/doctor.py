@@ -1,6 +1,6 @@
-"""``zoo doctor``: versions, devices, plugins, W&B and data on this machine, and what of it is broken.
+"""``zoo doctor``: versions, devices, plugins, W&B and data on this machine, and which of them are broken.
 
-``--quick`` imports no library and no plugin: it looks whether modules are there, not whether they can be imported.
+``--quick`` imports no library and no plugin: it checks that modules exist, not that they can be imported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WIDTH = 14  # of the column of names
 
 
 class Report:
-    """Lines that are printed as they come, and a count of those that tell of something broken."""
+    """Prints lines at once, and counts those that report something broken."""
 
     def __init__(self) -> None:
         self.broken = 0
@@ -36,11 +36,11 @@ class Report:
         print(f"\n{title}")
 
     def say(self, name: str, text: str) -> None:
-        """Tell a fact."""
+        """Print a fact."""
         print(f"  {name:<{WIDTH}}  {text}", flush=True)
 
     def fail(self, name: str, text: str) -> None:
-        """Tell of something broken."""
+        """Print something broken, and count it."""
         self.broken += 1
         print(f"! {name:<{WIDTH}}  {text}", flush=True)
 
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         1 if something is broken, else 0.
 
     Raises:
-        UserError: another word than ``--quick`` is given.
+        UserError: an argument other than ``--quick`` is given.
     """
     quick, report = parser().parse_args(argv).quick, Report()
     _machine(report)
@@ -191,14 +191,14 @@ def _plugins(report: Report, quick: bool) -> None:
 
 
 def _groups(point: EntryPoint) -> str:
-    """Which group may be meant."""
+    """A suggestion for the group that was probably meant."""
     name = point.group.removeprefix("zoo.")
     close = [ALIASES[name]] if name in ALIASES else registry.suggest(name, registry.GROUPS)
     return f"did you mean zoo.{close[0]}?" if close else f"it reads zoo.{', zoo.'.join(registry.GROUPS)}"
 
 
 def _commands(report: Report, quick: bool) -> None:
-    """The verbs that plugins add; nothing where there are none."""
+    """The verbs that plugins add; nothing if there are none."""
     if registry.commands():
         report.section("commands")
     for entry in registry.commands():
@@ -257,12 +257,12 @@ def _import_problem(entry: Entry) -> str | None:
         return str(error).removeprefix(f"{entry.name} is ")
     base = _base(entry.kind)
     if base is not None and not issubclass(found, base):
-        return f"registered by {entry.distribution} among the {entry.kind}, but is no {base.__name__}"
+        return f"registered by {entry.distribution} among the {entry.kind}, but is not a subclass of {base.__name__}"
     return None
 
 
 def _base(kind: str) -> type | None:
-    """What every class of a kind must be; parts may be anything."""
+    """The base class of each kind; parts may be anything."""
     from importlib import import_module
 
     name = {"architectures": "Architecture", "tasks": "Task", "data": "Data"}.get(kind)
@@ -308,11 +308,11 @@ def _wandb(report: Report) -> None:
     elif mode in ("disabled", "offline", "dryrun") or key is None:
         report.say("runs", "not kept" if mode == "disabled" else "kept offline; `wandb sync` sends them later")
     else:
-        report.say("runs", "kept online; offline where there is no network")
+        report.say("runs", "kept online; offline without an internet connection")
 
 
 def _key_source(report: Report) -> str | None:
-    """Where a key for W&B is found. Never the key."""
+    """Where the API key for W&B was found. Never prints the key."""
     for variable in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         if os.environ.get(variable):
             return f"in {variable}"
@@ -327,13 +327,13 @@ def _key_source(report: Report) -> str | None:
         return None
     except OSError as error:
         report.fail("netrc", f"{path} can't be read: {error.strerror}")
-    except netrc.NetrcParseError as error:  # whose text may quote a key
+    except netrc.NetrcParseError as error:  # its text may quote a key
         report.fail("netrc", f"{path} is malformed in line {error.lineno}")
     return None
 
 
 def _netrc_file() -> Path:
-    """The file that wandb looks into."""
+    """The file that wandb reads the key from."""
     if os.environ.get("NETRC"):
         return Path(os.environ["NETRC"]).expanduser()
     found = (Path.home() / name for name in (".netrc", "_netrc"))

@@ -19,7 +19,7 @@ usage: zoo list [architectures|tasks|data|parts|recipes] [WORD…]
 
 Everything that is installed, with the first line of what it says of itself.
 WORDs leave only what has all of them in its name, that line or its package;
-case does not matter. A name in [brackets] is the plugin's that brings it. What
+case does not matter. A name in [brackets] is that of its plugin. What
 has a name that is claimed twice is listed by its path or package:name, which
 recipes take; the zoo's own keep their names.
 """
@@ -87,7 +87,7 @@ def leading_comment(path: Path) -> list[str]:
 
 
 def read_text(path: Path) -> str:
-    """A recipe's text; the reason as a comment where it can't be read, so that one file ends no listing."""
+    """A recipe's text, or the reason as a comment if it can't be read, so that the listing goes through."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -109,12 +109,12 @@ def _line(row: _Row, column: int, width: int) -> str:
 
 
 def _cut(text: str, room: int) -> str:
-    """The words that fit, and a sign that there were more."""
+    """The words that fit, with an ellipsis if some are cut."""
     return text[: max(room - 1, 0)].rpartition(" ")[0].rstrip(" ,;:.") + " …"
 
 
 def claims(name: str) -> list[str]:
-    """What is to be said of a class's name that several distributions claim; empty for any other."""
+    """The note on a class name that several distributions claim; empty for any other."""
     if (claimed := registry.clash(name)) is not None:
         return [claimed]
     others = [entry for entry in registry.find(name) if not entry.has_name]
@@ -122,17 +122,17 @@ def claims(name: str) -> list[str]:
 
 
 def known_names() -> list[str]:
-    """Of every class and recipe, for suggestions."""
+    """Names of every class and recipe, for suggestions."""
     return [*(e.name for e in registry.entries()), *(r.name for r in registry.recipes())]
 
 
 def wants_help(argv: list[str]) -> bool:
-    """Whether the words ask what the command does."""
+    """Whether the words ask for the command's help."""
     return any(word in ("-h", "--help") for word in argv)
 
 
 def refuse_options(command: str, words: list[str]) -> None:
-    """Of a command that has none.
+    """Check that no option is given to a command without options.
 
     Raises:
         UserError: one is given.

@@ -1,6 +1,6 @@
-"""``zoo measure``: train a recipe with several seeds, and keep its figures as a row of data.
+"""``zoo measure``: train a recipe with several seeds, and save its metrics as a row of results.
 
-How rows are written and read is said in ``zoo.results``.
+``zoo.results`` writes and reads the rows.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def main(argv: list[str]) -> int:
     """Measure recipes, or print what was measured.
 
     Args:
-        argv: the words behind ``zoo measure``.
+        argv: the arguments after ``zoo measure``.
 
     Raises:
-        UserError: there is no such recipe, or the words do not go together.
+        UserError: there is no such recipe, or arguments contradict each other.
 
     Returns:
-        1 where a run failed; the other recipes are measured all the same.
+        1 if a run failed; the other recipes are still measured.
     """
     own, flags = _split(argv)
     options = parser().parse_args(own)
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
 
 
 def _measure_and_write(name: str, options: argparse.Namespace, flags: Sequence[str]) -> int:
-    """One recipe; where it fails, say so and let the others be measured."""
+    """Measure one recipe; print its failure, so that the others are still measured."""
     try:
         row = measure(name, options.seeds or SEEDS, flags, options.ckpt_path)
     except UserError as error:
@@ -104,7 +104,7 @@ def _recipe_names(given: Sequence[str], everything: bool) -> list[str]:
 
 
 def measurable() -> list[registry.Recipe]:
-    """Every installed recipe that runs as it stands: overlays are left out."""
+    """Every installed recipe that can be run alone, so not overlays."""
     return [r for r in registry.recipes() if not r.name.startswith("trainer/")]
 
 
@@ -114,20 +114,20 @@ def measurable() -> list[registry.Recipe]:
 def measure(
     recipe: str, seeds: Sequence[int], flags: Sequence[str] = (), ckpt_path: str | None = None
 ) -> dict[str, Any]:
-    """Train and test a recipe once a seed, or test what it has trained.
+    """Train and test a recipe once per seed, or test an existing run of it.
 
     Args:
         recipe: its name or file.
-        seeds: a run each.
-        flags: what else ``zoo fit``, or ``zoo test``, is given.
-        ckpt_path: run folder, checkpoint file or ``last``, which is tested; nothing is trained, and there are no seeds.
+        seeds: one run per seed.
+        flags: further arguments for ``zoo fit`` or ``zoo test``.
+        ckpt_path: run folder, checkpoint file or ``last`` to test; nothing is trained, and there are no seeds.
 
     Returns:
         The row: ``recipe``, ``command``, ``seeds``, ``figures``, ``duration`` in seconds with start-up,
         ``hardware``, ``versions``, ``commit``, ``date``.
 
     Raises:
-        UserError: a run failed or gave no figure.
+        UserError: a run failed or gave no metrics.
     """
     label = _label(recipe)
     folder = run_folder.new_folder(Path("runs") / f"measure-{file_name(label)}")
@@ -152,10 +152,10 @@ def measure(
 
 
 def _trained(ckpt_path: str, recipe: str) -> str:
-    """The run or file that is meant.
+    """The checkpoint of a run folder, file or ``last``.
 
     Raises:
-        UserError: it is no checkpoint, or another task's than the recipe's.
+        UserError: it is not a checkpoint, or belongs to another task than the recipe.
     """
     from zoo.parsing import load_recipe
     from zoo.training.checkpoints import find_last, read, resolve, task_spec
@@ -188,18 +188,18 @@ def _run_once(recipe: str, words: Sequence[str], folder: Path) -> tuple[dict[str
         raise UserError(f"zoo measure: {recipe}, {folder.name}, ended with status {status}")
     path = folder / "results.json"
     if not path.is_file():
-        raise UserError(f"zoo measure: {recipe} gave no figures: its data has no test part, or --no-test was given")
+        raise UserError(f"zoo measure: {recipe} gave no metrics: its data has no test part, or --no-test was given")
     return json.loads(path.read_text(encoding="utf-8")), seconds
 
 
 def _command(words: Sequence[str], flags: Sequence[str]) -> str:
-    """Without where things lie, which is private."""
+    """The arguments without local paths, which are private."""
     shown = [re.sub(r"(?<![\w.*])[/~][^\s,\]}'\"]*", "PATH", word) for word in (*words, *flags)]
     return " ".join(["zoo", *shown])
 
 
 def print_table(found: Iterable[Mapping[str, Any]]) -> None:
-    """A line a figure: mean and spread over the seeds."""
+    """One line per metric: mean and spread over the seeds."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table

@@ -1,7 +1,7 @@
-"""``zoo new-plugin NAME``: a complete plugin, with tests that pass, to be changed into one's own.
+"""``zoo new-plugin NAME``: a complete plugin, with tests that pass, to start your own from.
 
-The template in ``plugin-template`` is itself a working plugin called zoo-example; writing one is to copy it with the
-three spellings of that name replaced. So what learners get is linted, typed and tested as it stands.
+The template in ``plugin-template`` is itself a working plugin called zoo-example; a new plugin is a copy of it with the
+three spellings of that name replaced. So the generated code is linted, typed and tested here.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from zoo.cli.parser import Parser
 from zoo.errors import UserError
 
 TEMPLATE = Path(__file__).parent / "plugin-template"
-CLASSES = ("Net", "Bars", "Task")  # the endings of the template's classes
+CLASSES = ("Net", "Bars", "Task")  # suffixes of the template's class names
 TASK_FILES = ("task.py", "test_task.py", "zoo-example-task.yaml")
-TASK_WORDS = (*TASK_FILES, "ExampleTask", '"zoo.tasks"')  # a line with one of these is of the task
+TASK_WORDS = (*TASK_FILES, "ExampleTask", '"zoo.tasks"')  # lines with one of these belong to the task
 
 
 def new_plugin(name: str, parent: Path = Path(), task: bool = False) -> Path:
-    """Write the package of a plugin.
+    """Write a plugin's package.
 
     Args:
-        name: of the distribution: lower-case words joined by hyphens.
-        parent: the folder in which the package's own folder is made.
-        task: whether it has a task, too, with its recipe and test.
+        name: the distribution's name: lower-case words joined by hyphens.
+        parent: the folder in which the package's folder is created.
+        task: whether to include a task with its recipe and test.
 
     Returns:
         The package's folder, ``parent/name``.
 
     Raises:
-        UserError: the name is not fit or taken, or the folder is there already or can't be written.
+        UserError: the name is invalid or taken, or the folder exists already or can't be written.
     """
     _check(name)
     folder = parent / name
@@ -54,7 +54,7 @@ def new_plugin(name: str, parent: Path = Path(), task: bool = False) -> Path:
 
 
 def _files(name: str, task: bool) -> Iterator[tuple[Path, str]]:
-    """Each file of the template, and its place in the package."""
+    """Each file of the template, and its path in the package."""
     for source in sorted(TEMPLATE.rglob("*")):
         if source.is_file() and "__pycache__" not in source.parts and (task or source.name not in TASK_FILES):
             yield source, _renamed(source.relative_to(TEMPLATE).as_posix(), name)
@@ -62,7 +62,7 @@ def _files(name: str, task: bool) -> Iterator[tuple[Path, str]]:
 
 def _without_task(text: str) -> str:
     kept = [line for line in text.splitlines(keepends=True) if not any(word in line for word in TASK_WORDS)]
-    return re.sub(r"\n{3}\[", "\n\n[", "".join(kept))  # the empty line below the section that is gone
+    return re.sub(r"\n{3}\[", "\n\n[", "".join(kept))  # the empty line after the removed section
 
 
 def _renamed(text: str, name: str) -> str:
@@ -74,7 +74,7 @@ def _module(name: str) -> str:
 
 
 def _prefix(name: str) -> str:
-    """What its classes' names begin with: ``Flowers`` for flowers and for zoo-flowers."""
+    """The prefix of its class names: ``Flowers`` for flowers and for zoo-flowers."""
     words = name.split("-")
     if len(words) > 1 and words[0] == "zoo" and words[1][0].isalpha():
         words = words[1:]
@@ -98,7 +98,7 @@ def _check(name: str) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """``zoo new-plugin NAME``: write the package, and say what to do with it.
+    """``zoo new-plugin NAME``: write the package, and print the next steps.
 
     Returns:
         0.
@@ -130,5 +130,5 @@ def parser() -> Parser:
 
 
 def _here(folder: Path) -> str:
-    """The folder so that pip takes it for no package's name."""
+    """The folder, written so that pip does not take it for a package name."""
     return str(folder) if folder.is_absolute() or ".." in folder.parts else f"./{folder}"

@@ -1,4 +1,4 @@
-"""What the small commands beside Lightning's have in common."""
+"""The argument parser shared by the commands that are not Lightning's."""
 
 import argparse
 from typing import Any, NoReturn
@@ -7,17 +7,17 @@ from zoo.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Arguments without abbreviations, whose errors end in one line.
+    """An argument parser without abbreviations, whose errors are one line.
 
     Args:
-        command: the word behind ``zoo``; left out where ``add_subparsers`` makes it, which gives ``prog``.
+        command: the verb; left out for subparsers, for which argparse sets ``prog``.
         description: one sentence on what it does.
-        others: as argparse's.
+        others: passed to argparse.
     """
 
     def __init__(self, command: str = "", description: str | None = None, **others: Any) -> None:
         super().__init__(**{"prog": f"zoo {command}", "description": description, "allow_abbrev": False, **others})
 
     def error(self, message: str) -> NoReturn:
-        """Say it as every other mistake is said."""
+        """Raise a ``UserError``, like every other mistake."""
         raise UserError(f"{self.prog}: {message} (`{self.prog} --help` says more)")

@@ -1,4 +1,4 @@
-"""What a run says and leaves: its recipe and summary at the start; its metrics, and where all of it is, at the end."""
+"""What a run prints and writes: recipe and summary at the start, metrics and the paths of its files at the end."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from zoo.training.pictures import PictureWriter
 
 
 class SaveRecipe(SaveConfigCallback):
-    """Writes the resolved recipe into the run's folder before the first step, and gives it to the loggers.
+    """Writes the resolved recipe into the run's folder before the first step, and passes it to the loggers.
 
-    Not before the network is built and a checkpoint's weights are in it: a run that is refused there leaves no file.
+    Only after the network is built and a checkpoint's weights are loaded, so that a run that fails there leaves no
+    file.
 
     Args:
-        parser: Lightning's, not used.
-        config: Lightning's, not used.
+        parser: Lightning's argument, not used.
+        config: Lightning's argument, not used.
         recipe: resolved, as plain data.
         folder: the run's.
     """
@@ -36,10 +37,10 @@ class SaveRecipe(SaveConfigCallback):
         self.recipe, self.folder = recipe, folder
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Nothing: Lightning's writes here."""
+        """Do nothing, where Lightning's callback writes."""
 
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Write it, unless it is there already. Runs on rank zero."""
+        """Write the recipe, unless it exists already. Runs on rank zero."""
         text = yaml.safe_dump(self.recipe, sort_keys=False)
         path = self.folder / run_folder.RECIPE
         if path.is_file() and path.read_text(encoding="utf-8") == text:
@@ -48,7 +49,7 @@ class SaveRecipe(SaveConfigCallback):
             temporary.write_text(text, encoding="utf-8")
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Say what runs where, once the network is built; give the loggers the recipe and the network's summary."""
+        """Print what runs where, once the network is built; pass recipe and summary to the loggers."""
         summary = ModelSummary(pl_module, max_depth=2)
         for logger in trainer.loggers:
             said = {"parameters": summary.total_parameters, "layers": str(summary)}
@@ -68,14 +69,14 @@ class SaveRecipe(SaveConfigCallback):
 def report(
     trainer: Trainer, folder: Path, drawer: PictureWriter, results: dict[str, float], checkpoint: Path | None = None
 ) -> None:
-    """Write the metrics into the run's folder, and print them and where everything is. Runs on rank zero.
+    """Write the metrics into the run's folder, and print them and the paths of all files. Runs on rank zero.
 
     Args:
-        trainer: of the run that has ended.
+        trainer: the trainer of the finished run.
         folder: the run's.
-        drawer: which knows the finished pictures.
+        drawer: has the paths of the finished pictures.
         results: the metrics.
-        checkpoint: what a fit leaves; None for the other commands.
+        checkpoint: the fit's checkpoint; None for the other commands.
     """
     if not trainer.is_global_zero:
         return

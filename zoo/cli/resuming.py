@@ -1,4 +1,4 @@
-"""Resuming a run: what its checkpoint brings along, what may not change, and how a restarted job finds its own."""
+"""Resuming a run: the settings in its checkpoint, what must not change, and a restarted job's checkpoint."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from zoo.factories import class_of, takes
 from zoo.tasks.base import Task
 from zoo.training import checkpoints
 
-# What a schedule over the whole run depends on.
+# Arguments that a schedule over the whole run depends on.
 LENGTH = ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_batches")
 
 
 def base_of(checkpoint: dict[str, Any], path: Path, command: str) -> dict[str, Any]:
-    """What a checkpoint says for this command: the task always, the data where it is known, the trainer for a fit."""
+    """The settings that a checkpoint provides for this command: task, data if known, and trainer for a fit."""
     record = checkpoints.run_record(checkpoint)
     keys = ("seed_everything", "trainer", "data") if command == "fit" else ("data",)
     return {
@@ -34,10 +34,10 @@ def base_of(checkpoint: dict[str, Any], path: Path, command: str) -> dict[str, A
 
 
 def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: Path) -> None:
-    """Refuse a resumed run whose recipe differs from its checkpoint's where it must not.
+    """Check that a resumed run's recipe differs from its checkpoint's only where it may.
 
     Args:
-        before: what the checkpoint says (``base_of``).
+        before: the settings in the checkpoint (``base_of``).
         now: the resolved recipe.
         checkpoint: its file, for the message.
 
@@ -48,7 +48,7 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint
     if changed is not None:
         name, old, new = changed
         raise UserError(
-            f"{name} can't change when a run goes on: {_short(old)} in the checkpoint, {_short(new)} now "
+            f"{name} can't change when a run is resumed: {_short(old)} in the checkpoint, {_short(new)} now "
             f"(--model.weights {shlex.quote(str(checkpoint))} starts a new run from these weights)"
         )
 
@@ -57,10 +57,10 @@ Change = tuple[str, Any, Any]
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
-    """What differs although the classes do not say that it may, as name, old and new value.
+    """Differences that the classes do not allow, as name, old and new value.
 
     Each class of a task, of data or of a network says by ``may_change`` which of its arguments a resumed run may
-    change. Arguments that only one of the two has are those of another version of the class.
+    change. Arguments that only one of the two has come from another version of the class.
     """
     if before.get("seed_everything", now.get("seed_everything")) != now.get("seed_everything"):
         yield "seed_everything", before["seed_everything"], now["seed_everything"]
@@ -75,13 +75,13 @@ def _changed(old: Any, new: Any, name: str) -> Iterator[Change]:
             yield name, old, new
         return
     given, found = old.get("init_args") or {}, new.get("init_args") or {}
-    free = {"facts", *may_change(_class_at(old["class_path"]))}  # facts are compared where the data's are known
+    free = {"facts", *may_change(_class_at(old["class_path"]))}  # facts are compared once the data's are known
     for key in sorted(given.keys() & found.keys() - free):
         yield from _changed(given[key], found[key], f"{name}.{key}")
 
 
 def _same_class(old: str, new: str) -> bool:
-    """Whether two paths are of one class: a checkpoint has it where it is defined, a recipe where it is given."""
+    """Whether two paths are the same class: a checkpoint has its defining module, a recipe may have another path."""
     return old == new or ((cls := _class_at(old)) is not None and cls is _class_at(new))
 
 
@@ -90,7 +90,7 @@ def _is_spec(value: Any) -> bool:
 
 
 def _alike(old: Any, new: Any) -> bool:
-    """Whether two values are the same, specs in lists included."""
+    """Whether two values are the same, including specs in lists."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return all(next(_changed(a, b, ""), None) is None for a, b in zip(old, new, strict=True))
     if isinstance(old, Mapping) and isinstance(new, Mapping) and not _is_spec(old):
@@ -99,7 +99,7 @@ def _alike(old: Any, new: Any) -> bool:
 
 
 def may_change(cls: Any) -> set[str]:
-    """The arguments that a class and its bases let a resumed run change."""
+    """The arguments that a resumed run may change, from a class and its bases."""
     return {name for base in getattr(cls, "__mro__", ()) for name in vars(base).get("may_change", ())}
 
 
@@ -112,11 +112,11 @@ def _class_at(path: str) -> Any:
 
 
 def refuse_another_length(task: Task, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """A schedule over all steps is made for their number: a resumed run can't change it.
+    """Check that a resumed run keeps the number of steps if its schedule depends on it.
 
     Args:
-        task: as it was built.
-        before: what the checkpoint says (``base_of``).
+        task: the built task.
+        before: the settings in the checkpoint (``base_of``).
         now: the resolved recipe.
 
     Raises:
@@ -129,8 +129,8 @@ def refuse_another_length(task: Task, before: Mapping[str, Any], now: Mapping[st
     for key in LENGTH:
         if key in old and old[key] != new[key]:
             raise UserError(
-                f"trainer.{key} can't change when a run goes on with {class_of(factory).__name__}, whose schedule "
-                f"is made for all its steps: {old[key]} in the checkpoint, {new[key]} now"
+                f"trainer.{key} can't change when a run is resumed with {class_of(factory).__name__}, whose schedule "
+                f"depends on the number of steps: {old[key]} in the checkpoint, {new[key]} now"
             )
 
 

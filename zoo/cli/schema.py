@@ -1,8 +1,8 @@
 """``zoo schema``: a JSON Schema of recipes, by which editors complete and check every installed class and argument.
 
-jsonargparse writes the schema of a parser; what it can't know is added here: short names, lists that are appended to
-(``callbacks+``), and what a factory may be. The classes must be imported for it, and more import paths allowed than a
-recipe has. An allowance can't be taken back, so this is done in a process of its own that reads no recipe.
+jsonargparse writes the schema of a parser; what it does not know is added here: short names, lists that are appended to
+(``callbacks+``), and what a factory may be. This requires importing the classes, and allowing more import paths than
+recipes may use. Allowed paths can't be revoked, so it runs in a separate process that reads no recipe.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Schema = dict[str, Any]
 
 
 def main(argv: Sequence[str]) -> int:
-    """``zoo schema``: print the schema, or write it to a file and say how an editor finds it.
+    """``zoo schema``: print the schema, or write it to a file and print how an editor finds it.
 
     Returns:
         0.
@@ -56,10 +56,10 @@ def parser() -> Parser:
 
 
 def recipe_schema() -> Schema:
-    """The schema of recipes with all that is installed now. Classes that can't be imported are told to stderr.
+    """The schema of recipes with all that is installed now. Classes that can't be imported are printed to stderr.
 
     Raises:
-        UserError: it can't be made.
+        UserError: it could not be created.
     """
     with TemporaryDirectory(prefix="zoo-schema-") as folder:
         file = Path(folder) / "schema.json"
@@ -67,11 +67,11 @@ def recipe_schema() -> Schema:
             [sys.executable, "-m", "zoo.cli.schema", str(file)], stdout=subprocess.DEVNULL, check=False
         )
         if done.returncode:
-            raise UserError("the schema could not be made; what is above says why")
+            raise UserError("the schema could not be created; see the error above")
         return json.loads(file.read_text(encoding="utf-8"))
 
 
-# In the process of its own
+# In the separate process
 
 
 def _write(file: Path) -> None:
@@ -108,7 +108,7 @@ def _fit_parser() -> ArgumentParser:
     from zoo.parsing import ZooParser
 
     class Built(Exception):  # noqa: N818  no error: it ends the command line before anything is parsed
-        """Carries the finished parser out."""
+        """Carries the finished parser to the caller."""
 
     class ParserOnly(ZooCLI):
         """Stops when its parser is built."""
@@ -128,7 +128,7 @@ def _fit_parser() -> ArgumentParser:
 
 
 def _factories() -> dict[str, type]:
-    """The classes that each kind of factory may be."""
+    """The classes that each kind of factory may build."""
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
     from torchvision.transforms.v2 import Transform
@@ -144,7 +144,7 @@ def _factories() -> dict[str, type]:
 
 
 def _factory_parser() -> ArgumentParser:
-    """A parser of the classes themselves, without the arguments that a task fills in."""
+    """A parser of the classes, without the arguments that a task fills in."""
     import inspect
 
     from zoo import factories
@@ -165,7 +165,7 @@ def _of_parser(parser: ArgumentParser) -> Schema:
 
 
 def _everything() -> list[str]:
-    """Every installed package, for the import of classes that are imported already; recipes are not read here."""
+    """Allow every installed package, whose classes are imported already; no recipe is read here."""
     from importlib.metadata import packages_distributions
 
     from zoo.parsing import DENIED
@@ -212,7 +212,7 @@ def _references(node: Any) -> Iterator[str]:
 
 
 def _completed(node: Any) -> Any:
-    """The schema with short names, without what a recipe may not name, and with keys that append to lists."""
+    """The schema with short names, without classes that recipes may not use, and with keys that append to lists."""
     if isinstance(node, list):
         return [_completed(value) for value in node]
     if not isinstance(node, dict):
@@ -228,7 +228,7 @@ def _completed(node: Any) -> Any:
 
 
 def _with_names(choices: list[Schema]) -> list[Schema]:
-    """Of the alternatives that are classes, those that may be named, by all of their names; as a string alone, too."""
+    """The allowed classes among the alternatives, by all of their names, and also as a plain string."""
     paths = [path for choice in choices if (path := _class_path(choice))]
     if not paths:
         return choices
@@ -252,7 +252,7 @@ def _class_path(choice: Schema) -> str | None:
 
 
 def _names(path: str, others: Sequence[str]) -> list[str]:
-    """What the class may be called: its short name, if it is the only one here, its stable path, and its own."""
+    """The class's names: its short name, if unique here, its stable path, and its defining path."""
     short = path.rpartition(".")[2]
     entries = [e for e in registry.find(short) if path in (e.full_path, e.stable_path)]
     alone = sum(other.rpartition(".")[2] == short for other in others if not other.startswith("timm.")) == 1
@@ -264,7 +264,7 @@ def _names(path: str, others: Sequence[str]) -> list[str]:
 
 
 def _is_allowed(path: str) -> bool:
-    """Whether a recipe may name this class."""
+    """Whether a recipe may use this class."""
     from zoo.parsing import DENIED, LIBRARIES
 
     registered = {p for entry in registry.find(path.rpartition(".")[2]) for p in (entry.full_path, entry.stable_path)}

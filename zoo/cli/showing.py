@@ -1,6 +1,6 @@
 """``zoo show``: one class or recipe in full.
 
-What is shown is imported; what can't be imported is shown as its source has it, with the reason.
+Classes are imported to be shown; one that can't be imported is shown from its source, with the reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ recipes that use it; or a recipe (alexnet, package:name) with its file.
 
 
 def main(argv: list[str]) -> int:
-    """Print one class or recipe in full; every one of them where the name is claimed twice.
+    """Print one class or recipe in full; all of them if the name is claimed twice.
 
     Args:
         argv: one name, or the full path of a class, or ``package:name`` of a recipe.
@@ -57,7 +57,7 @@ def _entries_of(text: str) -> list[Entry]:
 
 
 class _View(NamedTuple):
-    """What a page says of a class, from the class itself or from its source."""
+    """The contents of a page on a class, from the class itself or from its source."""
 
     docs: list[str]
     arguments: list[Parameter]
@@ -107,7 +107,7 @@ _ENTRY = re.compile(r" +\w+: ")  # ``UserError: …`` below ``Raises:``, whose n
 
 
 def _fitted(doc: str) -> str:
-    """A docstring for 80 columns: paragraphs and list items that are wider are wrapped anew."""
+    """A docstring for 80 columns: wider paragraphs and list items are wrapped again."""
     blocks: list[list[str]] = []
     hang = -1
     for line in doc.splitlines():
@@ -130,7 +130,7 @@ def _fitted_block(lines: list[str]) -> str:
 
 
 def view_of_class(cls: type) -> _View:
-    """What ``zoo show`` says of a class that is imported."""
+    """What ``zoo show`` prints for an imported class."""
     import inspect
 
     home = inspect.getmodule(cls)
@@ -144,7 +144,7 @@ def view_of_class(cls: type) -> _View:
 
 
 def _signature(cls: type) -> list[Parameter]:
-    """Arguments of the class; where it hands ``**`` arguments on, those of the classes above it, too."""
+    """Arguments of the class; if it passes ``**`` arguments on, those of its base classes, too."""
     import inspect
 
     found: dict[str, Parameter] = {}
@@ -173,14 +173,14 @@ def _parameter(argument: Any, module: Any) -> Parameter:
 
 
 def _choices(alias: Any) -> str | None:
-    """A ``Literal`` that has a name of its own, spelt out."""
+    """A named ``Literal``, written out."""
     import typing
 
     return str(alias).replace("typing.", "") if typing.get_origin(alias) is typing.Literal else None
 
 
 def _notes(cls: type) -> dict[str, str]:
-    """What the class states beside its arguments, as far as it does."""
+    """The class's other properties, if it declares them."""
     channels = getattr(cls, "fixed_channels", None)
     return {
         "roles": ", ".join(getattr(cls, "roles", ())),
@@ -212,7 +212,7 @@ def _without_arguments(doc: str) -> str:
 
 
 def _meanings(doc: str) -> dict[str, str]:
-    """What a docstring's list of arguments says of each."""
+    """The descriptions of arguments in a docstring."""
     found: dict[str, str] = {}
     names: list[str] = []
     section = _ARGUMENTS.search(doc)

@@ -2,8 +2,8 @@
 
 A plugin adds a verb by the entry-point group ``zoo.commands``: the entry's name is the verb, its value a function that
 takes the words behind the verb and returns the exit status. The first line of its docstring, ``EXAMPLE``: summary,
-stands in the help. It is read from the source: no plugin is imported before its verb is called. Shell completion asks
-the function's module for ``parser()``, where it has one.
+is shown in the help. It is read from the source: no plugin is imported before its verb is called. Shell completion uses
+the module's ``parser()``, if it has one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Verb(NamedTuple):
     """A command.
 
     Args:
-        name: the word behind ``zoo``.
-        target: ``module:function``, which takes the words behind the verb and returns the exit status.
+        name: the word after ``zoo``.
+        target: ``module:function``, which takes the words after the verb and returns the exit status.
         summary: what it does, in a few words.
         example: a command line.
-        trains: whether it is one of Lightning's, which wants the verb, too.
+        trains: whether it is one of Lightning's commands, whose arguments include the verb.
         entry: the plugin's entry point; None for the zoo's own.
     """
 
@@ -40,7 +40,7 @@ class Verb(NamedTuple):
 
     @property
     def module(self) -> str:
-        """Where its function is, and its ``parser`` where it has one."""
+        """The module of its function, and of its ``parser`` if it has one."""
         return self.target.partition(":")[0]
 
     def function(self) -> Callable[[list[str]], int]:
@@ -99,12 +99,12 @@ Train, test and use the networks of the zoo and of its plugins.
 
 
 def plugin_verbs() -> dict[str, Verb]:
-    """The verbs that plugins add, by what is to be typed: the name, or ``package:name`` where it is taken."""
+    """The verbs that plugins add, by the word to type: the name, or ``package:name`` if the name is taken."""
     return {called(entry): _verb_of(entry) for entry in registry.commands()}
 
 
 def called(entry: Entry) -> str:
-    """What a plugin's verb is called: the zoo's own keep their names, and so does none that two plugins claim."""
+    """The word for a plugin's verb: its name, unless the zoo or another plugin has one of this name."""
     claims = sum(other.name == entry.name for other in registry.commands())
     return entry.name if claims == 1 and entry.name not in OWN else f"{entry.package}:{entry.name}"
 
@@ -123,14 +123,14 @@ _SUMMARY = re.compile(r"``(zoo [^`]+)``: (.+)")
 
 
 def find(name: str) -> Verb | None:
-    """The verb of this name, the zoo's own first; None where there is none."""
+    """The verb of this name, the zoo's own first; None if there is none."""
     if name in OWN or not registry.commands():
         return OWN.get(name)
     return plugin_verbs().get(name)
 
 
 def names() -> list[str]:
-    """All of them, the zoo's own first."""
+    """All verbs, the zoo's own first."""
     return [*OWN, *map(called, registry.commands())]
 
 

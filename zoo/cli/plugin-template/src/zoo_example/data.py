@@ -1,4 +1,4 @@
-"""Lying and standing bars, drawn by this file. Say here where your data comes from."""
+"""Horizontal and vertical bars, drawn by this file. Say here where your data comes from."""
 
 from typing import Any, ClassVar
 
@@ -12,12 +12,12 @@ SIZE = 16
 
 
 class ExampleBars(InMemoryImages):
-    """Bright bars, lying or standing, anywhere on a noisy ground."""
+    """Bright bars, horizontal or vertical, anywhere on a noisy background."""
 
-    # What the data says of itself; networks and tasks are built from it.
+    # Facts about the data; networks and tasks are built from them.
     native_size = SIZE
     in_channels = 1
-    mirror = True  # a reflection keeps the label
+    mirror = True  # a horizontal flip keeps the label
     class_names = ("lying", "standing")
     licence: ClassVar[str] = "Apache-2.0 (drawn by this package)"
     about: ClassVar[str] = "2 kinds of bars, 180 of each (120 to train and validate, 60 to test), 16x16 grey"
@@ -29,14 +29,14 @@ class ExampleBars(InMemoryImages):
         return draw(count=240, seed=0) if part == "train" else draw(count=120, seed=1)
 
     def setup(self, stage: str | None = None) -> None:
-        """As every set; mean and deviation are those of the training part."""
+        """Set up as every data set does; mean and standard deviation are computed from the training part."""
         super().setup(stage)
         if self.class_counts is not None:
             self.mean, self.std = mean_and_std(self.some_training_images())
 
 
 def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Bars as bytes (count, 1, 16, 16), and their labels (count,): 0 for lying ones, 1 for standing ones."""
+    """Bars as bytes (count, 1, 16, 16), and their labels (count,): 0 for lying, 1 for standing ones."""
     random = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 2
     row, column = torch.randint(5, SIZE - 5, (2, count, 1, 1), generator=random)

@@ -13,7 +13,7 @@ class ExampleNet(Architecture):
     Args:
         num_classes: length of the output.
         in_channels: channels of the images.
-        width: filters of the first convolution; each one doubles them.
+        width: filters of the first convolution; each further one doubles them.
 
     Shape:
         images (B, C, H, W), normalised -> logits (B, num_classes)
@@ -22,8 +22,8 @@ class ExampleNet(Architecture):
     # The arguments of a small instance, for tests.
     example: ClassVar[dict[str, Any]] = {"num_classes": 2, "width": 4}
 
-    # An argument that is called as a fact (num_classes, in_channels, image_size) is filled in from the data, so no
-    # recipe says it. All others are the recipe's, with their types checked.
+    # An argument with the name of a fact (num_classes, in_channels, image_size) is filled in from the data, so recipes
+    # don't set it. All others are set by the recipe, and their types are checked.
     def __init__(self, num_classes: int = 2, in_channels: int = 3, width: int = 16) -> None:
         super().__init__()
         self.layers = nn.Sequential(
@@ -36,7 +36,7 @@ class ExampleNet(Architecture):
         self.classifier = nn.Linear(4 * width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits. Loss, metrics and optimiser are the task's: an architecture has nothing but this."""
+        """Logits. Loss, metrics and optimiser belong to the task; an architecture only has this."""
         return self.classifier(self.layers(images))
 
 

@@ -27,16 +27,16 @@ class ExampleTask(Task):
 
     Args:
         architecture: the network, from images to logits.
-        optimizer: any of torch's or of a plugin.
-        scheduler: of the learning rate.
-        facts: what is known of the data; the data module adds what is missing.
+        optimizer: any optimiser of torch or of a plugin.
+        scheduler: learning-rate scheduler.
+        facts: known properties of the data; the data module adds the missing ones.
 
     Shape:
         images (B, C, H, W) in [0, 1] -> logits (B, num_classes)
     """
 
     needs = ("num_classes", "in_channels", "image_size")  # facts without which it can't be built
-    monitor = "val/brier"  # what chooses the best checkpoint; less is better
+    monitor = "val/brier"  # metric that chooses the best checkpoint; lower is better
     batch = "classification"  # the form of a batch: images and labels
 
     def __init__(
@@ -49,7 +49,7 @@ class ExampleTask(Task):
         super().__init__()
 
     def build(self) -> None:
-        """The network and the metrics; what the data says of itself is known by now."""
+        """Build the network and the metrics; the facts of the data are known by now."""
         self.architecture = self.make("architecture", needs=("num_classes",))
         self.normalize = Normalize(self.architecture, self.facts)
         self.val_brier, self.test_brier = MeanMetric(), MeanMetric()
@@ -81,14 +81,14 @@ class ExampleTask(Task):
         self.log_dict({"test/brier": self.test_brier, "test/top1": self.test_top1})
 
     def _logits(self, images: Tensor) -> Tensor:
-        """Of the central part: images for evaluation may be larger than those for training."""
+        """Logits of the centre crop: images for evaluation may be larger than those for training."""
         return self(crops(images, self.facts["image_size"])[0])
 
     def configure_optimizers(self) -> Any:
         """The optimiser and the scheduler."""
         return self.optimizers_for(self.architecture)
 
-    # What it gives back
+    # Results
 
     def predict_step(self, batch: tuple[Tensor, list[str]], batch_idx: int) -> list[Prediction]:
         """The most probable class of each image; the batch holds images and the names of their files."""
