@@ -109,7 +109,7 @@ def _page_file(name: str) -> Path:
     path = Path(name)
     path = path if path.suffix else path.with_name(f"{path.name}.png")
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
-        raise UserError(f"--page {path} can't be written: {path.suffix} is no kind of picture; give a name.png")
+        raise UserError(f"--page {path} can't be written: {path.suffix} is not a picture format; give a name.png")
     if path.exists():
         raise UserError(f"--page {path} exists already, and nothing is overwritten: give another name")
     if not path.parent.is_dir():
