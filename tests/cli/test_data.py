@@ -51,7 +51,7 @@ def test_all_damaged_files_of_all_parts_are_listed(photos, capsys):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("p.nokind", "--page p.nokind can't be written: .nokind is no kind"),
+        ("p.nokind", "--page p.nokind can't be written: .nokind is not a picture format"),
         ("there", "--page there.png exists already, and nothing is overwritten"),
         ("no/where.png", "the folder no does not exist"),
     ],
