@@ -214,38 +214,30 @@ class Table:
 
 
 def class_color(label: int) -> Color:
-    """One of ten colours, the same for a class in every picture."""
+    """A class's color in every picture: matplotlib's ten, with white for grey, then hues by the golden ratio.
+
+    Args:
+        label: the class's number, from 0.
+    """
+    import colorsys
+
     import matplotlib
 
-    red, green, blue = matplotlib.colormaps["tab10"](label % 10)[:3]
+    if label == 7:
+        red = green = blue = 0.96
+    elif label < 10:
+        red, green, blue = matplotlib.colormaps["tab10"](label)[:3]
+    else:
+        shade = 0.62 + 0.3 * ((label // 7) % 2)
+        red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.55 + 0.15 * (label % 4), shade)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_overlay(overlay: Overlay, side: int = 192) -> Image.Image:
-    """An overlay as a picture: the first mask half transparent, the first boxes thick with their texts, others thin."""
-    image = overlay.image.detach().float().cpu()
-    for mask in list(overlay.masks.values())[:1]:
-        image = _tinted(image, mask.cpu())
-    picture = to_picture(image, side)
-    times, canvas = picture.width / image.shape[2], ImageDraw.Draw(picture)
-    for order, boxes in reversed(list(enumerate(overlay.boxes.values()))):
-        for i, corners in enumerate((boxes.corners.cpu() * times).tolist()):
-            color = class_color(int(boxes.labels[i]))
-            canvas.rectangle(corners, outline=color, width=1 if order else 3)
-            if not order:
-                canvas.text(corners[:2], boxes.text(i, overlay.class_names), WHITE, font(11), stroke_width=2,
-                            stroke_fill=color)  # fmt: skip
-    return captioned(picture, [overlay.caption]) if overlay.caption else picture
-
-
-def _tinted(image: Tensor, mask: Tensor) -> Tensor:
-    """The image with its classes' colours half over it, (3, H, W)."""
-    image = image[:3] if image.shape[0] >= 3 else image.mean(0, keepdim=True).expand(3, -1, -1)
-    for label in mask.unique().tolist():
-        if label != NO_CLASS:
-            color = torch.tensor(class_color(label)).view(3, 1, 1) / 255
-            image = torch.where(mask == label, (image + color) / 2, image)
-    return image
+def text_color(background: Color) -> Color:
+    """Black or white, whichever contrasts more with the background (relative luminance of WCAG 2)."""
+    linear = [(v / 255 / 12.92 if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4) for v in background]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return (0, 0, 0) if luminance > 0.179 else WHITE
 
 
 NAMED = 100  # up to so many classes, the whole confusion matrix is drawn

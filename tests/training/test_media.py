@@ -17,7 +17,8 @@ from training.test_wandb import records
 from zoo_toys.data import ToyBoxes
 from zoo_toys.tasks import ToyDetection
 
-from zoo.drawing import Boxes, Overlay, Table, class_color, draw_overlay, to_picture
+from zoo.drawing import Boxes, Overlay, Table, class_color, to_picture
+from zoo.drawing_objects import draw_overlay
 from zoo.training.media import Media
 from zoo.training.pictures import PictureWriter
 
@@ -123,7 +124,7 @@ def test_boxes_are_drawn_at_their_places() -> None:
     plain = np.asarray(draw_overlay(Overlay(torch.zeros(1, 16, 16))))
     drawn = np.asarray(draw_overlay(Overlay(torch.zeros(1, 16, 16), {"prediction": first, "truth": truth})))
     assert drawn.shape == plain.shape == (192, 192, 3)
-    assert tuple(drawn[100, 24]) == class_color(1) == tuple(drawn[100, 26])
+    assert tuple(drawn[100, 24]) == class_color(1) == tuple(drawn[100, 25])
     assert tuple(drawn[100, 144]) == class_color(2)
     assert tuple(drawn[100, 146]) == (0, 0, 0), "the second are thin"
     assert (drawn[60:140, 130:140] == 0).all()
@@ -134,7 +135,7 @@ def test_masks_tint_their_pixels() -> None:
     mask[:, 8:] = 3
     drawn = np.asarray(draw_overlay(Overlay(torch.zeros(3, 16, 16), masks={"truth": mask})))
     assert (drawn[:, :96] == 0).all()
-    np.testing.assert_allclose(drawn[0, 100], np.array(class_color(3)) / 2, atol=1)
+    np.testing.assert_allclose(drawn[60, 150], np.array(class_color(3)) / 2, atol=1)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -11,7 +11,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch.nn import functional as F
 
-from zoo.drawing import NO_CLASS, Boxes, Overlay, Table, draw_overlay, to_picture
+from zoo.drawing import NO_CLASS, Boxes, Overlay, Table, to_picture
+from zoo.drawing_objects import draw_overlay
 
 
 @dataclass
