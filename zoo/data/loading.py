@@ -109,14 +109,28 @@ class _Partial(NamedTuple):
     messages: list[str]
 
 
+class EpochSamples(Dataset):
+    """Base of map-style data sets whose samples depend on the epoch.
+
+    Attributes:
+        epoch: counted from 0; set by the loader before it reads a sample, in the process that reads.
+    """
+
+    epoch: int = 0
+
+
 class _Keyed(Dataset):
-    """Seeds every generator with the sample's key before it is read, so that augmentation depends on the key alone."""
+    """Seeds every generator with the sample's key before it is read, so that augmentation depends on key and epoch
+    alone.
+    """
 
     def __init__(self, samples: Any) -> None:
         self.samples = samples
 
-    def __getitem__(self, item: tuple[int, int]) -> Any:
-        index, seed = item
+    def __getitem__(self, item: tuple[int, int, int]) -> Any:
+        index, seed, epoch = item
+        if isinstance(self.samples, EpochSamples):
+            self.samples.epoch = epoch
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
@@ -150,14 +164,14 @@ def repeats_batches(trainer: Any) -> bool:
 
 
 class _KeyedBatches:
-    """An epoch's batches of (index, key), made on demand: a million keys at once take seconds.
+    """An epoch's batches of (index, key, epoch), made on demand: a million keys at once take seconds.
 
     Worker processes outlive an epoch, and this object with them: ``epoch`` is what changes.
     """
 
-    epoch: Callable[[], Iterator[list[tuple[int, int]]]]
+    epoch: Callable[[], Iterator[list[tuple[int, int, int]]]]
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         return self.epoch()
 
 
@@ -281,7 +295,7 @@ class Loader:
         order, samples, filled = self._in_order(epoch), _Keyed(self.samples), list(partial.left)
         wanted = min(FEWEST, len(partial.left) + len(partial.messages))
         for index in order.roll(-min(len(order), (number + 1) * self.batch_size)).tolist():
-            sample = samples[index, derive_seed(self._seed(), epoch, index)]
+            sample = samples[index, derive_seed(self._seed(), epoch, index), epoch]
             if not isinstance(sample, _Failure):
                 filled.append(sample)
             elif not sample.unreadable:
@@ -303,12 +317,12 @@ class Loader:
             generator=torch.Generator().manual_seed(derive_seed(self._seed())),
         )
 
-    def _keyed(self, epoch: int, start: int) -> Iterator[list[tuple[int, int]]]:
+    def _keyed(self, epoch: int, start: int) -> Iterator[list[tuple[int, int, int]]]:
         order, seed = self._in_order(epoch), self._seed()
         shares = zip(self._shares(order, start), self._shares(occurrences(order), start), strict=True)
         for indices, earlier in shares:
             pairs = zip(indices.tolist(), earlier.tolist(), strict=True)
-            yield [(i, derive_seed(seed, epoch, i, n) if n else derive_seed(seed, epoch, i)) for i, n in pairs]
+            yield [(i, derive_seed(seed, epoch, i, *[n] * (n > 0)), epoch) for i, n in pairs]
 
     def close(self) -> None:
         """Stop the worker processes; a later epoch would start new ones."""

@@ -15,14 +15,13 @@ from numpy.random import default_rng
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from zoo.data.base import Split
 from zoo.data.composing import CLASSES, Composer, Difficulty, Scene
-from zoo.data.image_data import ImageData
 from zoo.data.loading import split_indices
 from zoo.data.mnist import MNIST5k
-from zoo.data.pixels import as_floats
+from zoo.data.object_data import ObjectData, PixelData
 from zoo.data.seeds import derive_seed
 from zoo.errors import UserError
 from zoo.facts import Facts
@@ -81,7 +80,7 @@ def target_of(scene: Scene) -> dict[str, Tensor]:
     }
 
 
-class Scenes(ImageData):
+class Scenes(ObjectData):
     """Handwritten digits and plain shapes on textures, with boxes and masks: for detection and instance segmentation.
 
     Scenes are composed when they are read, each a pure function of ``seed``, split and index. The digits are those of
@@ -99,11 +98,7 @@ class Scenes(ImageData):
         test_size: number of test scenes.
         fresh: compose other training scenes in every epoch.
         seed: of all scenes.
-        files: pictures to predict: a file, folder or glob pattern, or a list of these.
-        batch_size: scenes per training step, over all processes.
-        eval_batch_size: the same for validation, test and prediction; default: ``batch_size``.
-        num_workers: processes that compose scenes.
-        drop_last: leave out an incomplete last training batch.
+        kwargs: as for every data set with annotations.
 
     Shape:
         batch: list of B images (3, image_size, image_size) in [0, 1]; list of B dictionaries with ``boxes`` (N, 4) as
@@ -136,13 +131,9 @@ class Scenes(ImageData):
         test_size: int = 400,
         fresh: bool = False,
         seed: int = 0,
-        files: list[str] | str | None = None,
-        batch_size: int = 16,
-        eval_batch_size: int | None = None,
-        num_workers: int = 0,
-        drop_last: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(files, batch_size, eval_batch_size, num_workers, drop_last)
+        super().__init__(**kwargs)
         for name, pair in (("objects", objects), ("scale", scale)):
             if len(pair) != 2:
                 raise UserError(f"data.{name} must be a least and a largest value, not {list(pair)}")
@@ -160,24 +151,11 @@ class Scenes(ImageData):
         size = [self.difficulty.size] * 2
         return Facts(num_classes=len(names), class_names=names, in_channels=3, image_size=size)
 
-    def samples(self, split: Split) -> Any:
-        """The split's scenes, None for a validation of none; prediction's are the ``files``."""
-        if split == "predict":
-            return self.predict_samples()
-        count = self.sizes[split]
+    def annotated(self, split: Split) -> Any:
+        """The split's scenes; None for a validation of none."""
         fresh = self.fresh and split == "train"
+        count = self.sizes[split]
         return SceneSamples(split, count, self.seed, self.difficulty, fresh) if count else None
-
-    def collate(self, samples: list[Any]) -> Any:
-        """Images and targets, in two lists."""
-        images, targets = zip(*samples, strict=True)
-        return list(images), list(targets)
-
-    def first_images(self, count: int) -> Tensor:
-        """The first training scenes."""
-        samples = SceneSamples("train", self.sizes["train"], self.seed, self.difficulty)
-        images = torch.stack([samples[i][0] for i in range(min(count, len(samples)))])
-        return as_floats(images, images.shape[-2:], self.dtype)
 
     def sample_pictures(self, split: Split, count: int) -> list[Image.Image]:
         """The first scenes with their boxes."""
@@ -191,15 +169,8 @@ class Scenes(ImageData):
             pictures.append(to_pil_image(draw_bounding_boxes(image, target["boxes"], names)))
         return pictures
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Bytes to floats in [0, 1] of the module's dtype."""
-        if self.predicting:
-            return super().on_after_batch_transfer(batch, dataloader_idx)
-        images, targets = batch
-        return [as_floats(image[None], image.shape[-2:], self.dtype)[0] for image in images], targets
 
-
-class SceneMasks(Scenes):
+class SceneMasks(PixelData, Scenes):
     """Scenes with a class for each pixel: for semantic segmentation.
 
     The first class is ``background``; the others are those of ``Scenes``, whose arguments it takes.
@@ -212,16 +183,28 @@ class SceneMasks(Scenes):
     class_names: ClassVar[Sequence[str]] = ("background", *CLASSES)
     about: ClassVar[str] = "14 classes (background, digits, circle, square, triangle) by pixel, 128x128 colour"
 
-    def collate(self, samples: list[Any]) -> Any:
-        """Images and the classes of their pixels."""
-        return default_collate([(image, classes_of(target)) for image, target in samples])
+    def annotated(self, split: Split) -> Any:
+        """The split's scenes; None for a validation of none."""
+        found = super().annotated(split)
+        return None if found is None else PixelSamples(found)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Bytes to floats in [0, 1] of the module's dtype."""
-        if self.predicting:
-            return ImageData.on_after_batch_transfer(self, batch, dataloader_idx)
-        images, masks = batch
-        return as_floats(images, images.shape[-2:], self.dtype), masks
+
+class PixelSamples(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """Scenes with the class of each pixel as ``mask``, bytes (H, W).
+
+    Args:
+        scenes: with masks of their objects.
+    """
+
+    def __init__(self, scenes: SceneSamples) -> None:
+        self.scenes = scenes
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        image, target = self.scenes[index]
+        return image, {"mask": classes_of(target).to(torch.uint8)}
 
 
 def classes_of(target: dict[str, Tensor]) -> Tensor:
