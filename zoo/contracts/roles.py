@@ -47,11 +47,11 @@ def _logits(found: Any, inputs: Inputs, sizes: Sizes) -> None:
 
 
 def _dense_logits(found: Any, inputs: Inputs, sizes: Sizes) -> None:
-    shape = tuple(_floats(found).shape)
     wanted = f"({len(inputs[0])}, {sizes['num_classes']}, h, w)"
-    expect(
-        len(shape) == 4 and shape[:2] == (len(inputs[0]), sizes["num_classes"]), f"logits {shape}, expected {wanted}"
-    )
+    for logits in found if isinstance(found, tuple) else (found,):
+        shape = tuple(_floats(logits).shape)
+        right = len(shape) == 4 and shape[:2] == (len(inputs[0]), sizes["num_classes"])
+        expect(right, f"logits {shape}, expected {wanted}")
 
 
 def _like_first(found: Any, inputs: Inputs, sizes: Sizes) -> None:
@@ -157,7 +157,7 @@ ROLES = (
     ),
     Role(
         "segmenter",
-        "images -> logits (B, num_classes, h, w)",
+        "images -> logits (B, num_classes, h, w); in training, with auxiliary heads, a tuple with theirs behind",
         _on_images,
         _dense_logits,
         ("logits",),

@@ -22,7 +22,7 @@ from zoo.testing.inputs import copied, doubles, first_samples, joined
 
 SIZE, CLASSES, WORDS = 32, 5, 7
 LABELLED = ("classifier", "segmenter", "detector")
-ENCODER = "VGG"  # the encoder, if an architecture's example does not give one
+ENCODER = "VGG"  # the encoder or backbone, if an architecture's example does not give one
 
 
 class ArchitectureCase:
@@ -126,11 +126,13 @@ class ArchitectureCase:
 
 
 def encoders(cls: type[Architecture]) -> dict[str, Any]:
-    """A small registered backbone for the argument ``encoder``, if the class's example does not give it."""
-    if not takes(cls, "encoder") or "encoder" in cls.example:
+    """A small registered backbone for the argument ``encoder`` or ``backbone``, if the class's example gives none."""
+    open_ = [name for name in ("encoder", "backbone") if takes(cls, name) and name not in cls.example]
+    if not open_:
         return {}
     network: Any = registry.find(ENCODER, "architectures")[0].load()
-    return {"encoder": partial(network, **{k: v for k, v in network.example.items() if k != "num_classes"})}
+    small = partial(network, **{k: v for k, v in network.example.items() if k != "num_classes"})
+    return dict.fromkeys(open_, small)
 
 
 def randomise(network: nn.Module, seed: int = 0) -> None:
