@@ -91,10 +91,15 @@ def _detector_inputs(network: Any, sizes: Sizes, count: int, generator: Generato
     images = list(_images(sizes, count, generator).sigmoid())
     height, width = sizes["image_size"]
     corner = torch.tensor([0.1 * width, 0.1 * height, 0.6 * width, 0.7 * height])
-    targets = [
-        {"boxes": (corner + i % 3)[None], "labels": torch.tensor([i % sizes["num_classes"]])} for i in range(count)
-    ]
-    return [(images, targets)]
+    return [(images, [_boxed(corner + i % 3, i % sizes["num_classes"], height, width) for i in range(count)])]
+
+
+def _boxed(box: Tensor, label: int, height: int, width: int) -> dict[str, Tensor]:
+    """A target of one object that fills its box; who is trained without masks does not look at them."""
+    x1, y1, x2, y2 = box.round().int().tolist()
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    mask[:, y1:y2, x1:x2] = True
+    return {"boxes": box[None], "labels": torch.tensor([label]), "masks": mask}
 
 
 def _call_detector(network: Any, inputs: Inputs) -> Any:

@@ -14,6 +14,7 @@ from torchvision.utils import draw_bounding_boxes
 
 from zoo import ArchitectureFactory, Facts, Task, drawing
 from zoo.factories import OptimizerFactory, SchedulerFactory
+from zoo_toys.networks import ToyDetector
 
 
 class Denoising(Task):
@@ -171,7 +172,7 @@ class SmallDetection(Task):
     batch = "detection"
     needs = ("num_classes", "in_channels")
     monitor, monitor_mode = "val/right", "max"
-    example = {"optimizer": partial(Adam, lr=0.2)}
+    example = {"architecture": ToyDetector, "optimizer": partial(Adam, lr=0.2)}
 
     def __init__(
         self, architecture: ArchitectureFactory, optimizer: OptimizerFactory = Adam, facts: Facts | None = None
@@ -191,7 +192,7 @@ class SmallDetection(Task):
         """The share of images with objects whose best box has a class that is there."""
         for found, target in zip(self.architecture(batch[0]), batch[1], strict=True):
             if len(target["labels"]):
-                self.right.update(float(found["labels"][0] in target["labels"]))
+                self.right.update(float(torch.isin(found["labels"][:1], target["labels"]).any()))
         self.log(name, self.right, batch_size=len(batch[0]))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
