@@ -248,6 +248,7 @@ class OwnCheckpoint(Checkpoint):
 
 def test_a_plugins_checkpoint_that_cannot_be_found_is_said(capsys) -> None:
     cli = ZooCLI.__new__(ZooCLI)
-    cli.trainer = Trainer(accelerator="cpu", callbacks=[OwnCheckpoint()], logger=False, enable_progress_bar=False)
+    cli.own = [OwnCheckpoint()]
+    cli.trainer = Trainer(accelerator="cpu", callbacks=cli.own, logger=False, enable_progress_bar=False)
     assert cli._chosen_by_own() is None
     assert capsys.readouterr().out.endswith("zoo: no checkpoint of OwnCheckpoint was found to test\n")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import Namespace
@@ -32,6 +34,13 @@ def option_values(argv: Sequence[str], *flags: str) -> list[tuple[int, str]]:
 
 def _replaced(argv: list[str], at: int, value: str) -> None:
     argv[at] = f"{argv[at].split('=', 1)[0]}={value}" if argv[at].startswith("--") else value
+
+
+def spelt_out(argv: Sequence[str]) -> list[str]:
+    """The arguments with ``-cRECIPE`` and ``-c=RECIPE``, which argparse takes too, as ``-c RECIPE``."""
+    attached = re.compile("-c=?(.+)", re.DOTALL)
+    found = [(word, attached.fullmatch(word)) for word in argv]
+    return [part for word, match in found for part in (("-c", match[1]) if match else (word,))]
 
 
 def with_recipe_files(argv: list[str]) -> list[str]:
@@ -69,6 +78,23 @@ def _check_recipe(path: Path) -> None:
             raise UserError(f"{path}: {key} belongs to the command line (--{key.rstrip('+')}), not to a recipe")
         if (head := key.partition(".")[0]) != key and head in content:
             raise UserError(f"{path}: {key} and {head} are both there, so one would override the other; write one key")
+    if (found := _not_a_word(content, "")) is not None:
+        raise UserError(f"{path}: {found}, a key that is not a word; in quotes it would be one")
+
+
+def _not_a_word(node: Any, where: str) -> str | None:
+    """The place of a key in the trainer's settings or a class's arguments that is a number, a date or ``on``."""
+    if isinstance(node, list):
+        return next(filter(None, (_not_a_word(value, where) for value in node)), None)
+    if not isinstance(node, dict):
+        return None
+    named = where in ("", "trainer") or "class_path" in node or where.endswith("init_args")
+    for key, value in node.items():
+        if not isinstance(key, str) and named:
+            return f"{where} has {key}".strip()
+        if (found := _not_a_word(value, f"{where}.{key}".lstrip("."))) is not None:
+            return found
+    return None
 
 
 def refuse_other_ways(config: Namespace, argv: Sequence[str]) -> None:
@@ -89,6 +115,23 @@ def refuse_other_ways(config: Namespace, argv: Sequence[str]) -> None:
         raise UserError("weights_only can't be switched off: checkpoints are read as data (docs: security)")
     if "weights_only" in config:
         config.weights_only = True
+
+
+# Numbers that Lightning counts by; it would fail at 0 in the middle of a step.
+COUNTED_BY = ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval")
+
+
+def refuse_zero(trainer: Namespace) -> None:
+    """Check the numbers of batches and epochs between two events.
+
+    Raises:
+        UserError: one of them is not above 0.
+    """
+    for key in COUNTED_BY:
+        value = trainer.get(key)
+        if isinstance(value, int | float) and value <= 0:
+            hint = "" if key.startswith("accumulate") else " (--trainer.limit_val_batches 0 disables validation)"
+            raise UserError(f"trainer.{key} must be above 0, not {value}{hint}")
 
 
 def with_checkpoint_file(argv: list[str], recipe_names: list[str]) -> tuple[Path | None, list[str]]:

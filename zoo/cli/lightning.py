@@ -28,12 +28,14 @@ from zoo.cli.arguments import (
     label_of,
     option_values,
     refuse_other_ways,
+    refuse_zero,
+    spelt_out,
     with_checkpoint_file,
     with_recipe_files,
 )
 from zoo.cli.failures import Context, explaining, refused
 from zoo.cli.loggers import choose_loggers
-from zoo.cli.own_callbacks import RecordRun, chosen_by, place_checkpoints, refuse_finders, saves
+from zoo.cli.own_callbacks import RecordRun, SaveWhenStopped, chosen_by, place_checkpoints, refuse_finders, saves
 from zoo.cli.places import check_built, keep_inside, with_own_checkpoint_io
 from zoo.cli.report import SaveRecipe, report
 from zoo.cli.streams import outlive_readers
@@ -78,7 +80,7 @@ class ZooCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Defaults < checkpoint < recipes < flags."""
-        argv = list(sys.argv[1:] if args is None else args)
+        argv = spelt_out(sys.argv[1:] if args is None else args)
         self.recipe_names = [v for _, v in option_values(argv, "--config", "-c")]
         argv = with_recipe_files(argv)
         self.checkpoint_path, argv = with_checkpoint_file(argv, self.recipe_names)
@@ -106,6 +108,7 @@ class ZooCLI(LightningCLI):
                 raise UserError(f"no {key}: give a recipe (--config FILE), {flag}, or a checkpoint (--ckpt_path FILE)")
         refuse_functions(config)
         words_for_enums(config)
+        refuse_zero(config.trainer)
         self.recipe = self._plain_recipe()
         self.folder = self._choose_folder(config.get("out"))
         self.save_config_kwargs = {"recipe": self.recipe, "folder": self.folder}
@@ -195,7 +198,7 @@ class ZooCLI(LightningCLI):
         config = self.config_init[self.subcommand]["trainer"]
         plugins = with_own_checkpoint_io(config.get("plugins"), config.get("strategy"), self.folder)
         own = config.get("callbacks") or []
-        own = list(own) if isinstance(own, list | tuple) else [own]
+        self.own = own = list(own) if isinstance(own, list | tuple) else [own]
         refuse_finders(own)
         place_checkpoints(own, self.folder)
         first = [RequireFinite(self.folder, self.checkpoint_path), CheckMonitors()]
@@ -222,7 +225,7 @@ class ZooCLI(LightningCLI):
         self.saver: RunCheckpoints | None = None
         wanted = config.get("enable_checkpointing") is not False and not config.get("fast_dev_run")
         if any(map(saves, own)):
-            added.append(RecordRun(self._record))
+            added += [RecordRun(self._record), *([SaveWhenStopped(self.folder / "checkpoints")] if wanted else [])]
         elif self.subcommand == "fit" and wanted:
             self.saver = RunCheckpoints(
                 self.folder / "checkpoints",
@@ -273,8 +276,7 @@ class ZooCLI(LightningCLI):
 
     def _chosen_by_own(self) -> Path | None:
         """What the recipe's own callback has kept; a plugin's may keep it where nobody else finds it."""
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        chosen, own = chosen_by(callbacks), [type(c).__name__ for c in callbacks if saves(c)]
+        chosen, own = chosen_by(self.own), [type(c).__name__ for c in self.own if saves(c)]
         if chosen is None and own and self.trainer.is_global_zero:
             print(f"zoo: no checkpoint of {', '.join(own)} was found to test", flush=True)
         return chosen

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from zoo.errors import UserError
+from zoo.training.callbacks import RunCheckpoints, Stopped
 from zoo.training.checkpoints import RUN_KEY
 
 # Callbacks that change a value of the recipe during the run, by what they change.
@@ -75,6 +76,23 @@ class RecordRun(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add it."""
         checkpoint[RUN_KEY] = {**checkpoint.get(RUN_KEY, {}), **self.record()}
+
+
+class SaveWhenStopped(RunCheckpoints):
+    """Beside a recipe's own checkpoints: ``last.ckpt`` at the safe point where a signal stops the run, and no other.
+
+    Args:
+        folder: where the file goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, monitor=None)
+
+    def _safe_point(self, trainer: Trainer, always: bool = False) -> None:
+        stop, _ = self._agreed(trainer)
+        if stop:
+            self._save(trainer)
+            raise Stopped(stop, self.last)
 
 
 def chosen_by(callbacks: Sequence[Any]) -> Path | None:
