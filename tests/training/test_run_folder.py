@@ -1,5 +1,6 @@
 """Run folders: one each, shared where several processes make one run."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,16 @@ def test_a_run_that_did_not_start_leaves_no_folder(workspace: Path) -> None:
     (folder / "kept.txt").write_text("")
     run_folder.forget_if_empty()
     assert folder.is_dir()
+
+
+def test_a_folder_that_was_there_is_never_removed(workspace: Path) -> None:
+    """Though it holds no file: its folders and links are the user's."""
+    (workspace / "elsewhere").mkdir()
+    for given, made in (("mine", True), ("new", False)):
+        if made:
+            (workspace / given / "empty").mkdir(parents=True)
+            (workspace / given / "link").symlink_to("../elsewhere")
+        run_folder.folder_for("x", out=given)
+        run_folder.forget_if_empty()
+        assert (workspace / given / "link").is_symlink() is (workspace / given / "empty").is_dir() is made
+        del os.environ[run_folder.VARIABLE]

@@ -7,11 +7,13 @@ import re
 import shlex
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from zoo.errors import UserError
 
 VARIABLE = "ZOO_RUN_DIR"  # set for the processes that Lightning starts
+_created: set[Path] = set()  # by this process; a folder that was there before is its owner's
 RECIPE = "recipe.yaml"
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # http:, s3:, memory:, file:; a single letter is a Windows drive
 
@@ -56,6 +58,7 @@ def new_folder(parent: Path, name: str | None = None) -> Path:
         folder = parent / (stem if number == 1 else f"{stem}-{number}")
         try:
             folder.mkdir(parents=True)
+            _created.add(folder.resolve())
             return folder
         except FileExistsError:
             continue
@@ -95,9 +98,7 @@ def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path, tr
     if owner is not None:
         return owner
     if shared := _shared_name():
-        folder = root / label / shared
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return _there(root / label / shared)
     return new_folder(root / label)
 
 
@@ -110,10 +111,18 @@ def _made(out: Path, shared: bool) -> Path:
             f"resume that run (zoo fit --ckpt_path {shlex.quote(str(out))})"
         )
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        return _there(out)
     except OSError as error:
         raise UserError(f"the run folder {out} can't be created: {error.strerror}") from error
-    return out
+
+
+def _there(folder: Path) -> Path:
+    """The folder, created if it is not there yet."""
+    with suppress(FileExistsError):
+        folder.mkdir(parents=True)
+        _created.add(folder.resolve())
+    folder.mkdir(exist_ok=True)  # an error where it is a file
+    return folder
 
 
 def _of_a_run(folder: Path) -> Path | None:
@@ -130,9 +139,9 @@ def unused_path(path: Path) -> Path:
 
 
 def forget_if_empty() -> None:
-    """Remove the run's folder if the run ended before it wrote a file."""
+    """Remove the run's folder if this process created it and the run ended before it wrote a file."""
     folder = Path(os.environ.get(VARIABLE) or "")
-    if VARIABLE in os.environ and folder.is_dir() and not any(p.is_file() for p in folder.rglob("*")):
+    if folder.resolve() in _created and folder.is_dir() and not any(p.is_file() for p in folder.rglob("*")):
         shutil.rmtree(folder)
         if folder.parent.parts and not any(folder.parent.iterdir()):
             folder.parent.rmdir()
