@@ -14,6 +14,11 @@ HOSTILE = {
     ),
     "a repeated key below": ("model:\n  lr: 1\n  lr: 2\n", "line 3: the key lr is given twice (first in line 2)"),
     "a repeated key in a list": ("- {a: 1}\n- {b: 1, 'b': 2}", "line 2: the key b is given twice"),
+    "a key with a dot beside its head": (
+        "data:\n  init_args.x: 1\n  init_args: {x: 2}",
+        "line 2: the key init_args.x is given beside init_args (line 3)",
+    ),
+    "two such keys": ("a.b: {c: {d: 1}}\na.b.c.d: 1", "line 2: the key a.b.c.d is given beside a.b (line 1)"),
     "an alias of itself": ("a: &a [*a]", "more than 100,000 values"),
     "an alias of itself, as a mapping": ("&a {b: *a}", "more than 100,000 values"),
     "a number of 5,000 digits": (f"a: 1\nb: {'7' * 5000}", "line 2: a value can't be read: Exceeds the limit"),
@@ -40,6 +45,11 @@ def test_a_hostile_recipe_is_refused_with_its_line(name: str) -> None:
 def test_keys_that_a_merge_brings_may_be_given_again() -> None:
     text = "a: &a {x: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, x: 3}"
     assert load_yaml(text) == {"a": {"x": 1}, "b": {"x": 2}, "c": {"x": 3}}
+
+
+def test_names_with_dots_are_not_keys_of_one_another() -> None:
+    text = "metrics: {val: 1, val.loss: 2, layer1.0: {a: 1}, layer1: x}"
+    assert load_yaml(text) == {"metrics": {"val": 1, "val.loss": 2, "layer1.0": {"a": 1}, "layer1": "x"}}
 
 
 def test_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Recipes as YAML: what the field's loader takes, but without what it passes over in silence or can't survive.
 
-A key that is given twice, values that expand without end, NUL characters and numbers that Python refuses are errors
-with their line. ``~`` at the start of a text is the home folder.
+A key that is given twice (also as ``a: {b: 1}`` and ``a.b: 2``), values that expand without end, NUL characters and
+numbers that Python refuses are errors with their line. ``~`` at the start of a text is the home folder.
 """
 
 from __future__ import annotations
@@ -79,9 +79,15 @@ class _Strict:
 
 def _refuse_repeated(node: yaml.MappingNode) -> None:
     lines: dict[Hashable, int] = {}
+    whole = {key.value: key for key, value in node.value if isinstance(value, yaml.MappingNode)}
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             continue
+        for head in (key.value[:at] for at, letter in enumerate(key.value) if letter == "."):
+            if head in whole:
+                line = whole[head].start_mark.line + 1
+                problem = f"the key {key.value} is given beside {head} (line {line}), so one would override the other"
+                raise ConstructorError(None, None, problem, key.start_mark)
         name = (key.tag, key.value)
         if name in lines:
             problem = f"the key {key.value} is given twice (first in line {lines[name]})"

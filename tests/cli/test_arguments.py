@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonargparse import Namespace
 
 from zoo.__main__ import _with_home
-from zoo.cli.arguments import with_recipe_files
+from zoo.cli.arguments import _check_recipe, refuse_zero, spelt_out, with_recipe_files
 from zoo.data.base import data_root
 from zoo.errors import UserError
 from zoo.parsing import with_negative_values
@@ -40,7 +42,7 @@ def test_recipes_stand_before_flags(given: list[str], expected: list[str], recip
 
 def test_one_setting_under_two_keys_is_refused() -> None:
     Path("a.yaml").write_text("trainer.max_epochs: 3\ntrainer: {max_epochs: 5}\n")
-    with pytest.raises(UserError, match=r"a.yaml: trainer.max_epochs and trainer are both there"):
+    with pytest.raises(UserError, match=r"line 1: the key trainer.max_epochs is given beside trainer \(line 2\)"):
         with_recipe_files(["fit", "--config", "a.yaml"])
 
 
@@ -72,3 +74,37 @@ def test_a_key_that_is_no_word_is_refused_with_its_file() -> None:
     Path("a.yaml").write_text("1: 2\n")
     with pytest.raises(UserError, match=r"a.yaml: the key 1 is not a word"):
         with_recipe_files(["fit", "--config", "a.yaml"])
+
+
+@pytest.mark.parametrize("word", ["-cb.yaml", "-c=b.yaml"])
+def test_a_recipe_attached_to_its_option_is_one_like_others(word: str, recipes: None) -> None:
+    assert with_recipe_files(spelt_out(["fit", "--x", "1", word])) == ["fit", B, "--x", "1"]
+    assert spelt_out(["fit", "--cpu", "-c", "x", "--config=-c"]) == ["fit", "--cpu", "-c", "x", "--config=-c"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ({"trainer": {True: 1}}, "trainer has True, a key that is not a word"),
+        ({"model": {"class_path": "X", "init_args": {3: 1}}}, "model.init_args has 3, a key"),
+        ({"trainer": {"callbacks": [{"class_path": "X", 2.5: 1}]}}, "trainer.callbacks has 2.5, a key"),
+    ],
+)
+def test_a_key_that_is_not_a_word_is_named(recipe: dict, says: str) -> None:
+    Path("x.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match=says):
+        _check_recipe(Path("x.yaml"))
+
+
+def test_keys_of_a_free_mapping_may_be_numbers() -> None:
+    Path("x.yaml").write_text("trainer: {callbacks: [{class_path: X, init_args: {scheduling: {0: 1, 4: 2}}}]}")
+    _check_recipe(Path("x.yaml"))
+
+
+@pytest.mark.parametrize("value", [0, -2, 0.0])
+@pytest.mark.parametrize("key", ["accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"])
+def test_a_number_to_count_by_is_above_0(key: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"trainer.{key} must be above 0, not {value}"):
+        refuse_zero(Namespace({key: value}))
+    refuse_zero(Namespace({key: None}))
+    refuse_zero(Namespace({key: 1}))

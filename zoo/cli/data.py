@@ -64,7 +64,7 @@ def _data_and_page(argv: list[str]) -> tuple[Data, str | None]:
     """The data set that the arguments name, as ``zoo fit`` builds it."""
     from jsonargparse import SUPPRESS, ActionConfigFile
 
-    from zoo.cli.arguments import with_recipe_files
+    from zoo.cli.arguments import spelt_out, with_recipe_files
     from zoo.data.base import Data
     from zoo.parsing import ZooParser, refuse_functions
     from zoo.parsing_errors import user_message
@@ -75,7 +75,7 @@ def _data_and_page(argv: list[str]) -> tuple[Data, str | None]:
     _add_page(parser)
     for other in ("model", "trainer", "seed_everything"):  # recipes have them
         parser.add_argument(f"--{other}", type=Any, default=None, help=SUPPRESS)
-    options = parser.parse_args(with_recipe_files(argv))
+    options = parser.parse_args(with_recipe_files(spelt_out(argv)))
     refuse_functions(options.data)
     if options.data is None:
         raise UserError("no data: give a recipe (--config FILE) or --data NAME")

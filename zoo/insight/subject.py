@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from zoo.architectures.base import Architecture, skip_pretrained
-from zoo.cli.arguments import label_of, option_values, with_checkpoint_file, with_recipe_files
+from zoo.cli.arguments import label_of, option_values, spelt_out, with_checkpoint_file, with_recipe_files
 from zoo.cli.resuming import base_of
 from zoo.data.base import Data
 from zoo.data.files import read_image, upright_size
@@ -213,8 +213,10 @@ def parse(parser: ZooParser, argv: Sequence[str]) -> tuple[Namespace, Callable[[
     """
     if stray := next((word for word in argv if word.startswith("--trainer")), None):
         raise UserError(f"{stray.partition('=')[0]}: nothing is trained here, so trainer options do not apply")
+    argv = spelt_out(argv)
+    argv = spelt_out(argv)
     names = [value for _, value in option_values(argv, "--config", "-c")]
-    path, words = with_checkpoint_file(["inspect", *with_recipe_files(list(argv))], names)
+    path, words = with_checkpoint_file(["inspect", *with_recipe_files(argv)], names)
     checkpoint = checkpoints.read(path) if path else None
     base = base_of(checkpoint, path, "test") if checkpoint and path else None
     given = parser.parse_object(base, defaults=False) if base else None
