@@ -47,7 +47,7 @@ MODULES: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
 }
 KINKED = ("linear", "relu", "leaky_relu")
-DETECTORS = ("FasterRCNN", "MaskRCNN")  # their heads are torchvision's
+DETECTORS = ("FCOS", "FasterRCNN", "MaskRCNN", "RetinaNet")  # their heads are torchvision's
 
 
 @pytest.mark.parametrize("variance", [0.03, 1.0, 57.0])
