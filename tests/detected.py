@@ -20,7 +20,7 @@ def _boxes(count: int, generator: torch.Generator) -> Tensor:
     return torch.cat([corners, corners + 4 + 120 * torch.rand(count, 2, generator=generator) ** 2], 1)
 
 
-def scenes(images: int = 12, found: int = 40, masks: bool = False, seed: int = 0) -> Lists:
+def scenes(images: int = 12, found: int = 40, masks: bool = False, seed: int = 0, crowds: float = 0.2) -> Lists:
     """Objects of all sizes, crowds among them, and detections near them and anywhere; scores are tied.
 
     The third class is in no image, the last one is never detected; some images have no objects, some no detections.
@@ -36,7 +36,7 @@ def scenes(images: int = 12, found: int = 40, masks: bool = False, seed: int = 0
         guesses = torch.cat([labels.repeat(3), torch.randint(0, 3, (len(boxes),), generator=generator)])[: len(boxes)]
         scores = torch.rand(len(boxes), generator=generator) * torch.where(torch.arange(len(boxes)) < len(near), 1, 0.6)
         scores = (20 * scores).round() / 20
-        crowd = torch.rand(len(truth), generator=generator) < 0.2
+        crowd = torch.rand(len(truth), generator=generator) < crowds
         target = {"boxes": truth, "labels": labels, "iscrowd": crowd}
         if i % 2:
             target["area"] = (truth[:, 2:] - truth[:, :2]).prod(1) * 0.7

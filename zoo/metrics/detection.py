@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from zoo.metrics.coco import Kind, coco_metrics, evaluate
+from zoo.metrics.detection_analysis import curve
+from zoo.metrics.matching import match, overlaps
 from zoo.metrics.samples import Columns, Samples, detection_columns, join, object_columns
+from zoo.metrics.voc import voc_metrics
 
 MISSING = -1.0  # COCO's value of a metric that no object defines
 NOT_LOGGED = ("samples",)  # of what ``compute`` gives
@@ -24,7 +28,7 @@ _MASKS = ("masks", "counts", "size")
 
 
 class DetectionMetrics(Metric):
-    """COCO's metrics of boxes, on request of masks as well.
+    """COCO's metrics of boxes, on request of masks as well, and VOC's; for one class or two, the best F1.
 
     Crowds and objects to be ignored (``iscrowd``) are neither to be found nor is it wrong to find them. Log with
     ``missing=MISSING, skip=NOT_LOGGED``.
@@ -32,15 +36,16 @@ class DetectionMetrics(Metric):
     Args:
         num_classes: K, without background.
         masks: whether masks are evaluated, too.
+        voc: whether to add ``voc_metrics``, in which ``iscrowd`` means difficult.
         kwargs: as for every metric.
     """
 
     full_state_update = False
     image_ids: list[Tensor]
 
-    def __init__(self, num_classes: int, masks: bool = False, **kwargs: Any) -> None:
+    def __init__(self, num_classes: int, masks: bool = False, voc: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_classes, self.masks = num_classes, masks
+        self.num_classes, self.masks, self.voc = num_classes, masks, voc
         for name in self._columns(_FOUND):
             self.add_state(f"found_{name}", [], dist_reduce_fx=None)
         for name in self._columns(_TRUE):
@@ -86,14 +91,25 @@ class DetectionMetrics(Metric):
     def compute(self) -> dict[str, Any]:
         """``coco_metrics`` of boxes, those of masks as ``mask_map`` …, and ``samples``, for the analysis.
 
-        Numbers are float64 tensors on the CPU, -1 where no object defines them; ``map_per_class`` is (K,).
+        With one class or two also ``f1``, the highest of boxes at IoU 0.5, and ``f1_threshold``, the confidence at
+        which it is reached. Numbers are float64 tensors on the CPU, -1 where no object defines them;
+        ``map_per_class`` is (K,).
         """
         samples = self.samples()
         values = self._coco(samples, "boxes")
         if self.masks:
             values |= {f"mask_{name}": value for name, value in self._coco(samples, "masks").items()}
-        return values | {"samples": samples}
+        if self.voc:
+            values |= voc_metrics(samples, self.num_classes)
+        if self.num_classes <= 2:
+            values |= _best_f1(samples)
+        return {name: torch.as_tensor(value) for name, value in values.items()} | {"samples": samples}
 
     def _coco(self, samples: Samples, kind: Kind) -> dict[str, Any]:
-        found = coco_metrics(evaluate(samples, self.num_classes, kind))
-        return {name: torch.from_numpy(value) for name, value in found.items()}
+        return coco_metrics(evaluate(samples, self.num_classes, kind))
+
+
+def _best_f1(samples: Samples) -> dict[str, Any]:
+    pairs = overlaps(samples, least=0.5)
+    found = np.array(curve(samples, match(samples, pairs)).best())
+    return dict(zip(("f1", "f1_threshold"), np.nan_to_num(found, nan=MISSING), strict=True))
