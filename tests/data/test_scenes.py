@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -127,6 +128,65 @@ def test_every_class_and_number_occurs() -> None:
     assert {one.label for s in scenes for one in s.objects} == {*range(len(CLASSES))}
     assert {len(s.objects) for s in scenes} == {1, 2, 3, 4, 5}
     assert {one.colour for s in scenes for one in s.objects} == {*COLOURS}
+
+
+def test_descriptions_fit_the_pixels() -> None:
+    """Sizes by scenes in which nothing is covered, places by the pixels' middle third, all as plain data."""
+    samples = some(40, Difficulty(objects=(2, 4), overlap=0.0))
+    words: dict[str, set[str]] = {"size": set(), "place": set()}
+    for scene in map(samples.scene, range(40)):
+        described = scene.description()
+        assert json.loads(json.dumps(described)) == described
+        assert not any(relation["name"] == "behind" for relation in described["relations"])
+        for one, said in zip(scene.objects, described["objects"], strict=True):
+            rows, columns = np.nonzero(one.mask)
+            longer = max(np.ptp(rows), np.ptp(columns)) + 1
+            if not 30 <= longer <= 34 and not 41 <= longer <= 45:  # 32 and 43 pixels are the bounds
+                assert said["size"] == ("small" if longer < 32 else "large" if longer > 43 else "medium")
+            middle = [(int(values.min()) + int(values.max()) + 1) / 2 for values in (rows, columns)]
+            vertical, horizontal = ((n > 128 / 3) + (n >= 256 / 3) for n in middle)
+            assert ("top" in said["place"], "bottom" in said["place"]) == (vertical == 0, vertical == 2)
+            assert ("left" in said["place"], "right" in said["place"]) == (horizontal == 0, horizontal == 2)
+            assert (said["place"] == "centre") == (vertical == horizontal == 1)
+            assert (said["class"], said["colour"]) == (CLASSES[one.label], one.colour)
+            words["size"].add(said["size"])
+            words["place"].add(said["place"])
+    assert {name: len(found) for name, found in words.items()} == {"size": 3, "place": 9}
+
+
+def test_relations_fit_the_pixels() -> None:
+    """No column of what is left of something is one of its columns; what is behind something touches it."""
+    seen = dict.fromkeys(("left of", "above", "behind"), 0)
+    for scene in map(some(60, Difficulty(objects=(2, 2))).scene, range(60)):
+        if len(scene.objects) < 2:
+            continue
+        masks = [torch.from_numpy(one.mask) for one in scene.objects]
+        holds = {tuple(relation) for relation in scene.relations}
+        for i, j in ((0, 1), (1, 0)):
+            for name, axis in (("left of", 0), ("above", 1)):
+                a, b = (masks[k].any(axis).nonzero() for k in (i, j))
+                assert ((i, name, j) in holds) == bool(a.max() < b.min())
+                seen[name] += (i, name, j) in holds
+        behind = (0, "behind", 1) in holds
+        wide = max_pool2d(masks[1][None].float(), 3, 1, 1)[0] > 0
+        assert not behind or bool((wide & masks[0]).any())
+        assert (1, "behind", 0) not in holds, "the later one is painted over the earlier"
+        seen["behind"] += behind
+    assert min(seen.values()) > 5, seen
+
+
+def test_what_is_behind_has_lost_pixels() -> None:
+    """Circles of one size are whole, unless the scene says that they are behind something."""
+    composer = Composer(*digits_of("train"), Difficulty(objects=(4, 4), scale=(0.35, 0.35)))
+    whole, cut = set(), set()
+    for scene in (composer(np.random.default_rng(i)) for i in range(80)):
+        behind = {relation.first for relation in scene.relations if relation.name == "behind"}
+        for i, one in enumerate(scene.objects):
+            if CLASSES[one.label] == "circle":
+                (cut if i in behind else whole).add(int(one.mask.sum()))
+    assert len(whole) == 1
+    assert cut
+    assert max(cut) < whole.pop()
 
 
 @pytest.mark.parametrize(

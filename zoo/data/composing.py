@@ -7,10 +7,10 @@ differs from what is around it, and enough of it stays uncovered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -40,6 +40,15 @@ TRIES = 12  # places and colours that are tried for an object before the scene g
 MARGIN = 2  # pixels around an object that count as near it
 LOOKED_AT = 250  # pixels around an object whose colours are compared, at most
 NOISE = 7  # largest change of a pixel by noise, in bytes
+SMALL, LARGE = (
+    0.25,
+    1 / 3,
+)  # the longer sides, relative to the scene's, below and above which an object is said to be so
+ROWS, COLUMNS = ("top", "", "bottom"), ("left", "", "right")  # words for thirds of the scene
+
+INK = 64  # a digit's pixels that are brighter belong to it
+# Opacity by the brightness of a digit's pixels: a stroke's middle is opaque.
+_OPACITY = np.clip(1.6 * np.arange(256) / 255, 0, 1).astype(np.float32)
 
 Pixels = NDArray[np.float32]
 
@@ -97,6 +106,34 @@ class SceneObject(NamedTuple):
     box: tuple[int, int, int, int]
     scale: float
 
+    @property
+    def size(self) -> str:
+        """``small``, ``medium`` or ``large``, by its longer side as drawn."""
+        return "small" if self.scale < SMALL else "large" if self.scale > LARGE else "medium"
+
+    @property
+    def place(self) -> str:
+        """The ninth of the scene that the middle of its box is in: ``top left``, ``top``, … ``centre``, …."""
+        height, width = self.mask.shape
+        x1, y1, x2, y2 = self.box
+        words = ROWS[3 * (y1 + y2) // (2 * height)], COLUMNS[3 * (x1 + x2) // (2 * width)]
+        return " ".join(word for word in words if word) or "centre"
+
+
+class Relation(NamedTuple):
+    """How two objects of a scene lie to each other. Read backwards it is ``right of``, ``below`` or ``in front of``.
+
+    Args:
+        first: an object's index in the scene.
+        name: ``left of`` or ``above``, if the first one's box ends before the second's begins; ``behind`` if the
+            second one covers some of the first.
+        second: the other's index.
+    """
+
+    first: int
+    name: str
+    second: int
+
 
 class Scene(NamedTuple):
     """A composed picture.
@@ -104,18 +141,96 @@ class Scene(NamedTuple):
     Args:
         image: (H, W, 3), bytes.
         objects: from the back to the front.
+        covered: pairs of objects, by index, of which the second covers some of the first.
     """
 
     image: NDArray[np.uint8]
     objects: list[SceneObject]
+    covered: list[tuple[int, int]]
+
+    @property
+    def relations(self) -> list[Relation]:
+        """All that hold between two objects."""
+        boxes = [one.box for one in self.objects]
+        found = [Relation(i, "behind", j) for i, j in self.covered]
+        for name, axis in (("left of", 0), ("above", 1)):
+            found += [
+                Relation(i, name, j)
+                for i, a in enumerate(boxes)
+                for j, b in enumerate(boxes)
+                if i != j and a[axis + 2] <= b[axis]
+            ]
+        return found
+
+    def description(self) -> dict[str, list[dict[str, Any]]]:
+        """The scene as plain data, for captions: ``objects`` with ``class``, ``colour``, ``size``, ``place`` and
+        ``box``; ``relations`` with ``first``, ``name`` and ``second``, where objects are given by index.
+        """
+        objects = [
+            {"class": CLASSES[o.label], "colour": o.colour, "size": o.size, "place": o.place, "box": [*o.box]}
+            for o in self.objects
+        ]
+        return {"objects": objects, "relations": [relation._asdict() for relation in self.relations]}
 
 
 class _Stamp(NamedTuple):
-    """An object yet to be placed: its class, its opacity (h, w) in [0, 1], and the longer side that was wanted."""
+    """An object yet to be placed: its class, and its opacity (h, w) in [0, 1]."""
 
     label: int
     opacity: Pixels
-    scale: float
+
+
+class _Layers:
+    """A scene that is being painted.
+
+    Args:
+        background: (3, H, W).
+
+    Attributes:
+        canvas: what is painted so far, (3, H, W).
+        owners: for each pixel the number of the object that is seen there, from 1 on; 0 for none.
+        placed: the objects and their colours.
+        areas: pixels of each object as painted.
+        visible: those of them that are not covered.
+        covered: pairs of objects, from 0 on, of which the second covers some of the first.
+    """
+
+    def __init__(self, background: Pixels) -> None:
+        self.canvas = background
+        self.owners = np.zeros(background.shape[1:], np.int16)
+        self.placed: list[tuple[_Stamp, int]] = []
+        self.areas, self.visible = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self.covered: list[tuple[int, int]] = []
+
+    def hides_too_much(self, covered: NDArray[np.int64], overlap: float) -> bool:
+        """Whether some object would lose too much, if so many more of each one's pixels were covered."""
+        return bool((self.visible - covered < (1 - overlap) * self.areas).any())
+
+    def colours_in(self, where: tuple[slice, slice]) -> set[int]:
+        """The colours of the objects that are seen there."""
+        if not self.placed:
+            return set()
+        counts = np.bincount(self.owners[where].ravel())
+        return {self.placed[owner - 1][1] for owner in np.flatnonzero(counts).tolist() if owner}
+
+    def paint(
+        self,
+        inner: tuple[slice, slice],
+        stamp: _Stamp,
+        solid: NDArray[np.bool_],
+        shade: Pixels,
+        colour: int,
+        covered: NDArray[np.int64],
+    ) -> None:
+        """Paint an object in front of all others, of whose pixels it covers so many."""
+        there = self.canvas[:, *inner]
+        there += stamp.opacity * (shade[:, None, None] - there)
+        number = len(self.placed)
+        self.owners[inner][solid] = number + 1
+        self.placed.append((stamp, colour))
+        self.covered += [(one, number) for one in np.flatnonzero(covered).tolist()]
+        area = np.count_nonzero(solid)
+        self.areas, self.visible = np.append(self.areas, area), np.append(self.visible - covered, area)
 
 
 @cache
@@ -141,77 +256,63 @@ class Composer:
         self._of_class = [np.flatnonzero(labels == digit) for digit in range(len(DIGITS))]
         self._names = [*COLOURS]
         self._palette = np.asarray([*COLOURS.values()], np.float32)
+        self._squares = (self._palette**2).sum(1)
 
     def __call__(self, generator: Generator) -> Scene:
         """A scene."""
         size, (least, most) = self.difficulty.size, self.difficulty.objects
-        canvas = _background(generator, size)
-        owners = np.zeros((size, size), np.int16)  # 0 where no object is
-        placed: list[tuple[_Stamp, int]] = []
-        areas, visible = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        layers = _Layers(_background(generator, size))
         for _ in range(generator.integers(least, most + 1)):
-            found = self._place(generator, canvas, owners, areas, visible, [colour for _, colour in placed])
-            if found is None:
-                continue
-            placed.append(found)
-            visible = np.bincount(owners.ravel(), minlength=len(placed) + 1)[1:]
-            areas = np.append(areas, visible[-1])
-        noise = generator.random((size, size, 1), np.float32)
-        image = np.clip(canvas + NOISE * (2 * noise - 1), 0, 255).astype(np.uint8)
-        return Scene(image, [self._described(owners == i, *one) for i, one in enumerate(placed, 1)])
+            self._place(generator, layers)
+        noise = generator.random((size, size), np.float32)
+        noise *= 2 * NOISE
+        noise -= NOISE
+        layers.canvas += noise
+        image = np.clip(layers.canvas, 0, 255, out=layers.canvas).astype(np.uint8).transpose(1, 2, 0)
+        objects = [self._described(layers.owners == i, *one) for i, one in enumerate(layers.placed, 1)]
+        return Scene(image, objects, layers.covered)
 
-    def _place(
-        self,
-        generator: Generator,
-        canvas: Pixels,
-        owners: NDArray[np.int16],
-        areas: NDArray[np.int64],
-        visible: NDArray[np.int64],
-        colours: Sequence[int],
-    ) -> tuple[_Stamp, int] | None:
-        """Paint one more object at a place where it and all others can be seen; None if none was found."""
+    def _place(self, generator: Generator, layers: _Layers) -> None:
+        """Paint one more object at a place where it and all others can be seen, if such a place is found."""
         stamp = self._stamp(generator)
         height, width = stamp.opacity.shape
-        solid = stamp.opacity > 0.5
-        for _ in range(TRIES):
-            top = int(generator.integers(0, len(canvas) - height + 1))
-            left = int(generator.integers(0, len(canvas) - width + 1))
+        solid, size = stamp.opacity > 0.5, self.difficulty.size
+        for top, left in zip(
+            generator.integers(0, size - height + 1, TRIES).tolist(),
+            generator.integers(0, size - width + 1, TRIES).tolist(),
+            strict=True,
+        ):
             inner = slice(top, top + height), slice(left, left + width)
-            near = _near(inner, len(canvas))
-            covered = np.bincount(owners[inner][solid], minlength=len(areas) + 1)[1:]
-            if (visible - covered < (1 - self.difficulty.overlap) * areas).any():
+            covered = np.bincount(layers.owners[inner][solid], minlength=len(layers.placed) + 1)[1:]
+            if layers.hides_too_much(covered, self.difficulty.overlap):
                 continue
-            taken = {colours[owner - 1] for owner in np.unique(owners[near]) if owner}
-            colour = self._colour(generator, canvas[near].reshape(-1, 3), taken)
-            if colour is None:
-                continue
-            shade = self._palette[colour] + generator.normal(0, 6, 3).astype(np.float32)
-            opacity = stamp.opacity[..., None]
-            canvas[inner] += opacity * (shade - canvas[inner])
-            owners[inner][solid] = len(areas) + 1
-            return stamp, colour
-        return None
+            near = _near(inner, size)
+            colour = self._colour(generator, layers.canvas[:, *near], layers.colours_in(near))
+            if colour is not None:
+                shade = self._palette[colour] + generator.normal(0, 6, 3).astype(np.float32)
+                layers.paint(inner, stamp, solid, shade, colour, covered)
+                return
 
     def _colour(self, generator: Generator, around: Pixels, taken: set[int]) -> int | None:
-        """A colour that differs from those around and is none of an object that is near."""
-        around = around[:: 1 + len(around) // LOOKED_AT]
-        distances = np.sqrt(((around[:, None] - self._palette) ** 2).sum(-1))
-        differs = (distances > self.difficulty.contrast * FURTHEST).mean(0) >= DIFFERENT
-        fitting = [i for i in np.flatnonzero(differs).tolist() if i not in taken]
+        """A colour that differs from those around (3, h, w) and is none of an object that is near."""
+        step = 1 + int((around[0].size / LOOKED_AT) ** 0.5)
+        seen = around[:, ::step, ::step].reshape(3, -1)
+        squares = self._squares[:, None] - 2 * self._palette @ seen + (seen * seen).sum(0)
+        share = (squares > (self.difficulty.contrast * FURTHEST) ** 2).sum(1) / seen.shape[1]
+        fitting = [i for i, one in enumerate(share.tolist()) if one >= DIFFERENT and i not in taken]
         return fitting[generator.integers(len(fitting))] if fitting else None
 
     def _stamp(self, generator: Generator) -> _Stamp:
         label = int(generator.integers(len(CLASSES)))
-        scale = float(generator.uniform(*self.difficulty.scale))
-        side = max(8, round(scale * self.difficulty.size))
+        side = max(8, round(generator.uniform(*self.difficulty.scale) * self.difficulty.size))
         if label >= len(DIGITS):
-            return _Stamp(label, _shape(CLASSES[label], side, generator.uniform(0, 2 * np.pi)), scale)
+            return _Stamp(label, _shape(CLASSES[label], side, generator.uniform(0, 2 * np.pi)))
         members = self._of_class[label]
         digit = self.digits[members[generator.integers(len(members))]]
-        return _Stamp(label, _digit(digit, side, generator.uniform(-20, 20)), scale)
+        return _Stamp(label, _digit(digit, side, generator.uniform(-20, 20)))
 
     def _described(self, mask: NDArray[np.bool_], stamp: _Stamp, colour: int) -> SceneObject:
-        return SceneObject(stamp.label, self._names[colour], mask, box_of(mask), stamp.scale)
+        return SceneObject(stamp.label, self._names[colour], mask, box_of(mask), max(stamp.opacity.shape) / len(mask))
 
 
 def _near(inner: tuple[slice, slice], size: int) -> tuple[slice, slice]:
@@ -220,26 +321,31 @@ def _near(inner: tuple[slice, slice], size: int) -> tuple[slice, slice]:
 
 
 def _background(generator: Generator, size: int) -> Pixels:
-    """A cut of a texture, at full, half or a third of its resolution, in a pale or dark colour; (H, W, 3)."""
+    """A cut of a texture, at full, half or a third of its resolution, in a pale or dark colour; (3, H, W)."""
     texture = textures()[generator.integers(len(TEXTURES))]
     step = int(generator.integers(1, max(1, min(3, len(texture) // size)) + 1))
     if len(texture) < size * step:
         texture = np.tile(texture, (-(-size // len(texture)) + 1,) * 2)
     top, left = generator.integers(0, len(texture) - size * step + 1, 2)
     cut = texture[top : top + size * step : step, left : left + size * step : step]
-    low, high = sorted(generator.uniform(30, 225, 2))
+    low, high = sorted(generator.uniform(30, 225, 2).tolist())  # Python's floats leave the pixels float32
     tint = generator.uniform(0.75, 1.0, 3).astype(np.float32)
-    return ((low + (0.3 * (high - low) + 20) * cut)[..., None] * tint).astype(np.float32)
+    return tint[:, None, None] * (low + (0.3 * (high - low) + 20) * cut)
 
 
 def _digit(digit: NDArray[np.uint8], side: int, degrees: float) -> Pixels:
-    """A digit turned and scaled such that its longer side has this many pixels."""
-    turned = Image.fromarray(digit).rotate(degrees, Image.Resampling.BILINEAR, expand=True)
-    turned = turned.crop(box_of(np.asarray(turned) > 64))
-    factor = side / max(turned.size)
-    width, height = (max(1, round(length * factor)) for length in turned.size)
-    scaled = np.asarray(turned.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
-    return np.clip(1.6 * scaled, 0, 1)  # a stroke's middle is opaque
+    """A digit turned and scaled such that its longer side has this many pixels; one resampling does both."""
+    y, x = np.nonzero(digit > INK)
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    u, v = cos * x - sin * y, sin * x + cos * y
+    left, top = float(u.min()) - 0.5, float(v.min()) - 0.5
+    length = (float(u.max()) + 0.5 - left, float(v.max()) + 0.5 - top)
+    step = max(length) / side
+    size = tuple(max(1, round(one / step)) for one in length)
+    left, top = left + 0.5, top + 0.5  # a pixel's middle is half a pixel from its edge
+    inverse = (cos * step, sin * step, cos * left + sin * top, -sin * step, cos * step, cos * top - sin * left)
+    turned = Image.fromarray(digit).transform(size, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR)
+    return _OPACITY[np.asarray(turned)]
 
 
 def _shape(name: str, side: int, angle: float) -> Pixels:

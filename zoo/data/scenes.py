@@ -66,7 +66,7 @@ class SceneSamples(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         scene = self.scene(index)
-        return torch.from_numpy(scene.image.transpose(2, 0, 1).copy()), target_of(scene)
+        return torch.from_numpy(scene.image.transpose(2, 0, 1)), target_of(scene)
 
 
 def target_of(scene: Scene) -> dict[str, Tensor]:
