@@ -44,7 +44,7 @@ else:
     - ``vocabulary``: the tokens of captions, in the order of their ids.
     - ``mean``, ``std``: mean and standard deviation per channel, of images in [0, 1].
     - ``mirror``: whether a horizontal flip keeps an image's label.
-    - ``class_counts``: training images of each class.
+    - ``class_counts``: training images of each class; for semantic segmentation, training pixels.
     - ``num_images``: number of images that are optimised together, if the task's parameter is an image.
     """
 

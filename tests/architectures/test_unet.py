@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from zoo.architectures.base import parameter_count
-from zoo.architectures.unet import UNet, mirrored
+from zoo.architectures.unet import UNet
 from zoo.errors import UserError
 
 
@@ -35,14 +35,6 @@ def test_incoming_nodes_of_each_weight() -> None:
     for layer, nodes in ((network.down[2][2], 9 * 128), (network.up[0], 512), (network.classifier, 32)):
         assert float(layer.weight.std()) == pytest.approx((2 / nodes) ** 0.5, rel=0.15)
         assert not layer.bias.any()
-
-
-def test_mirroring_is_numpys() -> None:
-    images = torch.rand(2, 3, 5, 7)
-    for vertical, horizontal in (((2, 3), (1, 0)), ((0, 0), (4, 6)), ((13, 21), (30, 2))):
-        expected = np.pad(images.numpy(), ((0, 0), (0, 0), vertical, horizontal), mode="reflect")
-        assert np.array_equal(mirrored(images, vertical, horizontal).numpy(), expected)
-    assert torch.equal(mirrored(images[..., :1], (0, 0), (2, 2)), images[..., :1].expand(-1, -1, -1, 5))
 
 
 @torch.no_grad()

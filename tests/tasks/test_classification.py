@@ -29,7 +29,8 @@ from zoo.drawing import PLAIN, RIGHT, WRONG
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.functional.views import crops, mean_softmax, seen_views
-from zoo.tasks.classification import Classification, balanced_weights, hard, shown_rows
+from zoo.tasks.class_weights import balanced_weights
+from zoo.tasks.classification import Classification, hard, shown_rows
 
 warnings.filterwarnings("ignore")
 DESCENT = partial(SGD, lr=0.05, momentum=0.9)

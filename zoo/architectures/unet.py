@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from zoo.architectures.base import Architecture, check_numbers, scaled
 from zoo.architectures.initialisation import fans, weight_layers
 from zoo.errors import UserError
+from zoo.functional.windows import mirrored
 
 CHANNELS = (64, 128, 256, 512, 1024)
 STEP = 2 ** (len(CHANNELS) - 1)  # how often a side is halved
@@ -144,23 +145,3 @@ def _check_sides(height: int, width: int) -> None:
             f"UNet without padding takes sides of {SMALLEST}, {SMALLEST + STEP}, … pixels (572 in the paper), not "
             f"{height}×{width}: give padding mirror or same"
         )
-
-
-def mirrored(images: Tensor, vertical: tuple[int, int], horizontal: tuple[int, int]) -> Tensor:
-    """Images extended by mirroring at their border pixels, as often as needed.
-
-    Args:
-        images: (..., H, W).
-        vertical: pixels above and below.
-        horizontal: pixels at the left and right.
-    """
-    for dim, (before, after) in ((-2, vertical), (-1, horizontal)):
-        if before or after:
-            images = images.index_select(dim, _mirror_places(images.shape[dim], before, after, images.device))
-    return images
-
-
-def _mirror_places(side: int, before: int, after: int, device: torch.device) -> Tensor:
-    period = max(1, 2 * (side - 1))
-    places = torch.arange(-before, side + after, device=device).abs() % period
-    return torch.minimum(places, period - places).clamp(max=side - 1)

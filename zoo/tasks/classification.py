@@ -30,6 +30,7 @@ from zoo.functional.views import Views, at_least_float32, mean_softmax, seen_vie
 from zoo.metrics.computing import compute_and_reset
 from zoo.metrics.multiclass import ConfusionCounts, F1Score, Precision, Recall
 from zoo.tasks.base import Task
+from zoo.tasks.class_weights import class_weight
 from zoo.tasks.normalize import Normalize
 from zoo.training.parameter_groups import ParameterGroup
 
@@ -122,20 +123,8 @@ class Classification(Task):
             raise UserError(f"Classification needs at least two classes, the data has {self.facts['num_classes']}")
         self.architecture: Architecture = self.make("architecture", needs=("num_classes",))
         self.normalize = Normalize(self.architecture, self.facts)
-        self.register_buffer("class_weight", self._class_weight(), persistent=False)
+        self.register_buffer("class_weight", class_weight(self.class_weights, self.facts), persistent=False)
         self._build_metrics(self.facts["num_classes"])
-
-    def _class_weight(self) -> Tensor | None:
-        if self.class_weights is None:
-            return None
-        if self.class_weights == "balanced":
-            if "class_counts" not in self.facts:
-                raise UserError("model.class_weights: balanced needs class_counts, which the data does not say")
-            return balanced_weights(self.facts["class_counts"])
-        if len(self.class_weights) != self.facts["num_classes"]:
-            given, classes = len(self.class_weights), self.facts["num_classes"]
-            raise UserError(f"model.class_weights has {given} values, the data {classes} classes")
-        return torch.tensor(self.class_weights, dtype=torch.float32)
 
     @property
     def class_names(self) -> list[str]:
@@ -374,9 +363,3 @@ def shown_rows(batch_idx: int, batches: float, size: int) -> list[int]:
 def hard(labels: Tensor) -> Tensor:
     """Class numbers (B,) of labels that may be soft (B, K)."""
     return labels.argmax(1) if labels.dim() == 2 else labels
-
-
-def balanced_weights(counts: Sequence[int]) -> Tensor:
-    """Factors that give every class the same total weight, with a mean of one over the samples."""
-    amount = torch.tensor(counts, dtype=torch.float32)
-    return amount.sum() / (len(amount) * amount.clamp(min=1))
