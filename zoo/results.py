@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from zoo.cpus import usable_cpus
 from zoo.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm")
@@ -39,9 +40,8 @@ def hardware() -> dict[str, Any]:
     """CPU's model, cores that this process may use, memory in GiB, and the GPU's name or None."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _cpu(), "cores": cores, "memory_gib": _memory(), "gpu": gpu}
+    return {"cpu": _cpu(), "cores": usable_cpus(), "memory_gib": _memory(), "gpu": gpu}
 
 
 def _cpu() -> str:

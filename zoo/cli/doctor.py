@@ -16,6 +16,7 @@ from zoo import __version__, registry
 from zoo.cli import verbs
 from zoo.cli.listing import claims
 from zoo.cli.parser import Parser
+from zoo.cpus import usable_cpus
 from zoo.errors import UserError
 from zoo.registry import Entry
 from zoo.source import mentions
@@ -84,7 +85,7 @@ def _machine(report: Report) -> None:
     report.section("machine")
     report.say("Python", f"{sys.version.split()[0]}, {sys.executable}")
     report.say("platform", _platform())
-    report.say("CPU", f"{_usable_cpus()} usable of {os.cpu_count()}")
+    report.say("CPU", f"{usable_cpus()} usable of {os.cpu_count()}")
     report.say("memory", _memory())
 
 
@@ -93,10 +94,6 @@ def _platform() -> str:
         return sys.platform
     system = os.uname()  # the module ``platform`` costs a fifth of this command's time
     return f"{system.sysname} {system.release} {system.machine}"
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> str:

@@ -146,10 +146,10 @@ class Data(KeepsArguments, LightningDataModule, ABC):
     def problems_of(self, samples: Any) -> list[str]:
         """What is wrong with any of these samples, which ``num_workers`` processes read, or else one per usable CPU.
 
-        In a run on several processes, each reads all of them, with its share of the CPUs.
+        In a run on several processes, each reads its share of them, and learns of all.
         """
-        world = self.trainer.world_size if self.trainer else 1
-        return [line for line in problems(samples, self.num_workers or None, world) if line is not None]
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return problems(samples, self.num_workers or None, rank, world)
 
     def refuse_unreadable(self, splits: Sequence[Split]) -> None:
         """Read all samples for evaluation, which skips none: a score of fewer would be another one.

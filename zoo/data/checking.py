@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import distributed
 from torch.utils.data import DataLoader, Dataset
 
+from zoo.cpus import usable_cpus
 from zoo.data.files import BROKEN
 from zoo.errors import UserError
 
@@ -16,15 +16,16 @@ CHUNK = 32  # samples that a worker process reads between two messages
 
 
 class _Problems(Dataset):
-    """For each sample what is wrong with it, or None."""
+    """For each of these samples what is wrong with it, or None."""
 
-    def __init__(self, samples: Any) -> None:
-        self.samples = samples
+    def __init__(self, samples: Any, indices: range) -> None:
+        self.samples, self.indices = samples, indices
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.indices)
 
-    def __getitem__(self, index: int) -> str | None:
+    def __getitem__(self, number: int) -> str | None:
+        index = self.indices[number]
         try:
             self.samples[index]
         except (UserError, *BROKEN) as error:
@@ -32,24 +33,30 @@ class _Problems(Dataset):
         return None
 
 
-def usable_cpus() -> int:
-    """CPUs that this process may use: on a shared machine or in a batch job fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def problems(samples: Any, num_workers: int | None = None, world: int = 1) -> Iterator[str | None]:
-    """Read all samples in order.
+def problems(samples: Any, num_workers: int | None = None, rank: int = 0, world: int = 1) -> list[str]:
+    """What is wrong with the samples that can't be read, in their order.
 
     Args:
         samples: a map-style data set.
         num_workers: processes that read; default: one per usable CPU, none for few samples.
-        world: processes that do the same and share the CPUs; each takes its part of them.
-
-    Yields:
-        what is wrong with each sample; None if it can be read
+        rank: number of this process among those of a run.
+        world: their number. Each reads its part of the samples, with its part of the CPUs, and learns of all.
     """
+    shared = world > 1 and distributed.is_available() and distributed.is_initialized()
+    own = range(rank, len(samples), world) if shared else range(len(samples))
     if num_workers is None:
-        num_workers = usable_cpus() // world if len(samples) > 4 * CHUNK else 0
-    own = torch.Generator()  # the default one would be drawn from, and a run's random weights would change
-    for chunk in DataLoader(_Problems(samples), CHUNK, num_workers=num_workers, collate_fn=list, generator=own):
-        yield from chunk
+        num_workers = usable_cpus() // world if len(own) > 4 * CHUNK else 0
+    # The default generator would be drawn from, and a run's random weights would change.
+    found = DataLoader(
+        _Problems(samples, own), CHUNK, num_workers=num_workers, collate_fn=list, generator=torch.Generator()
+    )
+    told = [line for chunk in found for line in chunk]
+    bad = [(index, line) for index, line in zip(own, told, strict=True) if line]
+    return [line for _, line in sorted(_of_all(bad, world) if shared else bad)]
+
+
+def _of_all(found: list[tuple[int, str]], world: int) -> list[tuple[int, str]]:
+    """What all processes of a run have found."""
+    every: list[Any] = [None] * world
+    distributed.all_gather_object(every, found)
+    return [one for of_one in every for one in of_one]
