@@ -220,10 +220,13 @@ def test_32_bit_integers_are_refused(tmp_path, dtype, most):
         read_image(tmp_path / "a.tif", SIZE)
 
 
-def test_what_would_be_black_is_refused(tmp_path):
-    dark = save(np.linspace(0, 100, 16).astype(np.uint16).reshape(4, 4), tmp_path / "a.png")
-    with pytest.raises(UnreadableImage, match="its values from 0 to 100 would be black in a range up to 65535"):
+@pytest.mark.parametrize("most", [100, 255])  # the latter are bytes that were saved with 16 bits
+def test_what_would_be_black_is_refused(tmp_path, most):
+    dark = save(np.linspace(0, most, 16).astype(np.uint16).reshape(4, 4), tmp_path / "a.png")
+    with pytest.raises(UnreadableImage, match=f"its values from 0 to {most} would be black in a range up to 65535"):
         read_image(dark, SIZE)
+    assert read_image(save(np.full((4, 4), 4095, np.uint16), tmp_path / "c.png"), SIZE).any()
+    assert read_image(save(np.full((4, 4), 1, np.uint8), tmp_path / "d.png"), SIZE).any(), "dark, but as it is stored"
     assert not read_image(save(np.zeros((4, 4), np.uint16), tmp_path / "b.png"), SIZE).any()
 
 

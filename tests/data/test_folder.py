@@ -107,6 +107,26 @@ def test_mistakes_are_one_line(photos):
         make(photos, test_fraction=0.01)
 
 
+def test_a_folder_of_one_class_says_what_was_left_out(photos):
+    shutil.move(photos / "square", photos / "lost+found")
+    with pytest.raises(UserError, match=r"only one class folder, circle \(left out: .*lost\+found\)\): give one"):
+        make(photos)
+    shutil.rmtree(photos / "circle")
+    with pytest.raises(UserError, match=r"holds no class folders \(left out"):
+        make(photos)
+
+
+@pytest.mark.parametrize("missing_classes", [False, True])
+def test_one_class_may_be_spelt_in_two_ways(photos, missing_classes):
+    """As systems do: one stores the accent with its letter, another behind it."""
+    root = ready(photos, "train", "val")
+    for part, name in (("train", "caf\u00e9"), ("val", "cafe\u0301")):
+        shutil.move(root / part / "circle", root / part / name)
+    data = make(root, missing_classes=missing_classes)
+    assert data.class_names == ["caf\u00e9", "square"]
+    assert sorted(data.samples("val").labels.tolist()) == [0, 0, 1, 1]
+
+
 def test_sizes_of_batches(photos):
     plain = make(photos)
     images, labels = plain.augmented(*next(iter(plain.train_dataloader())))

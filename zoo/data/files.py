@@ -186,6 +186,9 @@ def _is_signed(image: Image.Image) -> bool:
     return isinstance(image, TiffImageFile) and image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
 
 
+BLACK = 4  # bytes below which nothing is seen; a byte stored with 16 bits is one
+
+
 def _scaled(image: Image.Image) -> Image.Image:
     """A grey picture of integers, from the range of their depth to bytes; Pillow's own conversion cuts off at 255."""
     low, high = _integer_range(image)
@@ -193,7 +196,7 @@ def _scaled(image: Image.Image) -> Image.Image:
     if low and image.mode == "L":  # Pillow takes signed bytes for unsigned ones
         values = (values + 128) % 256 - 128
     bytes_ = ((values.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
-    if not bytes_.any() and values.max() > low:
+    if bytes_.max() < BLACK and values.max() - low > bytes_.max():
         raise ValueError(f"its values from {values.min()} to {values.max()} would be black in a range up to {high}")
     inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     return Image.fromarray(255 - bytes_ if inverted and image.mode != "L" else bytes_)  # bytes, Pillow inverts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -105,10 +106,9 @@ class ImageFolder(ImageFiles):
         inside = list(folders.values()) or [self.root]
         self.class_names = self._names(inside)
         if len(self.class_names) < 2:
-            raise UserError(
-                f"{inside[0]} holds {len(self.class_names)} folders with pictures: give one folder per class, "
-                "at least two"
-            )
+            left_out = f" (left out: {self.left_out})" if str(self.left_out) else ""
+            holds = f"only one class folder, {self.class_names[0]}" if self.class_names else "no class folders"
+            raise UserError(f"{inside[0]} holds {holds}{left_out}: give one folder per class, at least two")
         if folders:
             self._parts = {part: self._read(folders[part]) if part in folders else None for part in PARTS}
         else:
@@ -117,7 +117,9 @@ class ImageFolder(ImageFiles):
     def _names(self, folders: Sequence[Path]) -> list[str]:
         """The classes: those of the first folder; with ``missing_classes`` those of all of them."""
         first, *others = (class_folders(folder, self.left_out if self._ready(folder) else None) for folder in folders)
-        return sorted(set(first).union(*others)) if self.missing_classes else first
+        if not self.missing_classes:
+            return first
+        return sorted({_composed(name): name for names in (*others[::-1], first) for name in names}.values())
 
     def _ready(self, folder: Path) -> bool:
         return folder != self.root  # the root's own entries are counted already
@@ -156,6 +158,11 @@ def encoded(pixels: Tensor, kind: str) -> bytes:
     return content.getvalue()
 
 
+def _composed(name: str) -> str:
+    """One spelling of a name whose letters a system may have taken apart (``é`` as ``e`` and an accent)."""
+    return unicodedata.normalize("NFC", name)
+
+
 def labelled_files(
     folder: Path, names: Sequence[str], missing_classes: bool = False, left_out: LeftOut | None = None
 ) -> Labelled:
@@ -171,12 +178,14 @@ def labelled_files(
         UserError: a class has no pictures, or is not in ``names``.
     """
     option = "--data.missing_classes true accepts that"
-    if unknown := sorted(set(class_folders(folder)) - set(names)):
+    there = {_composed(name): name for name in class_folders(folder)}
+    if unknown := sorted(there[name] for name in there.keys() - set(map(_composed, names))):
         raise UserError(f"{folder / unknown[0]} is a class that the training part does not have; {option}")
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        found = pictures_below(folder / name, left_out) if (folder / name).is_dir() else []
+        own = folder / name if (folder / name).is_dir() else folder / there.get(_composed(name), name)
+        found = pictures_below(own, left_out) if own.is_dir() else []
         if not found and not missing_classes:
             raise UserError(f"{folder / name} holds no pictures: every class needs some in every part; {option}")
         paths += found
