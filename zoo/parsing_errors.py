@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
+
 from zoo import registry, source
 from zoo.errors import UserError
+from zoo.parsing_yaml import explain, load_yaml
 
 _KEY = re.compile(r'^(?:- )?(?:Parser key|Problem with|Key) "?([\w.+]+)"?:?$')
 _NOISE = re.compile(
@@ -89,7 +92,8 @@ def _join(keys: list[str]) -> str:
 
 
 _TELLING = (
-    r"required|not accepted| takes no | is filled in",
+    r"required|not accepted| takes no | is filled in| is not valid YAML",
+    r"^Requirement '.*' not met",
     r"Expected a <class '(int|float)'>",
     r"dot import path",
     r"not allowed, denied",
@@ -102,13 +106,27 @@ def _best(found: list[str]) -> list[str]:
     for pattern in _TELLING:
         told = [line for line in found if re.search(pattern, line)]
         if told and pattern == r"dot import path":
-            return [_unknown(told[0].rpartition(": ")[2])]
+            return [_broken(told[0]) or _unknown(told[0].rpartition(": ")[2])]
         if told and pattern == r"not allowed, denied":
             name = re.search(r"Importing '([^']+)'", told[0])
             return [f"{name[1] if name else 'this path'} is not allowed in a recipe (docs: security)"]
         if told:
             return told
-    return found
+    return [line for line in found if not _KINDS.search(line)] or found
+
+
+# How a class may be given, and which others would do, beside what is wrong with the one that was given.
+_KINDS = re.compile(r"^(Subclass types expect one of|a class path \(str\)|a dict with|Import path \S+ does not corr)")
+
+
+def _broken(line: str) -> str:
+    """What is wrong with a text that is no name, and no YAML either; empty if it is one of them."""
+    text = line.partition("dot import path string: ")[2].removesuffix(".")
+    try:
+        load_yaml(text)
+    except yaml.YAMLError as error:
+        return f"{shortened(text, 80)} is not valid YAML: {explain(error)}"
+    return ""
 
 
 def _unknown(name: str) -> str:

@@ -50,6 +50,30 @@ def test_the_key_of_a_refused_argument() -> None:
     assert (str(found), found.status) == ("model.optimizer.lr: ValueError: Invalid learning rate: -0.1", 2)
 
 
+def test_the_key_of_a_class_that_the_parser_could_not_build() -> None:
+    """Of a list's, jsonargparse gives no more than a text about all that the key might have been."""
+    text = """Does not validate against any of the Union subtypes
+Errors:
+  - Not a valid subclass of Logger
+    Subclass types expect one of:
+    - a class path (str)
+    - a dict with class_path entry
+  - Problem with given class_path 'lightning.pytorch.loggers.CometLogger':
+      Requirement 'comet-ml' not met. HINT: install it
+  - Expected a <class 'bool'>"""
+    logger = Namespace(class_path="lightning.pytorch.loggers.CometLogger", init_args=Namespace())
+    found = refused(ValueError(text), Namespace(trainer=Namespace(logger=[logger])))
+    assert str(found) == "trainer.logger: ValueError: Requirement 'comet-ml' not met. HINT: install it"
+
+
+def test_a_constructor_that_is_wrong_itself_says_where_its_traceback_is() -> None:
+    for error, hint in ((AttributeError("x"), " (--debug shows the traceback)"), (ValueError("x"), "")):
+        kept = caught(raising, error)
+        text = f"Problem with given class_path 'p.Q':\n  {kept}"
+        found = refused(type(kept)(text), Namespace(model=Namespace(class_path="p.Q", init_args=Namespace())))
+        assert str(found).endswith(hint or "x")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

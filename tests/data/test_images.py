@@ -167,6 +167,8 @@ def test_the_same_step_sees_the_same_augmentation_again():
         ({"augment": [partial(CropEach, image_size=5)]}, "augment makes 1x5x5 of 8x8, data.image_size is 8"),
         ({"augment": [partial(CropEach, image_size=9)]}, "smaller than the crop of 9x9"),
         ({"augment": [partial(v2.RandomCrop, size=20)]}, "data.augment fails on images of 8x8: Required crop size"),
+        ({"augment": [partial(v2.FiveCrop, size=8)]}, "data.augment fails on images of 8x8: 'tuple' object has no"),
+        ({"augment": [v2.ToPILImage]}, "data.augment fails on images of 8x8: 'Image' object has no"),
         ({"augment": [partial(v2.Grayscale, num_output_channels=3)]}, "augment makes 3x8x8 of 8x8"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],

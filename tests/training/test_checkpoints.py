@@ -100,6 +100,12 @@ def test_a_damaged_last_means_the_newest_whole_one_of_the_same_run(workspace: Pa
     assert checkpoint_after_restart(Path("runs/x/run")) is None
 
 
+def test_a_folder_without_checkpoints_is_said_to_be_one(workspace: Path) -> None:
+    Path("runs").mkdir()
+    with pytest.raises(UserError, match=r"the folder runs holds no best\.ckpt or last\.ckpt"):
+        read(resolve("runs"))
+
+
 def test_a_run_folder_means_its_best(workspace: Path) -> None:
     folder = Path("runs/x/1/checkpoints")
     for name in ("last", "best"):

@@ -34,6 +34,10 @@ OF_LIBRARIES = ("lightning.pytorch.callbacks.", "torch.optim.")
 OF_VALUES = (ValueError, TypeError, ZeroDivisionError, MisconfigurationException)  # not of memory, devices, files
 
 
+# What a constructor raises over its arguments or surroundings; anything else is likelier its own fault.
+OF_ARGUMENTS = (*OF_VALUES, ArgumentError, ImportError, OSError)
+
+
 @dataclass
 class Context:
     """What is known of a command.
@@ -196,7 +200,8 @@ def refused(error: Exception, config: Namespace, folder: Path | None = None) -> 
         return UserError(message_of(error))
     key, raised = found
     said = message_of(raised)
-    return UserError(said if said.startswith(key) else f"{key}: {said}")
+    hint = "" if isinstance(raised, OF_ARGUMENTS) or has_begun(folder) else " (--debug shows the traceback)"
+    return UserError(f"{said if said.startswith(key) else f'{key}: {said}'}{hint}")
 
 
 def blamed(error: BaseException, config: Namespace | None) -> tuple[str, BaseException] | None:
@@ -206,7 +211,14 @@ def blamed(error: BaseException, config: Namespace | None) -> tuple[str, BaseExc
         if (key := key_of(raised, config)) is not None:
             return key, raised
         raised = raised.__cause__ or raised.__context__
-    return None
+    key = _of_a_named_class(str(error), config)
+    return (key, error) if key else None
+
+
+def _of_a_named_class(text: str, config: Namespace | None) -> str | None:
+    """The key of the class that jsonargparse could not build; it keeps nothing of the error but its text."""
+    named = re.findall(r"Problem with given class_path '([\w.]+)'", text)
+    return next((key for key, path, _ in _specs(config, "") if path == named[-1]), None) if named else None
 
 
 def key_of(error: BaseException, config: Namespace | None) -> str | None:

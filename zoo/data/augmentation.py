@@ -176,9 +176,12 @@ class BatchAugmentation:
         images = torch.zeros(2, self.channels, side, side)
         try:
             with torch.random.fork_rng(devices=[]):
-                return _apply(self.transforms, images, torch.zeros(2, dtype=torch.int64))[0].shape[1:]
-        except (RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+                made, _ = _apply(self.transforms, images, torch.zeros(2, dtype=torch.int64))
+                return made.shape[1:]
+        except UserError:
+            raise
+        except Exception as error:  # any, by transform; also where it makes no tensor
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise UserError(f"data.augment fails on images of {side}x{side}: {reason}") from error
 
     def start_epoch(self, epoch: int, seed: int) -> None:

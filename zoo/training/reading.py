@@ -40,6 +40,8 @@ def read(path: str | Path, map_location: Any = "cpu", verify: bool = True) -> di
 
 
 def _read(path: Path, map_location: Any = "cpu", verify: bool = True) -> dict[str, Any]:
+    if path.is_dir() and path.name:
+        raise UserError(f"no such checkpoint: the folder {path} holds no best.ckpt or last.ckpt")
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}")
     try:
