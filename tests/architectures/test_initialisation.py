@@ -334,10 +334,10 @@ def test_other_layers_are_left_and_shapes_alone_will_do() -> None:
 
 
 def test_every_architecture_of_ours_takes_init() -> None:
-    """By the same function; library networks keep theirs, and a CPPN's weights are its pattern."""
+    """By the same function; library networks and detectors keep theirs, and a CPPN's weights are its pattern."""
     entries = [e for e in registry.entries() if e.kind == "architectures" and e.full_path.startswith("zoo.")]
     without = {e.name for e in entries if "init" not in inspect.signature(e.load()).parameters}
-    assert without == {"Timm", "TorchVision", "EfficientNetLite0", "Pretrained", "CPPN", *DETECTORS}
+    assert without == {"Timm", "TorchVision", "EfficientNetLite0", "Pretrained", "CPPN", "RTDETR", *DETECTORS}
     assert len(entries) > 10
 
 

@@ -104,7 +104,7 @@ class Decoder(nn.Module):
         scores = logits.amax(-1).masked_fill(~inside, torch.finfo(logits.dtype).min)
         index = scores.topk(self.num_queries).indices
         queries, logits, anchors = (
-            take(values, index) for values in (memory, logits, anchors.expand(len(index), -1, -1))
+            take(values, index) for values in (memory, logits, anchors.expand(index.shape[0], -1, -1))
         )
         return queries, logits, self.choice_boxes(queries) + anchors
 

@@ -58,14 +58,19 @@ class Pairs(NamedTuple):
 def relative_objects(
     targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[tuple[int, int]], like: Tensor
 ) -> Objects:
-    """The objects of images of these sizes (height, width), with the dtype and on the device of a tensor.
+    """The objects of images of these sizes (height, width), without those of no area.
 
     Args:
         targets: ``boxes`` (N, 4) as x1, y1, x2, y2 in pixels and ``labels`` (N,) of each image.
+        like: gives the device, and the dtype if that has at least 32 bits.
     """
-    boxes = [t["boxes"].to(like) / like.new_tensor([w, h, w, h]) for t, (h, w) in zip(targets, sizes, strict=True)]
-    labels = torch.cat([t["labels"].to(like.device) for t in targets])
-    return Objects(labels, box_convert(torch.cat(boxes), "xyxy", "cxcywh"), [*map(len, boxes)])
+    dtype, boxes, labels = torch.promote_types(like.dtype, torch.float32), [], []
+    for target, (height, width) in zip(targets, sizes, strict=True):
+        given = target["boxes"].to(like.device, dtype)
+        kept = (given[:, 2:] > given[:, :2]).all(1)
+        boxes.append(given[kept] / given.new_tensor([width, height, width, height]))
+        labels.append(target["labels"].to(like.device)[kept])
+    return Objects(torch.cat(labels), box_convert(torch.cat(boxes), "xyxy", "cxcywh"), [*map(len, boxes)])
 
 
 def corners(boxes: Tensor) -> Tensor:
