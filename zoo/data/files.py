@@ -127,19 +127,26 @@ def read_region(
     """
     try:
         with open_picture(path) as image:
-            turn = _turn(image)
-            full = image.size[::-1] if turn >= 5 else image.size
-            height, width = size or full[::-1]
-            box = region(*full, width / height)
-            reduction = max(1, int(min((box[2] - box[0]) / width, (box[3] - box[1]) / height)))
-            image.draft(None, (image.width // reduction, image.height // reduction))
-            pixels = to_channels(ImageOps.exif_transpose(image) if turn > 1 else image, channels)
-            sx, sy = pixels.width / full[0], pixels.height / full[1]
-            right, bottom = min(box[2] * sx, pixels.width), min(box[3] * sy, pixels.height)
-            scaled = (box[0] * sx, box[1] * sy, right, bottom)
-            pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box=scaled)
+            return region_of(image, size, channels, region)
     except BROKEN as error:
         raise UnreadableImage(f"{path} can't be read as a picture: {reason(error)}") from error
+
+
+def region_of(
+    image: Image.Image, size: Sequence[int] | None, channels: int, region: Region
+) -> tuple[Tensor, tuple[int, int], Box]:
+    """``read_region`` of an opened picture."""
+    turn = _turn(image)
+    full = image.size[::-1] if turn >= 5 else image.size
+    height, width = size or full[::-1]
+    box = region(*full, width / height)
+    reduction = max(1, int(min((box[2] - box[0]) / width, (box[3] - box[1]) / height)))
+    image.draft(None, (image.width // reduction, image.height // reduction))
+    pixels = to_channels(ImageOps.exif_transpose(image) if turn > 1 else image, channels)
+    sx, sy = pixels.width / full[0], pixels.height / full[1]
+    right, bottom = min(box[2] * sx, pixels.width), min(box[3] * sy, pixels.height)
+    scaled = (box[0] * sx, box[1] * sy, right, bottom)
+    pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box=scaled)
     found = torch.from_numpy(np.array(pixels).reshape(height, width, channels)).permute(2, 0, 1).contiguous()
     return found, (full[1], full[0]), box
 

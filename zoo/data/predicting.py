@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from zoo.data.files import Box, UnreadableImage, central, common_folder, read_region, whole
+from zoo.data.video import Frame, frames_of, is_video, read_frame
 
 View = Literal["center", "whole", "native"]
 """The part of a picture that a task sees.
@@ -89,6 +90,8 @@ Item = tuple[Tensor | UnreadableImage, str]
 class PredictFiles(Dataset):
     """Files as pairs of pixels and ``Source``; an unreadable file gives its error and its path.
 
+    A video stands for all of its frames, in order.
+
     Args:
         paths: the files.
         size: height and width that they are resized to; None keeps their own size.
@@ -105,7 +108,8 @@ class PredictFiles(Dataset):
         view: View = "center",
         patterns: Sequence[str] | None = None,
     ) -> None:
-        self.paths, self.size, self.channels = list(paths), size, channels
+        self.paths = [one for path in paths for one in (frames_of(path) if is_video(path) else [path])]
+        self.size, self.channels = size, channels
         self.region = central if view == "center" else whole
         self.folder = common_folder(patterns or paths) if paths else ""
 
@@ -115,7 +119,8 @@ class PredictFiles(Dataset):
     def __getitem__(self, index: int) -> Item:
         path = self.paths[index]
         try:
-            pixels, picture_size, box = read_region(path, self.size, self.channels, self.region)
+            read = read_frame if isinstance(path, Frame) else read_region
+            pixels, picture_size, box = read(path, self.size, self.channels, self.region)
         except UnreadableImage as error:
             return error, path
         name = os.path.relpath(os.path.expanduser(path), self.folder)  # noqa: PTH111
