@@ -51,6 +51,7 @@ class MaskRCNN(FasterRCNN):
         UserError: the backbone lacks a stage, ``anchor_sizes`` does not fit the levels, or targets have no masks.
     """
 
+    roles: ClassVar[tuple[str, ...]] = ("instance_segmenter", "detector")
     target_names: ClassVar[tuple[str, ...]] = ("boxes", "labels", "masks")
     example: ClassVar[dict[str, Any]] = {**EXAMPLE, "mask_head_widths": [8]}
 

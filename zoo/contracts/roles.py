@@ -120,6 +120,15 @@ def _detections(found: Any, inputs: Inputs, sizes: Sizes) -> None:
         expect(right, f"expected labels from 0 to {sizes['num_classes'] - 1}, without a background class")
 
 
+def _instances(found: Any, inputs: Inputs, sizes: Sizes) -> None:
+    _detections(found, inputs, sizes)
+    for one, image in zip(found, inputs[0], strict=True):
+        shape, wanted = tuple(one["masks"].shape), (len(one["labels"]), *image.shape[-2:])
+        expect(shape == wanted, f"masks {shape}, expected {wanted}")
+        inside = not one["masks"].numel() or (float(one["masks"].min()) >= 0 and float(one["masks"].max()) <= 1)
+        expect(inside, "expected masks as probabilities")
+
+
 # Roles that need more than images
 
 
@@ -175,6 +184,18 @@ ROLES = (
         _detections,
         input_names=(),
         outputs=("boxes", "scores", "labels"),
+        needs=("num_classes",),
+        call=_call_detector,
+        of_sample=lambda found, index: found[index],
+        smooth=False,
+    ),
+    Role(
+        "instance_segmenter",
+        "as a detector, with masks (N, H, W) among the targets, and as probabilities in the detections",
+        _detector_inputs,
+        _instances,
+        input_names=(),
+        outputs=("boxes", "scores", "labels", "masks"),
         needs=("num_classes",),
         call=_call_detector,
         of_sample=lambda found, index: found[index],

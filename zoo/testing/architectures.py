@@ -21,7 +21,7 @@ from zoo.testing.checks import Failed, as_plain, check, expect, expect_same, one
 from zoo.testing.inputs import copied, doubles, first_samples, joined
 
 SIZE, CLASSES, WORDS = 32, 5, 7
-LABELLED = ("classifier", "segmenter", "detector")
+LABELLED = ("classifier", "segmenter", "detector", "instance_segmenter")
 ENCODER = "VGG"  # the encoder or backbone, if an architecture's example does not give one
 
 
@@ -295,7 +295,7 @@ def evaluation_changes_nothing(case: ArchitectureCase) -> None:
     expect(not any(m.training for m in network.modules()), "a call in evaluation mode switched to training mode")
 
 
-@check("architectures", ("*", "-detector"), after=("deterministic_in_evaluation",))
+@check("architectures", ("*", "-detector", "-instance_segmenter"), after=("deterministic_in_evaluation",))
 def modes_differ_only_where_they_should(case: ArchitectureCase) -> None:
     """With dropout, stochastic depth and batch statistics disabled, training and evaluation mode agree."""
     network, inputs = case.trained(), case.inputs()
@@ -329,7 +329,7 @@ def copies_are_whole(case: ArchitectureCase) -> None:
 
 @check(
     "architectures",
-    ("*", "-backbone", "-detector"),  # whose arguments are lists
+    ("*", "-backbone", "-detector", "-instance_segmenter"),  # whose arguments are lists
     after=("deterministic_in_evaluation", "follows_its_dtype"),
 )
 def export_agrees(case: ArchitectureCase) -> None:
