@@ -367,6 +367,14 @@ class Task(KeepsArguments, LightningModule, ABC):
             results: as ``predict_step`` gives them.
         """
 
+    def write_summary(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write further files of all predictions beside ``predictions.json``; as it stands, none.
+
+        Args:
+            folder: where ``predictions.json`` lies.
+            rows: its content: as ``as_json`` gives it, of all processes.
+        """
+
     def exported(self) -> Exported:
         """What ``zoo export`` writes; as it stands, the call with images, or a generator's with noise.
 

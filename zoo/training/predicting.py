@@ -69,6 +69,7 @@ class PredictionFiles(BasePredictionWriter):
             self.folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(self.rows, indent=1, ensure_ascii=False)
             (self.folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
+            pl_module.write_summary(self.folder, self.rows)  # type: ignore[operator]
 
     def report(self) -> None:
         """Print what was written, and what could not be read."""
