@@ -119,24 +119,24 @@ def read_image(path: str | Path, size: Sequence[int], channels: int = 3, region:
 
 
 def read_region(
-    path: str | Path, size: Sequence[int] | None, channels: int, region: Region
+    path: str | Path, size: Sequence[int] | None, channels: int, region: Region, upright: bool = True
 ) -> tuple[Tensor, tuple[int, int], Box]:
     """Like ``read_image``; also returns the picture's height and width as displayed, and the cropped box.
 
-    Without ``size``, the region is not resized.
+    Without ``size``, the region is not resized. Without ``upright``, EXIF rotation is not applied.
     """
     try:
         with open_picture(path) as image:
-            return region_of(image, size, channels, region)
+            return region_of(image, size, channels, region, upright)
     except BROKEN as error:
         raise UnreadableImage(f"{path} can't be read as a picture: {reason(error)}") from error
 
 
 def region_of(
-    image: Image.Image, size: Sequence[int] | None, channels: int, region: Region
+    image: Image.Image, size: Sequence[int] | None, channels: int, region: Region, upright: bool = True
 ) -> tuple[Tensor, tuple[int, int], Box]:
     """``read_region`` of an opened picture."""
-    turn = _turn(image)
+    turn = _turn(image) if upright else 1
     full = image.size[::-1] if turn >= 5 else image.size
     height, width = size or full[::-1]
     box = region(*full, width / height)

@@ -66,9 +66,16 @@ class ImageData(Data):
 
     @property
     def view(self) -> View:
-        """The task's ``predict_view``."""
+        """The task's ``predict_view``; without an ``image_size``, pictures keep their own."""
         module: Any = self.trainer.lightning_module if self.trainer else None
-        return "center" if module is None else module.predict_view
+        sized = "image_size" in self._facts_to_predict
+        return "native" if not sized else "center" if module is None else module.predict_view
+
+    @property
+    def _facts_to_predict(self) -> dict[str, Any]:
+        """The data's facts, and those of the task, which precede."""
+        module: Any = self.trainer.lightning_module if self.trainer else None
+        return {**self.facts, **(module.facts or {} if module is not None else {})}
 
     def size_to_predict(self, size: Sequence[int]) -> list[int]:
         """Height and width that pictures are resized to for a task of this size."""
@@ -82,8 +89,7 @@ class ImageData(Data):
         """
         if not self.files:
             return None
-        module: Any = self.trainer.lightning_module if self.trainer else None
-        facts = {**self.facts, **(module.facts or {} if module is not None else {})}
+        facts = self._facts_to_predict
         if facts["in_channels"] not in (1, 3):
             raise UserError(f"the task wants {facts['in_channels']} channels; picture files have 1 or 3")
         size = None if self.view == "native" else self.size_to_predict(facts["image_size"])
