@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
 from zoo_toys.data import ToyTensors
 from zoo_toys.tasks import ToyClassification
 
-from zoo.cli.own_callbacks import SaveWhenStopped
+from zoo.cli.own_callbacks import SaveWhenStopped, say_inexact
 from zoo.training.callbacks import Stopped
 from zoo.training.checkpoints import AtomicCheckpointIO, read
 
@@ -22,6 +22,13 @@ class SignalAt(Callback):
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.fit_loop.total_batch_idx == 3:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_callback_that_does_not_go_on_exactly_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    say_inexact([WeightAveraging(), ModelCheckpoint()])
+    assert capsys.readouterr().out == ""
+    say_inexact([StochasticWeightAveraging(swa_lrs=0.1)])
+    assert "StochasticWeightAveraging does not go on exactly" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stopped", [False, True])

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from running import different, state
 from zoo_toys.data import ToyTensors
 from zoo_toys.tasks import ToyClassification
@@ -47,7 +48,13 @@ class StopAt(Callback):
 
 
 def fit(
-    folder: Path, resumed: Path | None, accumulated: int, interval: int, max_steps: int = -1, stop: StopAt | None = None
+    folder: Path,
+    resumed: Path | None,
+    accumulated: int,
+    interval: int,
+    max_steps: int = -1,
+    stop: StopAt | None = None,
+    scheduled: dict[int, int] | None = None,
 ) -> None:
     """Two epochs of six batches."""
     seed_everything(0, verbose=False)
@@ -63,6 +70,7 @@ def fit(
         use_distributed_sampler=False,
         callbacks=[
             *([stop] if stop else []),
+            *([GradientAccumulationScheduler(scheduled)] if scheduled else []),
             ResumeAtEpochEnd(),
             RunCheckpoints(folder, "val/loss") if resumed or stop else EachSafePoint(folder),
         ],
@@ -84,6 +92,15 @@ def test_each_save_resumes_exactly_whatever_the_interval(accumulated: int, tmp_p
             fit(again, save, accumulated, interval)
             found = different(state(end), state(again / "last.ckpt"))
             assert not found, f"interval {interval}, resumed from {save.name}: {found[:5]}"
+
+
+def test_an_epoch_goes_on_with_its_own_accumulation(tmp_path: Path) -> None:
+    fit(tmp_path / "whole", None, 1, 6, scheduled={0: 3, 1: 2})
+    *saves, end = sorted((tmp_path / "whole").glob("[0-9]*.ckpt"))
+    assert [state(save)["global_step"] for save in saves] == [1, 2, 3, 4]
+    for save in saves:
+        fit(tmp_path / save.stem, save, 1, 6, scheduled={0: 3, 1: 2})
+        assert not different(state(end), state(tmp_path / save.stem / "last.ckpt")), save.name
 
 
 @pytest.mark.parametrize("max_steps", [12, 11])

@@ -23,7 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import ParallelStrategy
 
 from zoo.architectures.base import skip_pretrained
-from zoo.cli import resuming
+from zoo.cli import own_callbacks, resuming
 from zoo.cli.arguments import (
     label_of,
     option_values,
@@ -35,7 +35,6 @@ from zoo.cli.arguments import (
 )
 from zoo.cli.failures import Context, explaining, refused
 from zoo.cli.loggers import choose_loggers
-from zoo.cli.own_callbacks import RecordRun, SaveWhenStopped, chosen_by, place_checkpoints, refuse_finders, saves
 from zoo.cli.places import check_built, keep_inside, with_own_checkpoint_io
 from zoo.cli.report import SaveRecipe, report
 from zoo.cli.streams import outlive_readers
@@ -199,8 +198,10 @@ class ZooCLI(LightningCLI):
         plugins = with_own_checkpoint_io(config.get("plugins"), config.get("strategy"), self.folder)
         own = config.get("callbacks") or []
         self.own = own = list(own) if isinstance(own, list | tuple) else [own]
-        refuse_finders(own)
-        place_checkpoints(own, self.folder)
+        own_callbacks.refuse_finders(own)
+        own_callbacks.place_checkpoints(own, self.folder)
+        if self.checkpoint_path and self.subcommand == "fit":
+            own_callbacks.say_inexact(own)
         first = [RequireFinite(self.folder, self.checkpoint_path), CheckMonitors()]
         callbacks = [*first, *own, *self._callbacks(config, own)]
         bar = any(isinstance(c, ProgressBar) for c in callbacks)
@@ -224,8 +225,11 @@ class ZooCLI(LightningCLI):
             added.append(progress())
         self.saver: RunCheckpoints | None = None
         wanted = config.get("enable_checkpointing") is not False and not config.get("fast_dev_run")
-        if any(map(saves, own)):
-            added += [RecordRun(self._record), *([SaveWhenStopped(self.folder / "checkpoints")] if wanted else [])]
+        if any(map(own_callbacks.saves, own)):
+            added += [
+                own_callbacks.RecordRun(self._record),
+                *([own_callbacks.SaveWhenStopped(self.folder / "checkpoints")] if wanted else []),
+            ]
         elif self.subcommand == "fit" and wanted:
             self.saver = RunCheckpoints(
                 self.folder / "checkpoints",
@@ -276,7 +280,7 @@ class ZooCLI(LightningCLI):
 
     def _chosen_by_own(self) -> Path | None:
         """What the recipe's own callback has kept; a plugin's may keep it where nobody else finds it."""
-        chosen, own = chosen_by(self.own), [type(c).__name__ for c in self.own if saves(c)]
+        chosen, own = own_callbacks.chosen_by(self.own), [type(c).__name__ for c in self.own if own_callbacks.saves(c)]
         if chosen is None and own and self.trainer.is_global_zero:
             print(f"zoo: no checkpoint of {', '.join(own)} was found to test", flush=True)
         return chosen

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import (
     LearningRateFinder,
     ModelCheckpoint,
     OnExceptionCheckpoint,
+    StochasticWeightAveraging,
 )
 
 from zoo.errors import UserError
@@ -39,6 +40,17 @@ def refuse_finders(callbacks: Sequence[Any]) -> None:
                     f"trainer.callbacks: {type(callback).__name__} is not allowed: it would change {what} while the "
                     f"recipe says another; try several by flags (--…{name} VALUE) with a small --trainer.max_steps"
                 )
+
+
+def say_inexact(callbacks: Sequence[Any]) -> None:
+    """Print which of a resumed run's callbacks do not go on exactly: their state is not in the checkpoint."""
+    for callback in callbacks:
+        if isinstance(callback, StochasticWeightAveraging):
+            print(
+                f"zoo: {type(callback).__name__} does not go on exactly: Lightning restores no schedule of it "
+                "(WeightAveraging, as in the recipe trainer/ema, goes on exactly)",
+                flush=True,
+            )
 
 
 def saves(callback: Any) -> bool:

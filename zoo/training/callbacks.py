@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler
 from lightning.pytorch.loops.loop import _Loop
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -116,7 +116,10 @@ class ResumeAtEpochEnd(Callback):
         _reopen(checkpoint.get("loops", {}).get("fit_loop", {}))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell Lightning that the epoch has ended."""
+        """Tell Lightning that the epoch has ended, and how many batches this epoch gathers."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler):  # left out where an epoch goes on
+                callback.on_train_epoch_start(trainer)
         loop = trainer.fit_loop
         if loop._iteration_based_training() and loop.restarted_on_epoch_end:
             _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]  # its own setter would make it True again
