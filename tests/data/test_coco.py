@@ -253,15 +253,21 @@ def test_training_flips_by_default(tmp_path: Path) -> None:
 
 def test_masks_are_drawn_if_the_task_wants_them(tmp_path: Path) -> None:
     write(tmp_path, [image(5), image(6)], [annotation(1, 5), annotation(2, 6, segmentation=[])])
-    data = own(tmp_path, masks=False)
-    assert "masks" not in data.samples("train")[0][1]
-    with pytest.raises(UserError, match=r"1 objects have no outline, the first is in .*6.png"):
-        own(tmp_path)
-    data = CocoDetection(root=str(tmp_path), val_fraction=0, test_fraction=0)
-    trainer: Any = SimpleNamespace(lightning_module=SimpleNamespace(batch="detection"))
-    data.trainer = trainer
-    data.setup("fit")
-    assert "masks" not in data.samples("train")[0][1]
+    data = own(tmp_path)
+    assert "masks" not in data.samples("train")[0][1], "an object has none"
+    for form, has in (("detection", False), ("instance_segmentation", True)):
+        data = CocoDetection(root=str(tmp_path), val_fraction=0, test_fraction=0)
+        trainer: Any = SimpleNamespace(lightning_module=SimpleNamespace(batch=form))
+        data.trainer = trainer
+        if has:
+            with pytest.raises(
+                UserError, match=r"1 objects have no outline, .* \(the first is in .*6.png\): train a task on"
+            ):
+                data.setup("fit")
+            write(tmp_path, [image(5), image(6)], [annotation(1, 5)])
+            data._parts = {}
+        data.setup("fit")
+        assert ("masks" in data.samples("train")[0][1]) is has
 
 
 def names(data: CocoDetection, split: Any) -> list[str]:

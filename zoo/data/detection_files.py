@@ -94,6 +94,7 @@ class DetectionFiles(ObjectData):
         self.faults: dict[str, Faults] = {}
         self._parts: dict[str, Rows | None] = {}
         self._other_classes = 0
+        self._without_outline: list[str] = []  # pictures of objects without one
 
     @property
     def facts(self) -> Facts:
@@ -133,6 +134,7 @@ class DetectionFiles(ObjectData):
         if not self._parts:
             self._read()
             self._refuse_wrong()
+            self._refuse_missing_outlines()
         if stage in (None, "fit") and self.augment:
             _ = self.augmentation  # tried before anything is trained
         if self.skip_unreadable and stage in (None, "fit"):
@@ -155,6 +157,7 @@ class DetectionFiles(ObjectData):
         parts = {part: one and one.selected(labels, self.class_names) for part, one in found.items()}
         self._other_classes = sum(len(found[p].labels) - len(parts[p].labels) for p in PARTS if parts[p])  # type: ignore[union-attr, misc]
         self._parts = self._split({p: (one, np.arange(len(one))) if one else None for p, one in parts.items()})
+        self._find_missing_outlines()
 
     def _training(self, train: Annotations | None) -> Annotations:
         if train is None or not len(train):
@@ -177,9 +180,7 @@ class DetectionFiles(ObjectData):
 
     def _refuse_wrong(self) -> None:
         lines = [line for faults in self.faults.values() for line in faults.wrong]
-        lines += self._without_outlines()
-        count = sum(faults.count for faults in self.faults.values()) + len(lines)
-        count -= sum(len(faults.wrong) for faults in self.faults.values())
+        count = sum(faults.count for faults in self.faults.values())
         if count and not self.skip_wrong:
             more = f"; and {count - LISTED:,} more (`zoo data check` lists them)" if count > LISTED else ""
             raise UserError(
@@ -187,26 +188,29 @@ class DetectionFiles(ObjectData):
                 "repair them, or leave them out by --data.skip_wrong true"
             )
 
-    def _without_outlines(self) -> list[str]:
-        """One line if masks are wanted, but not all objects have outlines."""
-        if not self.wants_masks:
-            return []
+    def _refuse_missing_outlines(self) -> None:
+        if self.wants_masks and self._without_outline:
+            count, path = len(self._without_outline), self._without_outline[0]
+            raise UserError(
+                f"{type(self).__name__}: {count:,} objects have no outline, which masks are drawn from (the first is "
+                f"in {path}): train a task on their boxes, as Detection, or give --data.masks false"
+            )
+
+    def _find_missing_outlines(self) -> None:
         parts = {id(part[0]): part[0] for part in self._parts.values() if part is not None}
-        lines = []
+        self._without_outline = []
         for known in parts.values():
-            lacking = np.flatnonzero(~known.outlines.known[known.places] & ~known.crowd)
-            if len(lacking):
-                path = known.paths[known.rows[lacking[0]]]
-                lines.append(f"{len(lacking):,} objects have no outline, the first is in {path}")
-        return lines
+            lacking = ~known.outlines.known[known.places] & ~known.crowd
+            self._without_outline += [known.paths[row] for row in known.rows[lacking].tolist()]
 
     @property
     def wants_masks(self) -> bool:
-        """Whether targets have masks: by ``masks``, or else by the task; without a task, if this kind of data has."""
-        if self.masks is not None:
-            return self.masks
+        """Whether targets have masks: by ``masks``, or else by the task; without a task, if all objects have some."""
+        if self.masks is not None or self.batch == "detection":
+            return bool(self.masks)
         task = getattr(self.trainer, "lightning_module", None)  # a trainer's stand-in may have none
-        return self.batch != "detection" and getattr(task, "batch", self.batch) != "detection"
+        wanted = getattr(task, "batch", None)
+        return wanted == self.batch or (wanted is None and not self._without_outline)
 
     # Samples
 
