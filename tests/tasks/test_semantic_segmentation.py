@@ -23,12 +23,15 @@ from zoo.architectures.fcn import FCN
 from zoo.architectures.vgg import VGG
 from zoo.data.base import Data
 from zoo.data.loading import TensorSource
+from zoo.data.object_data import counted
 from zoo.data.predicting import Source
+from zoo.data.scenes import SceneMasks
 from zoo.drawing import NO_CLASS, class_color
 from zoo.errors import UserError
 from zoo.export import export
 from zoo.facts import Facts
 from zoo.metrics.segmentation import segmentation_scores
+from zoo.tasks.class_weights import balanced_weights
 from zoo.tasks.segmented import background_of, draw_segmented, segmented, write_mask
 from zoo.tasks.semantic_segmentation import SemanticSegmentation
 
@@ -108,7 +111,7 @@ def made(**arguments: Any) -> SemanticSegmentation:
 
 
 def built(data: Blocks | None = None, **arguments: Any) -> SemanticSegmentation:
-    task = made(facts=(data or Blocks()).facts, **arguments)
+    task = made(**{"facts": (data or Blocks()).facts, **arguments})
     task.configure_model()
     return task.eval()
 
@@ -145,6 +148,35 @@ def test_class_weights_are_of_the_pixels_counts() -> None:
     given = built(class_weights=[1.0, 2.0, 0.0, 5.0])
     expected = F.cross_entropy(given(images), masks, torch.tensor([1.0, 2.0, 0.0, 5.0]), ignore_index=255)
     torch.testing.assert_close(given.loss(given.terms(given(images), masks)), expected)
+
+
+class Uncounted(Blocks):
+    """Does not say its counts, but can count; some pixels have a label beyond the classes, which is not 255 alone."""
+
+    @property
+    def facts(self) -> Facts:
+        return {k: v for k, v in super().facts.items() if k != "class_counts"}  # type: ignore[return-value]
+
+    def count_pixels(self) -> list[int]:
+        masks = self.samples("train").fetch(torch.arange(16))[1]
+        return counted(iter(masks), 4)
+
+
+def test_pixels_are_counted_where_the_data_does_not_say_their_number() -> None:
+    task = made(class_weights="balanced")
+    trainer(max_epochs=1).fit(task, datamodule=Uncounted())
+    masks = Blocks().samples("train").fetch(torch.arange(16))[1]
+    counts = [int((masks == label).sum()) for label in range(4)]
+    assert task.facts["class_counts"] == counts
+    assert min(counts[:3]) > 0
+    torch.testing.assert_close(task.class_weight, balanced_weights(counts))
+    with pytest.raises(UserError, match="balanced needs class_counts"):
+        built(class_weights="balanced", facts={k: v for k, v in Blocks().facts.items() if k != "class_counts"})
+    scenes = SceneMasks(image_size=64, train_size=3)
+    expected = sum(
+        torch.bincount(target["mask"].flatten().long(), minlength=14) for _, target in scenes.annotated("train")
+    )
+    assert scenes.count_pixels() == expected.tolist()
 
 
 def test_logits_are_resized_to_the_masks_and_auxiliary_heads_count_half(monkeypatch: pytest.MonkeyPatch) -> None:

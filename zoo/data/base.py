@@ -107,6 +107,16 @@ class Data(KeepsArguments, LightningDataModule, ABC):
         """
         raise UserError(f"the network needs {count} training images, but {type(self).__name__} provides none")
 
+    def count_pixels(self) -> list[int]:
+        """Training pixels of each class, without augmentation; the same on every process.
+
+        For losses that weight the classes, where the facts have no ``class_counts``: every training mask is read.
+
+        Raises:
+            UserError: the data set can't count them.
+        """
+        raise UserError(f"model.class_weights: balanced needs class_counts, which {type(self).__name__} does not say")
+
     @classmethod
     def write_example(cls, root: Path) -> dict[str, Any]:
         """Write a few small files in the data set's own on-disk format below ``root``; return the arguments that read

@@ -6,6 +6,7 @@ A subclass reads the samples of a split (``annotated``) and knows nothing of aug
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -172,6 +173,11 @@ class PixelData(AnnotatedImages):
         """The facts' ``image_size``."""
         return list(self.facts["image_size"])
 
+    def count_pixels(self) -> list[int]:
+        """Training pixels of each class, of every training mask."""
+        samples, classes = self.annotated("train"), self.facts["num_classes"]
+        return counted((samples[i][1]["mask"] for i in range(len(samples))), classes)
+
     def collate(self, samples: list[Any]) -> Any:
         """Images and the classes of their pixels."""
         return default_collate([(image, target["mask"].long()) for image, target in samples])
@@ -182,3 +188,11 @@ class PixelData(AnnotatedImages):
             return super().on_after_batch_transfer(batch, dataloader_idx)
         images, masks = batch
         return as_floats(images, images.shape[-2:], self.dtype), masks
+
+
+def counted(masks: Iterable[Tensor], classes: int) -> list[int]:
+    """Pixels of each class in masks (H, W); labels from ``classes`` on are not counted."""
+    counts = torch.zeros(256, dtype=torch.int64)
+    for mask in masks:
+        counts += torch.bincount(mask.flatten().long(), minlength=256)
+    return counts[:classes].tolist()

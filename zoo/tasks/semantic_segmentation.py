@@ -20,6 +20,7 @@ from torchmetrics import MeanMetric
 
 from zoo import drawing
 from zoo.architectures.base import Architecture
+from zoo.data.base import Data
 from zoo.data.predicting import Source
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
@@ -54,8 +55,8 @@ class SemanticSegmentation(Task):
         scheduler: learning-rate scheduler; one that takes ``total_steps`` is stepped after every optimiser step.
         losses: weights of the losses ``cross_entropy``, ``focal`` and ``dice``; by default cross-entropy alone.
         focal_gamma: exponent of the focal loss.
-        class_weights: factor on each class's cross-entropy and focal loss; ``balanced`` gives every class of the
-            training masks the same total weight.
+        class_weights: factor on each class's cross-entropy and focal loss; ``balanced`` gives every class the same
+            total weight by the data's ``class_counts``, or by counting the pixels of every training mask.
         auxiliary_weight: weight of each auxiliary head's loss.
         flip: at test and prediction, average the probabilities with those of the horizontal flip, unless the data
             declares that a flip changes the label.
@@ -132,12 +133,19 @@ class SemanticSegmentation(Task):
             raise UserError(f"SemanticSegmentation takes 2 to {MOST_CLASSES} classes, the data has {classes}")
         self.architecture: Architecture = self.make("architecture", needs=("num_classes",))
         self.normalize = Normalize(self.architecture, self.facts)
+        self._count_pixels()
         self.register_buffer("class_weight", class_weight(self.class_weights, self.facts), persistent=False)
         # Computed at the training steps that are logged only, and there of all processes' pixels together.
         self.train_terms = nn.ModuleDict({name: MeanMetric(dist_sync_on_step=True) for name in self.losses})
         self.val_terms = nn.ModuleDict({name: MeanMetric() for name in self.losses})
         self.test_terms = nn.ModuleDict({name: MeanMetric() for name in self.losses})
         self.val_metrics, self.test_metrics = SegmentationMetrics(classes), SegmentationMetrics(classes)
+
+    def _count_pixels(self) -> None:
+        """Complete the facts by the pixels of each class, where they are needed and the data can count them."""
+        data = self._trainer.datamodule if self._trainer is not None else None  # type: ignore[attr-defined]
+        if self.class_weights == "balanced" and "class_counts" not in self.facts and isinstance(data, Data):
+            self.facts["class_counts"] = data.count_pixels()
 
     @property
     def class_names(self) -> list[str]:
