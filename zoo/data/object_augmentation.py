@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice, repeat
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from zoo.data.augmentation import MIXING
 from zoo.data.loading import EpochSamples
 from zoo.data.transforms import BatchTransform
 from zoo.errors import UserError
-from zoo.factories import TransformFactory, build
+from zoo.factories import TransformFactory, build, class_of
 
 Target = dict[str, Any]
 Sample = tuple[Tensor, Target]
@@ -41,8 +41,8 @@ class MixSamples(Transform):
         needs: entries that the targets must have.
     """
 
-    others: int = 1
-    needs: tuple[str, ...] = ("boxes",)
+    others: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ("boxes",)
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -104,7 +104,10 @@ class ObjectAugmentation:
 
 
 def _built(factory: TransformFactory, facts: dict[str, Any]) -> Transform:
-    made = build(factory, labels_getter=rows_of_objects, **facts)
+    try:
+        made = build(factory, labels_getter=rows_of_objects, **facts)
+    except TypeError as error:  # an argument that only the recipe can give
+        raise UserError(f"data.augment: {class_of(factory).__name__}: {str(error).partition('() ')[2]}") from error
     name = type(made).__name__
     if isinstance(made, BatchTransform):
         raise UserError(f"data.augment: {name} knows no boxes and masks: use one of torchvision.transforms.v2")
@@ -205,7 +208,7 @@ def sanitized(image: Tensor, target: Target) -> Sample:
     boxes[:, 1::2].clamp_(0, height)
     kept = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
     if "masks" in target:
-        masks = target["masks"].as_subclass(Tensor).bool()
+        masks = masks_of_size(target["masks"].as_subclass(Tensor), height, width).bool()
         kept &= masks.flatten(1).any(1)
         boxes[kept] = _within_masks(boxes[kept], masks[kept])
         target = {**target, "masks": masks}
@@ -213,6 +216,11 @@ def sanitized(image: Tensor, target: Target) -> Sample:
     if "area" in made:
         made["area"] = _areas(made).to(made["area"].dtype)
     return wrapped(image, made)
+
+
+def masks_of_size(masks: Tensor, height: int, width: int) -> Tensor:
+    """The masks; without objects those of the image's size, which torchvision's resizing leaves as they were."""
+    return masks if len(masks) else masks.new_zeros(0, height, width)
 
 
 def _within_masks(boxes: Tensor, masks: Tensor) -> Tensor:
