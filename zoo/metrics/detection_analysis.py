@@ -15,6 +15,7 @@ from zoo.metrics.matching import (
     Matches,
     Overlaps,
     average_precision,
+    by_score,
     match,
     precision_recall,
     ranks,
@@ -62,8 +63,8 @@ def curve(samples: Samples, matches: Matches, label: int | None = None) -> Curve
     found, true = samples.detections, samples.objects
     chosen = matches.counted if label is None else matches.counted & (found.label == label)
     objects = int((~true.crowd & (True if label is None else true.label == label)).sum())
-    order = np.argsort(ranks(found.score))
-    order = order[chosen[order]]
+    order = np.flatnonzero(chosen)
+    order = order[by_score(found.score[order])]
     right, score = matches.right[order], found.score[order]
     precision, recall = precision_recall(right, objects)
     last = np.append(np.diff(score) != 0, True)[: len(score)]  # of equal scores
@@ -200,7 +201,7 @@ def _first_of_each(
 ) -> NDArray[np.int64]:
     """Of the chosen detections those with the highest score about each object that is not found already."""
     chosen = chosen[~used[about[chosen]]]
-    chosen = chosen[np.argsort(ranks(samples.detections.score)[chosen])]
+    chosen = chosen[by_score(samples.detections.score[chosen])]
     return chosen[np.unique(about[chosen], return_index=True)[1]]
 
 
@@ -213,7 +214,7 @@ def _mean_ap(
 ) -> float:
     """Mean AP of the classes that have objects, with so many ``wanted``."""
     true = samples.objects
-    order = np.argsort(ranks(samples.detections.score))
+    order = by_score(samples.detections.score)
     order = order[counted[order]]
     found = []
     for k in np.unique(true.label[~true.crowd]):

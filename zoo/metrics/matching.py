@@ -116,10 +116,15 @@ class Matches(NamedTuple):
         return made
 
 
+def by_score(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Indices by descending score, of equal scores the first one first."""
+    return np.argsort(-scores, kind="stable")
+
+
 def ranks(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """0 for the highest score; of equal scores the first one first."""
+    """The place of each in ``by_score``."""
     made = np.empty(len(scores), np.int64)
-    made[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+    made[by_score(scores)] = np.arange(len(scores))
     return made
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.metrics.matching import interpolated, overlaps, precision_recall, ranks
+from zoo.metrics.matching import by_score, interpolated, overlaps, precision_recall
 from zoo.metrics.samples import Samples
 
 
@@ -31,7 +31,7 @@ def voc_metrics(samples: Samples, num_classes: int, threshold: float = 0.5) -> d
     """
     right, counted = _judge(samples, threshold)
     found, true = samples.detections, samples.objects
-    order = np.argsort(ranks(found.score))
+    order = by_score(found.score)
     rules = {"voc_2007": np.full(num_classes, -1.0), "voc_2010": np.full(num_classes, -1.0)}
     for k in np.unique(true.label[~true.crowd]):
         chosen = order[(found.label[order] == k) & counted[order]]
@@ -49,7 +49,7 @@ def _judge(samples: Samples, threshold: float) -> tuple[NDArray[np.bool_], NDArr
     pairs = overlaps(ordinary, least=threshold)
     _, own = pairs.where(found.label[pairs.detection] == true.label[pairs.object]).best(len(found))
     difficult = (own >= 0) & np.append(true.crowd, False)[own]
-    order = np.argsort(ranks(found.score))
+    order = by_score(found.score)
     claimed = order[(own[order] >= 0) & ~difficult[order]]
     right = np.zeros(len(found), bool)
     right[claimed[np.unique(own[claimed], return_index=True)[1]]] = True  # the first of each object
