@@ -20,6 +20,7 @@ from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.tasks.detection import Detection, classes_of_pixels, trainable, true_objects
 from zoo.tasks.instance_segmentation import InstanceSegmentation
+from zoo.training.pictures import PictureWriter
 
 FACTS = Facts(num_classes=3, class_names=["cat", "dog", "bird"], in_channels=3)
 
@@ -187,3 +188,21 @@ def test_a_run_logs_cocos_figures_of_boxes_and_masks(fitted: tuple[Any, dict[str
     assert {"train/loss", "train/loss_mask"} <= set(logged)
     assert any(name.startswith("test/map_per_class/") for name in logged)
     assert not any("samples" in name for name in logged)
+
+
+def test_after_a_test_there_are_pictures_overlays_and_a_table(tmp_path: Path) -> None:
+    data = Scenes(image_size=64, train_size=4, val_size=4, test_size=6, batch_size=4)
+    options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    trainer = Trainer(default_root_dir=tmp_path, callbacks=[PictureWriter(tmp_path / "pictures")], **options)
+    made = InstanceSegmentation(tiny(MaskRCNN), score_threshold=0.0, max_objects=10)
+    trainer.test(made, datamodule=data, verbose=False)
+    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert names == {f"test-{name}.png" for name in ("predictions", "curves", "confusion", "errors", "worst")}
+    (table,) = made.tables().values()
+    assert len(table.rows) == 6
+    assert [row[3] for row in table.rows] == sorted(row[3] for row in table.rows)
+    overlays = made.overlays()["predictions"]
+    assert len(overlays) == 6
+    assert set(overlays[0].boxes) == set(overlays[0].masks) == {"prediction", "truth"}
+    trainer.validate(made, datamodule=data, verbose=False)
+    assert set(made.pictures()) == {"predictions"}, "what a test left is not shown again"

@@ -8,32 +8,49 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.optim import AdamW
+from torch.utils._pytree import tree_map
 from torchmetrics import MeanMetric
 
 from zoo import drawing
 from zoo.architectures.base import Architecture
-from zoo.drawing import Boxes, Overlay
+from zoo.drawing import Boxes, Overlay, Table
 from zoo.drawing_objects import draw_objects, side_by_side
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
 from zoo.facts import Facts, class_index, class_names
 from zoo.functional.detection_views import Detections, DetectionViews
+from zoo.metrics.coco import Kind
 from zoo.metrics.detection import MISSING, NOT_LOGGED, DetectionMetrics
+from zoo.metrics.detection_analysis import image_ap
+from zoo.metrics.detection_pictures import detection_pictures
+from zoo.metrics.matching import overlaps
+from zoo.metrics.samples import Samples, as_samples
 from zoo.tasks.base import Task
 from zoo.tasks.detected import Detected, binary, detected, write_coco, write_yolo
 from zoo.tasks.normalize import Normalize
+from zoo.tasks.shown import keep_shown, kept
 from zoo.training.parameter_groups import ParameterGroup
 
 Target = Mapping[str, Tensor]
 Batch = tuple[Sequence[Tensor], Sequence[Target]]
 MOST = 100  # objects of a picture that are evaluated, as in COCO
+SHOWN = 16  # images with the lowest AP that are shown
 LISTED = 100  # up to so many classes, each class's metrics are logged
+
+
+class Judged(NamedTuple):
+    """An image with its detections, its target, and the AP of the ones by the other; on the CPU."""
+
+    image: Tensor
+    result: Detected
+    target: dict[str, Tensor]
+    ap: float
 
 
 class Detection(Task):
@@ -64,6 +81,7 @@ class Detection(Task):
     """
 
     batch = "detection"
+    overlap_of: ClassVar[Kind] = "boxes"  # what overlaps in the analysis of a test
     needs = ("num_classes", "in_channels")
     monitor = "val/map"
     monitor_mode = "max"
@@ -109,6 +127,9 @@ class Detection(Task):
                 raise UserError(f"model.{name} must be at least {least}, not {value}")
         self.loss_weights = dict(loss_weights or {})
         self.score_threshold, self.max_objects, self.shown_classes = score_threshold, max_objects, shown_classes
+        self._found: list[Detections] = []
+        self._worst: list[Judged] = []
+        self._samples: Samples | None = None
         self.views = DetectionViews(flip, tuple(scales), window, window_overlap, merge_iou, max_objects)
 
     # Network
@@ -167,6 +188,10 @@ class Detection(Task):
             self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
         return loss
 
+    def on_validation_start(self) -> None:
+        """Forget the pictures of the last test."""
+        self._forget()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Metrics of the plain view."""
         self.val_metrics.update(self.detect(batch[0]), batch[1])
@@ -175,13 +200,20 @@ class Detection(Task):
         """Log the metrics of all processes' pictures."""
         self._log_metrics("val", self.val_metrics)
 
+    def on_test_start(self) -> None:
+        """Forget the pictures of the last test."""
+        self._forget()
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Metrics of the merged test-time views."""
-        self.test_metrics.update(self.detect(batch[0], self._test_views), batch[1])
+        self._found = self.detect(batch[0], self._test_views)
+        self.test_metrics.update(self._found, batch[1])
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of all processes' pictures, each class's, too."""
-        self._log_metrics("test", self.test_metrics, self.class_names if self.facts["num_classes"] <= LISTED else ())
+        names = self.class_names if self.facts["num_classes"] <= LISTED else ()
+        self._samples = self._log_metrics("test", self.test_metrics, names)["samples"]
+        self._found = []
 
     def _log_metrics(self, stage: str, metrics: DetectionMetrics, names: Sequence[str] = ()) -> dict[str, Any]:
         return self.log_computed(stage, metrics, class_names=names, missing=MISSING, skip=NOT_LOGGED)
@@ -231,6 +263,44 @@ class Detection(Task):
         captions = [f"found: {_count(len(result.boxes))}", f"true: {_count(len(boxes.corners))}"]
         return side_by_side([found, true], captions, drawing.PLAIN)
 
+    def show(self, batch: Batch, batch_idx: int) -> None:
+        """Keep predictions of the first images, and after a test those of the images with the lowest AP."""
+        keep_shown(self, self.shown, batch, batch_idx)
+        if self._found:
+            self._worst = worst_images([*self._worst, *self._judged(batch)], SHOWN)
+
+    def _judged(self, batch: Batch) -> list[Judged]:
+        """Images of a tested batch with their AP at IoU 0.5; those without objects and detections have none."""
+        samples = as_samples(self._found, batch[1])
+        aps = image_ap(samples, overlaps(samples))
+        return [
+            Judged(image.cpu(), self.result(found, "", image.shape[-2:]), tree_map(kept, dict(target)), float(ap))
+            for image, found, target, ap in zip(*batch[:1], self._found, batch[1], aps, strict=True)
+            if ap == ap
+        ]
+
+    def pictures(self) -> dict[str, list[Image.Image]]:
+        """Pictures of the last evaluation: some of its images; after a test also curves, confusion, errors by kind,
+        and the images with the lowest AP.
+        """
+        made = super().pictures()
+        if self._samples is not None:
+            drawn = detection_pictures(self._samples, self.class_names, self.overlap_of, self.score_threshold)
+            made |= {name: [picture] for name, picture in drawn.items()}
+        if self._worst:
+            made["worst"] = [drawing.grid([self._draw_judged(one) for one in self._worst])]
+        return made
+
+    def _draw_judged(self, one: Judged) -> Image.Image:
+        return drawing.captioned(self._draw(one.image, one.result, one.target), [f"AP at IoU 0.5: {one.ap:.2f}"])
+
+    def tables(self) -> dict[str, Table]:
+        """After a test the images with the lowest AP."""
+        rows = [
+            [self._draw_judged(one), len(one.target["labels"]), len(one.result.boxes), one.ap] for one in self._worst
+        ]
+        return {"worst": Table(["picture", "objects", "found", "AP"], rows)} if rows else {}
+
     def overlays(self) -> dict[str, list[Overlay]]:
         """The shown images with found and true boxes, and masks where there are some, as layers."""
         every = [one for shown in self.shown for one in zip(*shown, strict=True)]
@@ -244,6 +314,9 @@ class Detection(Task):
             masks["truth"] = classes_of_pixels(true_masks, true.labels, result.size)
         return Overlay(image, boxes, masks, self.class_names, result.name)
 
+    def _forget(self) -> None:
+        self._found, self._worst, self._samples = [], [], None
+
     # Files
 
     def write_files(self, folder: Path, results: list[Detected]) -> None:
@@ -254,6 +327,11 @@ class Detection(Task):
     def write_summary(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         """All pictures' objects as ``coco-results.json``."""
         write_coco(folder / "coco-results.json", rows)
+
+
+def worst_images(judged: Sequence[Judged], count: int) -> list[Judged]:
+    """Those with the lowest AP; of the same AP, the earlier ones."""
+    return sorted(judged, key=lambda one: one.ap)[:count]
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

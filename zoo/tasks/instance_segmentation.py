@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
+from zoo.metrics.coco import Kind
 from zoo.metrics.detection import DetectionMetrics
 from zoo.tasks.detected import Detected, write_masks
 from zoo.tasks.detection import Detection
@@ -22,6 +24,7 @@ class InstanceSegmentation(Detection):
 
     batch = "instance_segmentation"
     monitor = "val/mask_map"
+    overlap_of: ClassVar[Kind] = "masks"
 
     def new_metrics(self) -> DetectionMetrics:
         """The metrics of an evaluation, of boxes and of masks."""
