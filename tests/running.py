@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 
 from zoo.cli import lightning
 from zoo.cli.lightning import run
@@ -55,6 +56,12 @@ def folder_of(label: str) -> Path:
     return max((Path("runs") / label).iterdir(), key=lambda f: (f.stat().st_mtime_ns, f.name))
 
 
+def quiet_trainer(**options: Any) -> Trainer:
+    """A trainer for the CPU that prints and logs nothing, and trains for two epochs unless told otherwise."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    return Trainer(**{"accelerator": "cpu", "max_epochs": 2, "use_distributed_sampler": False, **quiet, **options})
+
+
 def write_recipe(path: Path, model: dict[str, Any], data: dict[str, Any], **trainer: Any) -> Path:
     """A recipe for the CPU without a logger."""
     settings = {"accelerator": "cpu", "logger": False, "max_epochs": 2, "num_sanity_val_steps": 0, **trainer}
@@ -94,4 +101,4 @@ def _same(a: Any, b: Any) -> bool:
     return a == b or (a != a and b != b)
 
 
-__all__ = ["TOYS", "different", "folder_of", "said", "state", "write_recipe", "zoo"]
+__all__ = ["TOYS", "different", "folder_of", "quiet_trainer", "said", "state", "write_recipe", "zoo"]

@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ def trainer(**settings: Any) -> dict[str, Any]:
     return {"trainer": settings}
 
 
+ELSEWHERE = str(Path(gettempdir(), "zoo-elsewhere"))
 TOUCH = ["touch", "RAN"]
 # Each is laid over a good recipe. RAN is what would be there if anything had run.
 RECIPES: dict[str, Any] = {
@@ -312,7 +314,7 @@ WRITERS: dict[str, Any] = {
     "a bare wrapper": trainer(plugins=[part("lightning.pytorch.plugins.io.wrapper._WrappingCheckpointIO")]),
     "in a strategy": trainer(strategy=part(f"{STRATEGIES}.SingleDeviceStrategy", checkpoint_io=part(IO))),
     "in a strategy of several": trainer(strategy=part("DDPStrategy", checkpoint_io=part(IO))),
-    "absolute dirpath": trainer(callbacks=[part("ModelCheckpoint", dirpath="/tmp/zoo-elsewhere")]),
+    "absolute dirpath": trainer(callbacks=[part("ModelCheckpoint", dirpath=ELSEWHERE)]),
     "dirpath that climbs": trainer(callbacks=[part("ModelCheckpoint", dirpath="x/../../../zoo-elsewhere")]),
     "dirpath at home": trainer(callbacks=[part("ModelCheckpoint", dirpath="~/zoo-elsewhere")]),
     "dirpath on another file system": trainer(callbacks=[part("ModelCheckpoint", dirpath="memory://x")]),
@@ -321,7 +323,7 @@ WRITERS: dict[str, Any] = {
     "a profiler": trainer(profiler=part("SimpleProfiler", dirpath="..", filename="x")),
     "a profiler's filename": trainer(profiler=part("SimpleProfiler", dirpath="x", filename="../../../x")),
     "a profiler's further argument": trainer(
-        profiler={**part("PyTorchProfiler"), "dict_kwargs": {"execution_trace": "/tmp/zoo-elsewhere"}}
+        profiler={**part("PyTorchProfiler"), "dict_kwargs": {"execution_trace": ELSEWHERE}}
     ),
     "model_registry": trainer(model_registry="someone/model"),
 }
@@ -351,7 +353,7 @@ WRITERS |= {
     "W&B by its module": trainer(logger=part("lightning.pytorch.loggers.wandb.WandbLogger", mode="online")),
     "W&B among others": trainer(logger=[part("CSVLogger", save_dir="x"), wandb_logger(mode="online")]),
     "a CSV file elsewhere": trainer(logger=part("CSVLogger", save_dir="x", name="../../x")),
-    "a CSV version elsewhere": trainer(logger=part("CSVLogger", save_dir="x", version="/tmp/zoo-elsewhere")),
+    "a CSV version elsewhere": trainer(logger=part("CSVLogger", save_dir="x", version=ELSEWHERE)),
     "TensorBoard's sub_dir": trainer(logger=part("TensorBoardLogger", save_dir="x", sub_dir="../../../../x")),
     "TensorBoard's suffix": trainer(
         logger={**part("TensorBoardLogger", save_dir="x"), "dict_kwargs": {"filename_suffix": "/../../x"}}

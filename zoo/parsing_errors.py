@@ -24,6 +24,7 @@ def condense(message: str) -> str:
     """``model.architecture.width: Expected a float`` from jsonargparse's nested report, if understood."""
     text = _REFUSED.sub(_refusal, message)
     text = re.sub(r"Type [^\n]*? expects a function or a callable class: ", "\n", text)
+    text = _OF_ANOTHER_CLASS.sub(r"\1 is not of the class \2", text)
     text = re.sub(r"\.? Got value: (Namespace\(|\{).*$", "", text, flags=re.M)
     keys: list[str] = []
     found: list[str] = []
@@ -48,6 +49,9 @@ def condense(message: str) -> str:
     return _one_line(f"{where}: {said}" if where and not said.startswith(where) else said)
 
 
+_OF_ANOTHER_CLASS = re.compile(
+    r"Expected '([\w.]+)' to be a subclass of (?:<class ')?([\w.]*\w)(?:'>)?\.*(?: Got value: [^\n]*)?"
+)
 # An argument of a class, if no class was given.
 _NESTED = re.compile(r"NestedArg\(key='([\w.+]+)'")
 _CLASSLESS = re.compile(
@@ -92,7 +96,7 @@ def _join(keys: list[str]) -> str:
 
 
 _TELLING = (
-    r"required|not accepted| takes no | is filled in| is not valid YAML",
+    r"required|not accepted| takes no | is filled in| is not valid YAML| is not of the class ",
     r"^Requirement '.*' not met",
     r"Expected a <class '(int|float)'>",
     r"dot import path",

@@ -62,6 +62,10 @@ WRONG = {
     ),
     "a key twice in a value": (["--data", "{class_path: X, class_path: Y}"], ["not valid YAML: line 1: the key class"]),
     "broken YAML in a value": (["--model", "{class_path: ["], ["model: {class_path: [ is not valid YAML: line 2"]),
+    "a module that is no transform": (
+        ["--data", "Digits", "--data.augment", "[torch.nn.ReLU]"],
+        ["error: data.augment: torch.nn.ReLU is not of the class Transform"],
+    ),
     "unknown option": (["--trainer.max_epoch", "3"], ["trainer: Trainer takes no max_epoch; did you mean max_epochs"]),
     "abbreviated option": (["--trainer.max_ep", "3"], ["Trainer takes no max_ep"]),
     "wrong type": (["--model.architecture.channels", "many"], ["channels", "int", "many"]),

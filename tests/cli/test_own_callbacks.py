@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
+from running import quiet_trainer
 from zoo_toys.data import ToyTensors
 from zoo_toys.tasks import ToyClassification
 
@@ -33,15 +34,9 @@ def test_a_callback_that_does_not_go_on_exactly_is_said(capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_signal_saves_at_the_next_safe_point_and_nothing_else_does(stopped: bool, tmp_path: Path) -> None:
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
+    trainer = quiet_trainer(
         max_epochs=1,
         accumulate_grad_batches=3,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
         callbacks=[
             *([SignalAt()] if stopped else []),
             ModelCheckpoint(tmp_path / "own", every_n_epochs=1),

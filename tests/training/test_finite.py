@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
-from running import folder_of, write_recipe, zoo
+from running import folder_of, quiet_trainer, write_recipe, zoo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -54,17 +54,7 @@ class Line(LightningModule):
 def fit(task: Line, folder: Path, *callbacks: Any, **options: Any) -> str:
     """Train for two epochs of six batches; the message of the failure."""
     batches = DataLoader(torch.ones(6, 1), batch_size=1)
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_epochs=2,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[RequireFinite(folder), *callbacks],
-        default_root_dir=folder,
-        **options,
-    )
+    trainer = quiet_trainer(callbacks=[RequireFinite(folder), *callbacks], default_root_dir=folder, **options)
     with pytest.raises(RunFailed) as failed:
         trainer.fit(task, batches, batches)
     return str(failed.value)
@@ -176,15 +166,8 @@ def test_a_save_while_an_error_is_handled_asks_no_other_process(
 
     batches = DataLoader(torch.ones(6, 1), batch_size=1)
     callbacks = [RequireFinite(tmp_path), Saves(tmp_path)]
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_epochs=1,
-        limit_val_batches=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(tmp_path)],
+    trainer = quiet_trainer(
+        max_epochs=1, limit_val_batches=0, callbacks=callbacks, plugins=[AtomicCheckpointIO(tmp_path)]
     )
     with pytest.raises(LookupError, match="as an example"):
         trainer.fit(Fails(at=1 if silently else 99, silently=silently), batches)

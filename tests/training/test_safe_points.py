@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from running import different, state
+from running import different, quiet_trainer, state
 from zoo_toys.data import ToyTensors
 from zoo_toys.tasks import ToyClassification
 
@@ -58,16 +58,9 @@ def fit(
 ) -> None:
     """Two epochs of six batches."""
     seed_everything(0, verbose=False)
-    Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_epochs=2,
+    quiet_trainer(
         max_steps=max_steps,
-        num_sanity_val_steps=0,
         limit_val_batches=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
         callbacks=[
             *([stop] if stop else []),
             *([GradientAccumulationScheduler(scheduled)] if scheduled else []),

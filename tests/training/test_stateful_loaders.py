@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
+from running import quiet_trainer
 from torch import Tensor, nn
 
 from zoo.training.callbacks import RunCheckpoints
@@ -60,15 +61,8 @@ class Sees(LightningModule):
 
 def fit(folder: Path, loader: Any, asks: bool, resumed: Path | None = None) -> list[int]:
     task = Sees(asks)
-    Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_epochs=2,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[RestoreLoaders(), RunCheckpoints(folder, None, every_n_steps=1)],
-        num_sanity_val_steps=0,
-    ).fit(task, loader, [torch.zeros(1, 1)], ckpt_path=resumed, weights_only=True)
+    trainer = quiet_trainer(callbacks=[RestoreLoaders(), RunCheckpoints(folder, None, every_n_steps=1)])
+    trainer.fit(task, loader, [torch.zeros(1, 1)], ckpt_path=resumed, weights_only=True)
     return task.seen
 
 
