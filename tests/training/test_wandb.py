@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from running import folder_of
 
 from zoo.cli.loggers import choose_loggers
+from zoo.errors import UserError
 from zoo.training import wandb as zoo_wandb
 
 BLOCK, HEAD = 32768, 7
@@ -145,3 +146,9 @@ def test_the_environment_names_a_run_where_the_recipe_does_not(monkeypatch, tmp_
     assert chosen() == ("digits", "first")
     assert chosen(project="mine") == ("mine", "first")
     assert chosen(name="own") == ("digits", "own")
+
+
+def test_a_mode_that_there_is_not_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "off")
+    with pytest.raises(UserError, match="WANDB_MODE is 'off': give online, offline or disabled"):
+        zoo_wandb.configure_wandb(tmp_path)

@@ -13,6 +13,9 @@ from urllib.request import urlopen
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from zoo.errors import UserError
+
+MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # the last two are earlier names
 TIMEOUT = 6.0  # seconds to wait for W&B's server before a run continues offline
 
 
@@ -24,7 +27,12 @@ def configure_wandb(folder: Path) -> str:
 
     Returns:
         ``online``, ``offline`` or ``disabled``.
+
+    Raises:
+        UserError: ``WANDB_MODE`` is none of W&B's modes.
     """
+    if (asked := os.environ.get("WANDB_MODE") or "online") not in MODES:
+        raise UserError(f"the environment variable WANDB_MODE is {asked!r}: give online, offline or disabled")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB_SILENT", "true")
     for variable, name in (("CACHE_DIR", "cache"), ("DATA_DIR", "data"), ("ARTIFACT_DIR", "artifacts")):
