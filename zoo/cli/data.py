@@ -1,9 +1,11 @@
-"""``zoo data check``: reads every file of a data set before a training needs them."""
+"""``zoo data check``: reads every file of a data set before a training needs them; ``zoo data export``: writes one with
+boxes, masks or classes of pixels in another format.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,14 @@ if TYPE_CHECKING:
     from zoo.data.base import Data, Split
 
 ABOUT = "Read every sample of every part of a data set, and list all that can't be read."
+EXPORT = "Write a data set with boxes, masks or classes of pixels in another format, for other tools."
+FORMATS = ("coco", "yolo", "voc")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SHOWN = 16  # pictures of each part on a page
 
 
 def main(argv: Sequence[str]) -> int:
-    """``zoo data check``: read every sample of a recipe's data set or of one that ``--data`` names.
+    """``zoo data check`` and ``zoo data export``, of a recipe's data set or of one that ``--data`` names.
 
     Returns:
         0 if all can be read, else 1.
@@ -28,10 +32,13 @@ def main(argv: Sequence[str]) -> int:
         UserError: no data set is named, or its folders can't be used.
     """
     words = list(argv)
+    if words[:1] == ["export"] and not {"--help", "-h"} & {*words}:
+        return export(words[1:])
     if words[:1] != ["check"] or "--help" in words or "-h" in words:
         parser().parse_args(words)
         raise UserError("zoo data: give `zoo data check --config RECIPE`, or --data NAME and its options")
-    data, page = _data_and_page(words[1:])
+    data, options = _data_and_options(words[1:], "check", _add_page)
+    page = options.page
     path = _page_file(page) if page else None
     data.prepare_data()
     data.setup_to_check()
@@ -46,11 +53,13 @@ def main(argv: Sequence[str]) -> int:
 
 def parser() -> Parser:
     """The command's options, without those of the data set's class."""
-    made = Parser("data", "Check a data set.")
-    check = made.add_subparsers(metavar="WHAT").add_parser("check", description=ABOUT)
-    check.add_argument("-c", "--config", help="Recipe's file or name")
-    check.add_argument("--data", help="Data set, with its options as --data.root FOLDER")
-    _add_page(check)
+    made = Parser("data", "Check or convert a data set.")
+    verbs = made.add_subparsers(metavar="WHAT")
+    for name, about, add_own in (("check", ABOUT, _add_page), ("export", EXPORT, _add_export)):
+        verb = verbs.add_parser(name, description=about)
+        verb.add_argument("-c", "--config", help="Recipe's file or name")
+        verb.add_argument("--data", help="Data set, with its options as --data.root FOLDER")
+        add_own(verb)
     return made
 
 
@@ -60,8 +69,44 @@ def _add_page(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _data_and_page(argv: list[str]) -> tuple[Data, str | None]:
-    """The data set that the arguments name, as ``zoo fit`` builds it."""
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=FORMATS, default="coco", help="Format of the annotations (default: coco)")
+    parser.add_argument("--pictures", choices=("png", "jpg"), default="png", help="Format of the pictures")
+    parser.add_argument("--out", metavar="FOLDER", help="New folder to write to (default: the data set's name)")
+
+
+def export(argv: list[str]) -> int:
+    """Write every part of a data set, as its samples are before augmentation.
+
+    Raises:
+        UserError: the folder exists, or the data has neither boxes nor classes of pixels.
+    """
+    from zoo.data.object_data import AnnotatedImages
+    from zoo.data.writing import WRITERS
+
+    data, options = _data_and_options(argv, "export", _add_export)
+    name = type(data).__name__
+    if not isinstance(data, AnnotatedImages):
+        raise UserError(f"{name} has neither boxes nor classes of pixels: there is nothing to export")
+    out = Path(options.out or f"{name}-{options.format}")
+    if out.exists():
+        raise UserError(f"--out {out} exists already, and nothing is overwritten: give another name")
+    data.prepare_data()
+    data.setup_to_check()
+    writer = WRITERS[options.format](out, list(data.facts["class_names"]), options.pictures)
+    for split in SPLITS:
+        samples = data.annotated(split)
+        print(f"{split}: {'none' if samples is None else f'{writer.write(split, samples):,} pictures'}", flush=True)
+    if writer.left_out:
+        print("left out: " + ", ".join(f"{count:,} {what}" for what, count in writer.left_out.items()), flush=True)
+    print(f"{options.format}  {out}", flush=True)
+    return 0
+
+
+def _data_and_options(
+    argv: list[str], verb: str, add_own: Callable[[argparse.ArgumentParser], None]
+) -> tuple[Data, Any]:
+    """The data set that the arguments name, as ``zoo fit`` builds it, and the verb's own options."""
     from jsonargparse import SUPPRESS, ActionConfigFile
 
     from zoo.cli.arguments import spelt_out, with_recipe_files
@@ -69,10 +114,10 @@ def _data_and_page(argv: list[str]) -> tuple[Data, str | None]:
     from zoo.parsing import ZooParser, refuse_functions
     from zoo.parsing_errors import user_message
 
-    parser = ZooParser(prog="zoo data check", description=ABOUT)
+    parser = ZooParser(prog=f"zoo data {verb}")
     parser.add_argument("-c", "--config", action=ActionConfigFile)
     parser.add_subclass_arguments(Data, "data", required=False, fail_untyped=False)
-    _add_page(parser)
+    add_own(parser)
     for other in ("model", "trainer", "seed_everything"):  # recipes have them
         parser.add_argument(f"--{other}", type=Any, default=None, help=SUPPRESS)
     options = parser.parse_args(with_recipe_files(spelt_out(argv)))
@@ -80,7 +125,7 @@ def _data_and_page(argv: list[str]) -> tuple[Data, str | None]:
     if options.data is None:
         raise UserError("no data: give a recipe (--config FILE) or --data NAME")
     try:
-        return parser.instantiate(options).data, options.page
+        return parser.instantiate(options).data, options
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(user_message(error)) from error
 

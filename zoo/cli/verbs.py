@@ -79,7 +79,7 @@ OTHERS = (
     Verb("inspect", "zoo.insight:main", "look inside a network", "zoo inspect signal -c plain"),
     Verb("doctor", "zoo.cli.doctor:main", "what works on this machine", "zoo doctor"),
     Verb("check", "zoo.cli.check:main", "conformance of a class", "zoo check AlexNet"),
-    Verb("data", "zoo.cli.data:main", "read every file of a data set", "zoo data check -c RECIPE"),
+    Verb("data", "zoo.cli.data:main", "check or convert a data set", "zoo data check -c RECIPE"),
     Verb("measure", "zoo.cli.measure:main", "run recipes, keep the metrics", "zoo measure alexnet"),
     Verb("schema", "zoo.cli.schema:main", "JSON Schema of recipes", "zoo schema"),
     Verb("new-plugin", "zoo.cli.new_plugin:main", "write a plugin's package", "zoo new-plugin NAME"),
