@@ -18,6 +18,7 @@ from zoo.drawing import (
     font,
     grid,
     most_confused,
+    short_count,
     to_picture,
 )
 
@@ -153,3 +154,9 @@ def test_the_most_confused_of_many_classes_are_drawn_with_their_names(monkeypatc
     assert (dense == sparse).all()
     assert {"3", "4", "7", "250"} <= set(named)
     assert len(named) == 2 * 30
+
+
+def test_counts_of_pixels_fit_into_a_cell() -> None:
+    assert [short_count(n) for n in (0, 99_999, 100_000, 6_553_600, 99_999_999, 100_000_000, 10**11)] == [
+        "0", "99999", "100k", "6553k", "99999k", "100M", "100G",
+    ]  # fmt: skip

@@ -322,4 +322,12 @@ def _name_axes(axes: object, names: Sequence[str]) -> None:
 def _write_counts(axes: object, matrix: Tensor, share: Tensor) -> None:
     for i, j in matrix.nonzero().tolist():
         color = "white" if share[i, j].sqrt() > 0.6 else "black"
-        axes.text(j, i, str(int(matrix[i, j])), ha="center", va="center", color=color, fontsize=7)  # type: ignore[attr-defined]
+        axes.text(j, i, short_count(int(matrix[i, j])), ha="center", va="center", color=color, fontsize=7)  # type: ignore[attr-defined]
+
+
+def short_count(count: int) -> str:
+    """A count in at most six characters: counts of pixels have up to ten."""
+    for unit, least in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= 100 * least:
+            return f"{count // least}{unit}"
+    return str(count)

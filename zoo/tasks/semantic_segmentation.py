@@ -7,7 +7,7 @@ count nowhere. A network's logits are resized to the masks, bilinearly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -252,7 +252,7 @@ class SemanticSegmentation(Task):
         batches: Sequence[float],
     ) -> None:
         terms, classes = self.terms(scores, masks), scores.argmax(1)
-        means: nn.ModuleDict = getattr(self, f"{stage}_terms")
+        means: Mapping[str, MeanMetric] = getattr(self, f"{stage}_terms")
         for name, term in terms.items():
             means[name].update(term.mean, term.divisors.sum())
         getattr(self, f"{stage}_metrics").update(classes, masks)
@@ -262,7 +262,8 @@ class SemanticSegmentation(Task):
         rows = shown_rows(batch_idx, batches[0], len(images))
         self._shown += seen(images[rows], classes[rows], masks[rows], losses[rows])
         if stage == "test":
-            rows = losses.argsort(descending=True)[:WORST].tolist()
+            least = self._worst[-1].loss if len(self._worst) == WORST else -1.0
+            rows = [row for row in losses.argsort(descending=True)[:WORST].tolist() if float(losses[row]) > least]
             self._worst += seen(images[rows], classes[rows], masks[rows], losses[rows])
             self._worst = sorted(self._worst, key=lambda one: -one.loss)[:WORST]
 
@@ -275,8 +276,8 @@ class SemanticSegmentation(Task):
         self._matrix = self._log_evaluation("test")
 
     def _log_evaluation(self, stage: Literal["val", "test"]) -> Tensor:
-        terms: nn.ModuleDict = getattr(self, f"{stage}_terms")
-        means = {name: compute_and_reset(metric) for name, metric in terms.items()}  # type: ignore[arg-type]
+        terms: Mapping[str, MeanMetric] = getattr(self, f"{stage}_terms")
+        means = {name: compute_and_reset(metric) for name, metric in terms.items()}
         self.log_values(stage, {"loss": sum(self.losses[name] * mean for name, mean in means.items())})
         names = self.class_names if stage == "test" and len(self.class_names) <= LISTED else ()
         values = self.log_computed(stage, getattr(self, f"{stage}_metrics"), class_names=names, skip=("confusion",))
