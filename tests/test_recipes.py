@@ -15,6 +15,12 @@ FEW = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--tra
 FEW += ["--trainer.limit_test_batches", "1", "--trainer.logger", "false", "--trainer.accelerator", "cpu"]
 # Networks of over 100 million parameters, whose checkpoints take minutes to write, at a quarter of their width.
 NARROW = {name: ["--model.architecture.width", "0.25"] for name in ("imagenet/vgg16", "imagenet/alexnet")}
+# Weights that would be downloaded, and images of up to 800 pixels.
+NARROW["coco/rtdetr_r50"] = [
+    *("--model.architecture.backbone.weights", "null", "--model.architecture.input_size", "[64, 64]"),
+    *("--model.architecture.train_sizes", "[64, 96]", "--model.architecture.num_queries", "20"),
+    *("--model.architecture.width", "32", "--model.architecture.decoder_layers", "1"),
+]
 
 
 def small_data(recipe: dict[str, Any], root: Path) -> list[str]:

@@ -27,7 +27,7 @@ TINY = partial(ResNet, depth=8, width=0.5)  # maps at 1, 1/2 and 1/4
 
 def network(**options: Any) -> RTDETR:
     torch.manual_seed(0)
-    made = RTDETR(**{**RTDETR.example, "backbone": SMALL, "image_size": (64, 96), **options})
+    made = RTDETR(**{**RTDETR.example, "backbone": SMALL, "input_size": (64, 96), **options})
     for name, p in made.named_parameters():  # layers that start at zero would hide the others
         if name.startswith("decoder") and p.dim() > 1:
             nn.init.normal_(p, 0, 0.2)
@@ -170,7 +170,7 @@ def test_images_without_objects_and_boxes_without_area_train() -> None:
 
 
 def test_losses_fall() -> None:
-    made = network(backbone=TINY, image_size=(16, 16), decoder_layers=1)
+    made = network(backbone=TINY, input_size=(16, 16), decoder_layers=1)
     given, boxes = torch.zeros(4, 3, 16, 16), torch.tensor([[2, 2, 8, 9], [7, 3, 13, 15], [1, 8, 9, 14], [9, 1, 15, 6]])
     for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
         given[i, i % 2, y1:y2, x1:x2] = 3
@@ -227,8 +227,8 @@ def test_training_sizes_are_drawn_from_torch_s_generator() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": (64, 100)}, "multiples of 32, not 64×100"),
-        ({"image_size": (32, 32), "num_queries": 22}, "num_queries is 22, but 32×32 has 21 places"),
+        ({"input_size": (64, 100)}, "must be multiples of 32, not 64×100"),
+        ({"input_size": (32, 32), "num_queries": 22}, "num_queries is 22, but 32×32 has 21 places"),
         ({"levels": 6}, "needs 6 stages"),
         ({"width": 18}, "multiple of 4"),
         ({"num_classes": 0}, "num_classes"),
@@ -251,7 +251,7 @@ class Traced(nn.Module):
 
 
 def test_exported_with_a_fixed_number_of_detections() -> None:
-    made = network(backbone=TINY, image_size=(16, 24), decoder_layers=1)
+    made = network(backbone=TINY, input_size=(16, 24), decoder_layers=1)
     traced, random = Traced(made.eval()), torch.Generator().manual_seed(5)
     first, other = (torch.randn(count, 3, 16, 24, generator=random) for count in (2, 3))
     with torch.no_grad():
@@ -259,3 +259,13 @@ def test_exported_with_a_fixed_number_of_detections() -> None:
         found, wanted = program(other), traced(other)
     assert [tuple(t.shape) for t in found] == [(3, 6, 4), (3, 6), (3, 6)]
     torch.testing.assert_close(found, wanted)
+
+
+def test_mixed_precision_keeps_boxes_exact() -> None:
+    made, given = network(backbone=TINY, input_size=(16, 16)), images((16, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = made(given, [target((2.0, 3.0, 9.0, 12.0))])
+        with torch.no_grad():
+            (found,) = made.eval()(given)
+    assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
+    assert found["boxes"].dtype == torch.float32

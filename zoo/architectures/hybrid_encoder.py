@@ -9,6 +9,7 @@ them into one convolution, which computes the same.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -127,5 +128,8 @@ class RepVGGBlock(nn.Module):
 
 def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, activation: bool = True) -> nn.Sequential:
     """Convolution, batch normalisation and, unless switched off, SiLU."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), *([nn.SiLU()] if activation else []))
+    layers: dict[str, nn.Module] = {
+        "conv": nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        "norm": nn.BatchNorm2d(outputs),
+    }
+    return nn.Sequential(OrderedDict(layers | ({"act": nn.SiLU()} if activation else {})))

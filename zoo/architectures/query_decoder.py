@@ -7,6 +7,7 @@ Zhu et al., "Deformable DETR", 2021, and Zhang et al., "DINO", 2023.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -65,7 +66,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.num_queries = num_queries
         self.projections = nn.ModuleList(conv_norm(width, width, 1, activation=False) for _ in range(levels))
-        self.memory = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
+        self.memory = nn.Sequential(OrderedDict(linear=nn.Linear(width, width), norm=nn.LayerNorm(width)))
         self.choice_classes, self.choice_boxes = nn.Linear(width, num_classes), mlp(width, width, width, 4)
         self.position = mlp(4, 2 * width, width)
         self.noisy_classes = nn.Embedding(num_classes + 1, width, padding_idx=num_classes)
@@ -77,7 +78,7 @@ class Decoder(nn.Module):
         for layers_of_boxes in (self.choice_boxes, *self.boxes):
             nn.init.zeros_(layers_of_boxes[-1].weight)
             nn.init.zeros_(layers_of_boxes[-1].bias)
-        for layer in (self.memory[0], self.position[0], self.position[2]):
+        for layer in (self.memory.linear, self.position[0], self.position[2]):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, maps: Sequence[Tensor], noisy: DenoisingQueries | None = None) -> Decoded:

@@ -7,7 +7,7 @@ decoder layers with deformable attention refine the queries' boxes step by step.
 losses), and denoising queries are decoded along with the others in training (``zoo.functional.denoising_queries``).
 Losses and matching: ``zoo.functional.matching``.
 
-Images of any size are resized to ``image_size`` without keeping their proportions, as in the paper (640×640).
+Images of any size are resized to ``input_size`` without keeping their proportions, as in the paper (640×640).
 
 Deviations:
 - The paper's backbone is ResNet-50-vd (a stem of three convolutions, pooled shortcuts); here any backbone with stages.
@@ -46,8 +46,8 @@ class RTDETR(Architecture):
             before.
         num_classes: number of classes, without a background class: scores are sigmoids.
         in_channels: channels of the images.
-        image_size: height and width that images are resized to; multiples of the backbone's reduction.
-        train_sizes: sides of squares, one of which is drawn for each training batch instead of ``image_size``
+        input_size: height and width that images are resized to; multiples of the backbone's reduction.
+        train_sizes: sides of squares, one of which is drawn for each training batch instead of ``input_size``
             (multi-scale training).
         width: channels of encoder and decoder.
         heads: heads of every attention.
@@ -66,13 +66,14 @@ class RTDETR(Architecture):
         dictionaries with ``boxes`` (num_queries, 4) in pixels of the image, ``scores`` and ``labels``, highest first
 
     Raises:
-        UserError: the backbone's stages do not fit, the image size is not a multiple of its reduction or has fewer
+        UserError: the backbone's stages do not fit, the input size is not a multiple of its reduction or has fewer
             pixels than queries on the feature maps, or a number is out of range.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("detector",)
     example: ClassVar[dict[str, Any]] = {
         "num_classes": 4,
+        "input_size": [32, 32],
         "width": 16,
         "heads": 2,
         "mlp_width": 16,
@@ -88,7 +89,7 @@ class RTDETR(Architecture):
         backbone: ArchitectureFactory,
         num_classes: int = 80,
         in_channels: int = 3,
-        image_size: Sequence[int] = (640, 640),
+        input_size: Sequence[int] = (640, 640),
         train_sizes: Sequence[int] = (),
         width: int = 256,
         heads: int = 8,
@@ -105,9 +106,9 @@ class RTDETR(Architecture):
         if width % 4 or width % heads:
             raise UserError(f"RTDETR: width must be a multiple of 4 and of heads ({heads}), not {width}")
         self.num_classes, self.num_denoising = num_classes, num_denoising
-        self.size, self.train_sizes = (image_size[0], image_size[1]), tuple(train_sizes)
+        self.size, self.train_sizes = (input_size[0], input_size[1]), tuple(train_sizes)
         self.backbone: Architecture = build(
-            plain(backbone, Architecture), num_classes=0, in_channels=in_channels, image_size=list(image_size)
+            plain(backbone, Architecture), num_classes=0, in_channels=in_channels, image_size=list(input_size)
         )
         used = self.backbone.stages[-levels:]
         self.layers = [stage.layer for stage in used]
@@ -144,7 +145,7 @@ class RTDETR(Architecture):
         return self.encoder([found[layer] for layer in self.layers])
 
     def detect(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detections of a batch of images of ``image_size``, a fixed number Q.
+        """Detections of a batch of images of ``input_size``, a fixed number Q.
 
         Returns:
             boxes (B, Q, 4) as x1, y1, x2, y2 relative to the image, scores (B, Q), highest first, labels int64 (B, Q)
@@ -192,7 +193,9 @@ def check_stages(used: Sequence[Stage], levels: int, sizes: Sequence[tuple[int, 
         )
     for height, width in sizes:
         if height % reductions[-1] or width % reductions[-1]:
-            raise UserError(f"RTDETR: image sizes must be multiples of {reductions[-1]}, not {height}×{width}")
+            raise UserError(
+                f"RTDETR: input_size and train_sizes must be multiples of {reductions[-1]}, not {height}×{width}"
+            )
         if num_queries > (pixels := sum(height * width // r**2 for r in reductions)):
             raise UserError(f"RTDETR: num_queries is {num_queries}, but {height}×{width} has {pixels} places for them")
 
