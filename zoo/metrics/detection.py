@@ -33,6 +33,9 @@ class DetectionMetrics(Metric):
     Crowds and objects to be ignored (``iscrowd``) are neither to be found nor is it wrong to find them. Log with
     ``missing=MISSING, skip=NOT_LOGGED``.
 
+    5,000 images with 500,000 boxes take 252 MB at the evaluation's peak (pycocotools: 2,145; measured by
+    ``tests/benchmarks/detection_metrics.py``). A mask is kept as run lengths, some hundred bytes.
+
     Args:
         num_classes: K, without background.
         masks: whether masks are evaluated, too.
