@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from zoo.cli.data import main
 from zoo.data import json_stream
 from zoo.data.annotations import Faults
 from zoo.data.coco import CocoDetection
@@ -365,3 +366,24 @@ def test_json_is_read_in_pieces_of_any_size(chunk: int, tmp_path: Path, monkeypa
         else:
             found[key] = value
     assert {**found, "e": []} == content
+
+
+def test_the_check_says_all_and_draws_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, [image(5), image(6)], [annotation(1, 5), annotation(2, 6, category=3, iscrowd=1), annotation(3, 9)])
+    argv = ["check", "--data", "CocoDetection", "--data.root", str(tmp_path), "--page", "page.png"]
+    parts = ["--data.val_fraction", "0", "--data.test_fraction", "0"]
+    assert main([*argv, *parts]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert f"train: {tmp_path / 'mine.json'}: annotation 3: its image_id 9 is not among the images" in lines
+    assert "train: 2 samples, 1 problem" in lines
+    assert [line.split() for line in lines if line.startswith("  car") or line.startswith("  dog")] == [
+        ["car", "0", "1", "1"],
+        ["dog", "1", "1", "0"],
+    ]
+    assert "  objects in a picture: 1 to 1, on average 1.0" in lines
+    assert "  sizes of boxes: 100 % small (below 32x32 pixels), 0 % medium, 0 % large (from 96x96)" in lines
+    assert "  width to height of boxes: median 1.25, 90 % from 1.25 to 1.25" in lines
+    assert Image.open("page.png").width > 400

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from pycocotools.coco import COCO
 from torchvision import datasets
 
-from zoo.data import CIFAR10, CIFAR100, MNIST, FashionMNIST, ImageFolder, ImageNet
+from zoo.data import CIFAR10, CIFAR100, MNIST, CocoDetection, FashionMNIST, ImageFolder, ImageNet
 from zoo.data.transforms import mean_and_std
 from zoo.errors import UserError
 
@@ -90,3 +91,25 @@ def test_one_photograph_of_each_imagenet_class():
     assert data.facts["class_names"] == sorted(path.name for path in folder.iterdir() if path.is_dir())
     mean = torch.stack([images.float().mean((0, 2, 3)) for images, _ in data.train_dataloader()]).mean(0) / 255
     assert mean.tolist() == pytest.approx(data.mean, abs=0.03)
+
+
+def test_the_first_photographs_of_coco():
+    folder = Path(root_of("coco128")) / "coco128"
+    data = CocoDetection(root=str(folder), val_fraction=0, test_fraction=0, augment=[])
+    data.setup("fit")
+    samples = data.samples("train")
+    reference = COCO(str(folder / "annotations" / "instances_train2017.json"))
+    number = {Path(one["file_name"]).stem: key for key, one in reference.imgs.items()}
+    objects, crowds, without = 0, 0, 0
+    for index in range(len(samples)):
+        image, target = samples[index]
+        wanted = reference.imgToAnns[number[Path(samples.path(index)).stem]]
+        assert [data.class_names[label] for label in target["labels"]] == [
+            reference.cats[one["category_id"]]["name"] for one in wanted
+        ]
+        for mask, one in zip(target["masks"], wanted, strict=True):
+            assert torch.equal(mask, torch.from_numpy(reference.annToMask(one)).bool())
+        assert target["masks"].shape[1:] == image.shape[1:]
+        objects, crowds = objects + len(wanted), crowds + int(target["iscrowd"].sum())
+        without += not wanted
+    assert (len(samples), objects, crowds, without) == (128, 939, 10, 2)

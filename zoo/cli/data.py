@@ -15,7 +15,7 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from zoo.data.base import Data, Split
 
-ABOUT = "Read every sample of every part of a data set, and list all that can't be read."
+ABOUT = "Read every sample of every part of a data set, list all that is wrong, and count its classes."
 EXPORT = "Write a data set with boxes, masks or classes of pixels in another format, for other tools."
 FORMATS = ("coco", "yolo", "voc")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -140,6 +140,8 @@ def _check(data: Data, split: Split) -> int:
     for line in found:
         print(f"{split}: {line}", flush=True)
     print(f"{split}: {len(samples):,} samples, {_counted(len(found))}", flush=True)
+    for line in data.statistics(split):
+        print(f"  {line}", flush=True)
     return len(found)
 
 

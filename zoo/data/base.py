@@ -174,6 +174,13 @@ class Data(KeepsArguments, LightningDataModule, ABC):
                 f"({len(bad)}): {'; '.join(bad[:LISTED])}{more}"
             )
 
+    def statistics(self, split: Split) -> list[str]:
+        """Lines on the split's classes and whatever is worth knowing before training, for ``zoo data check``.
+
+        By default none. Call after ``setup_to_check``.
+        """
+        return []
+
     def sample_pictures(self, split: Split, count: int) -> list[Image]:
         """At most ``count`` samples of the split drawn with their targets, for the page of ``zoo data check``.
 

@@ -18,6 +18,7 @@ from zoo.data.class_table import Classes, chosen
 from zoo.data.folder import LUMA
 from zoo.data.images import EVALUATION, IMAGENET_MEAN, IMAGENET_STD, Part
 from zoo.data.object_data import ObjectData
+from zoo.data.object_statistics import object_statistics
 from zoo.errors import UserError
 from zoo.facts import Facts
 
@@ -232,6 +233,11 @@ class DetectionFiles(ObjectData):
         """Evenly spaced pictures with their objects."""
         samples = self.annotated(split)
         return [] if samples is None else drawn(samples, count, self.class_names)
+
+    def statistics(self, split: Split) -> list[str]:
+        """Objects of each class, their sizes and proportions."""
+        found = self._parts.get(split)
+        return [] if found is None else object_statistics(*found)
 
     def summary(self) -> str:
         """Pictures, classes and objects of each part, and what was left out."""

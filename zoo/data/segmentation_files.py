@@ -220,6 +220,16 @@ class SegmentationFiles(PixelData):
             made.append(stacked([drawn, legend(present, self.class_names, drawn.width)]))
         return made
 
+    def statistics(self, split: Split) -> list[str]:
+        """The share of each class in the pixels."""
+        pairs = self._parts.get(split)
+        if not pairs:
+            return []
+        counts = checked_masks(self._files(pairs), CHECKED, Faults(), usable_cpus())
+        total, width = max(1, counts.sum()), max(len("ignored"), *(len(name) for name in self.class_names))
+        shares = [*zip(self.class_names, counts, strict=False), ("ignored", counts[IGNORED])]
+        return [f"{name:{width}}  {100 * count / total:6.2f} % of the pixels" for name, count in shares]
+
     @property
     def _background(self) -> int | None:
         return next((label for label, name in enumerate(self.class_names) if is_background(name)), None)
