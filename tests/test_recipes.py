@@ -21,6 +21,10 @@ NARROW["coco/rtdetr_r50"] = [
     *("--model.architecture.train_sizes", "[64, 96]", "--model.architecture.num_queries", "20"),
     *("--model.architecture.width", "32", "--model.architecture.decoder_layers", "1"),
 ]
+# Backbones whose weights would be downloaded, and large pictures.
+SEGMENTERS = ("voc/fcn_resnet50", "voc/deeplabv3_resnet50", "voc/lraspp_mobilenet_v3")
+OFFLINE = {"--model.architecture.backbone.weights": "null", "--data.image_size": "64", "--data.num_workers": "0"}
+NARROW |= {name: [word for pair in OFFLINE.items() for word in pair] for name in SEGMENTERS}
 
 
 def small_data(recipe: dict[str, Any], root: Path) -> list[str]:
