@@ -78,8 +78,9 @@ class Decoder(nn.Module):
         for layers_of_boxes in (self.choice_boxes, *self.boxes):
             nn.init.zeros_(layers_of_boxes[-1].weight)
             nn.init.zeros_(layers_of_boxes[-1].bias)
-        for layer in (self.memory.linear, self.position[0], self.position[2]):
-            nn.init.xavier_uniform_(layer.weight)
+        for part in (*self.memory, *self.position):
+            if isinstance(part, nn.Linear):
+                nn.init.xavier_uniform_(part.weight)
 
     def forward(self, maps: Sequence[Tensor], noisy: DenoisingQueries | None = None) -> Decoded:
         """Logits and boxes of queries and denoising queries."""
@@ -93,8 +94,10 @@ class Decoder(nn.Module):
             boxes = torch.cat([noisy.boxes, boxes], 1)
             mask = denoising_mask(size, noisy.groups, self.num_queries, boxes.device)
         logits, refined = self.refine(queries, boxes, maps, mask)
-        parts = [logits[:, :, size:], refined[:, :, size:], logits[:, :, :size], refined[:, :, :size]]
-        return Decoded(*parts, chosen_logits, chosen_boxes)
+        (noisy_logits, logits), (noisy_boxes, boxes) = (
+            (every[:, :, :size], every[:, :, size:]) for every in (logits, refined)
+        )
+        return Decoded(logits, boxes, noisy_logits, noisy_boxes, chosen_logits, chosen_boxes)
 
     def choose(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The pixels whose best class scores highest: their features, logits of classes, and logits of boxes."""

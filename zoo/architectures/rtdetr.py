@@ -119,9 +119,8 @@ class RTDETR(Architecture):
     def forward(self, images: Sequence[Tensor], targets: Targets | None = None) -> Any:
         """Losses by name in training, else detections."""
         if not self.training:
-            found = self.detect(self.resized(images, self.size))
-            sizes = [image.shape[-2:] for image in images]
-            return [_of_image(*one, size) for *one, size in zip(*found, sizes, strict=True)]
+            every = zip(*self.detect(self.resized(images, self.size)), images, strict=True)
+            return [_of_image(boxes, scores, labels, one.shape[-2:]) for boxes, scores, labels, one in every]
         if targets is None:
             raise UserError("RTDETR in training mode needs targets")
         maps = self.maps(self.resized(images, self._train_size()))
