@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from running import folder_of, zoo
 from torch import Tensor
 from torch.optim import SGD
 
 from zoo.architectures.faster_rcnn import FasterRCNN
 from zoo.architectures.mask_rcnn import MaskRCNN
 from zoo.data.scenes import Scenes
-from zoo.drawing import NO_CLASS
+from zoo.drawing import NO_CLASS, to_picture
 from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.tasks.detection import Detection, classes_of_pixels, trainable, true_objects
@@ -206,3 +208,25 @@ def test_after_a_test_there_are_pictures_overlays_and_a_table(tmp_path: Path) ->
     assert set(overlays[0].boxes) == set(overlays[0].masks) == {"prediction", "truth"}
     trainer.validate(made, datamodule=data, verbose=False)
     assert set(made.pictures()) == {"predictions"}, "what a test left is not shown again"
+
+
+@pytest.mark.slow
+def test_the_commands_fit_and_predict(workspace: Path) -> None:
+    small = ["--data.image_size", "64", "--data.train_size", "4", "--data.val_size", "2", "--data.test_size", "2"]
+    network = ["--model.architecture.pyramid_channels", "8", "--model.architecture.box_head_width", "8"]
+    limits = ["--trainer.max_epochs", "1", "--data.batch_size", "2", "--trainer.logger", "false"]
+    assert zoo("fit", "--config", "instance_segmentation", *small, *network, *limits) == 0
+    folder = folder_of("instance_segmentation")
+    Path("photos/deep").mkdir(parents=True)
+    for index, name in enumerate(("12.jpg", "deep/7.png")):
+        to_picture(torch.rand(3, 40, 50 + index), side=1).save(Path("photos") / name)
+    options = ["--model.score_threshold", "0.0", "--model.max_objects", "3", "--out", "found"]
+    assert zoo("predict", "--ckpt_path", str(folder), "--data.files", "photos/**/*", *options) == 0
+    rows = json.loads(Path("found/predictions.json").read_text())
+    assert [(row["width"], row["height"]) for row in rows] == [(50, 40), (51, 40)]
+    results = json.loads(Path("found/coco-results.json").read_text())
+    assert {one["image_id"] for one in results} == {12, 7}
+    assert all("segmentation" in one for one in results)
+    assert len(Path("found/labels/12.txt").read_text().splitlines()) == len(rows[0]["objects"]) == 3
+    assert Path("found/labels/deep/7.txt").is_file()
+    assert Path("found/masks/deep/7.png").is_file()

@@ -81,7 +81,7 @@ def detected(
     masks = chosen.get("masks")
     return Detected(
         str(name),
-        name.name if isinstance(name, Source) else str(name),
+        name.name if isinstance(name, Source) else Path(name).name,
         (int(size[0]), int(size[1])),
         chosen["boxes"].float(),
         chosen["scores"].float(),
