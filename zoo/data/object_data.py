@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import Dataset, default_collate
 
 from zoo.data.base import Split
 from zoo.data.files import UnreadableImage
@@ -133,16 +133,39 @@ class AnnotatedImages(ImageData):
         return as_floats(torch.stack(images), images[0].shape[-2:], torch.float32)
 
 
+class NumberedSamples(Dataset[Any]):
+    """Samples whose targets have ``image_id``, their index: evaluation settles ties of scores by it.
+
+    Args:
+        samples: images and targets.
+    """
+
+    def __init__(self, samples: Any) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        image, target = self.samples[index]
+        return image, {**target, "image_id": torch.tensor(index)}
+
+
 class ObjectData(AnnotatedImages):
     """Base of data sets for detection and instance segmentation: batches of lists, since images differ in size.
 
     Shape:
         batch: list of B images (C, H, W) in [0, 1]; list of B dictionaries with ``boxes`` (N, 4) as x1, y1, x2, y2 in
             pixels, ``labels`` int64 (N,), and what else the data has: ``masks`` bool (N, H, W), ``iscrowd`` bool (N,),
-            ``area`` (N,)
+            ``area`` (N,); in evaluation ``image_id``
     """
 
     batch: ClassVar[str] = "detection"
+
+    def samples(self, split: Split) -> Any:
+        """As ``AnnotatedImages`` gives them; for evaluation with their index as ``image_id``."""
+        found = super().samples(split)
+        return found if split in ("train", "predict") or found is None else NumberedSamples(found)
 
     def collate(self, samples: list[Any]) -> Any:
         """Images and targets, in two lists."""

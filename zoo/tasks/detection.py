@@ -70,6 +70,7 @@ class Detection(Task):
         window: side in pixels of overlapping windows in which larger pictures are seen, too, at test and prediction.
         window_overlap: share of a window that its neighbour sees, too.
         merge_iou: overlap of boxes of one class in different views above which only the best is kept.
+        voc: give VOC's average precision, too, by its rules of 2007 and of 2010.
         parameter_groups: groups of the architecture's parameters with settings of their own.
         weights: a checkpoint whose tensors are loaded where name and shape agree.
         facts: known properties of the data; the data module adds the missing ones.
@@ -95,6 +96,7 @@ class Detection(Task):
         "window",
         "window_overlap",
         "merge_iou",
+        "voc",
     )  # used at test and prediction only
     example: ClassVar[dict[str, Any]] = {"score_threshold": 0.3}
 
@@ -112,6 +114,7 @@ class Detection(Task):
         window: int | None = None,
         window_overlap: float = 0.2,
         merge_iou: float = 0.6,
+        voc: bool = False,
         parameter_groups: list[ParameterGroup] | None = None,
         weights: str | None = None,
         facts: Facts | None = None,
@@ -125,7 +128,7 @@ class Detection(Task):
         for name, value, least in (("max_objects", max_objects, 1), ("window", window, 16)):
             if value is not None and value < least:
                 raise UserError(f"model.{name} must be at least {least}, not {value}")
-        self.loss_weights = dict(loss_weights or {})
+        self.loss_weights, self.voc = dict(loss_weights or {}), voc
         self.score_threshold, self.max_objects, self.shown_classes = score_threshold, max_objects, shown_classes
         self._found: list[Detections] = []
         self._worst: list[Judged] = []
@@ -145,7 +148,7 @@ class Detection(Task):
 
     def new_metrics(self) -> DetectionMetrics:
         """The metrics of an evaluation."""
-        return DetectionMetrics(self.facts["num_classes"])
+        return DetectionMetrics(self.facts["num_classes"], voc=self.voc)
 
     @property
     def class_names(self) -> list[str]:

@@ -28,7 +28,7 @@ class InstanceSegmentation(Detection):
 
     def new_metrics(self) -> DetectionMetrics:
         """The metrics of an evaluation, of boxes and of masks."""
-        return DetectionMetrics(self.facts["num_classes"], masks=True)
+        return DetectionMetrics(self.facts["num_classes"], masks=True, voc=self.voc)
 
     def write_files(self, folder: Path, results: list[Detected]) -> None:
         """Each picture's objects as YOLO's text in ``labels``, and its masks as an indexed PNG in ``masks``."""
