@@ -41,7 +41,7 @@ class Segmenter(Architecture):
         self, backbone: ArchitectureFactory, in_channels: int = 3, image_size: Sequence[int] | None = None
     ) -> None:
         super().__init__()
-        size = {} if image_size is None else {"image_size": list(image_size)}
+        size: dict[str, Any] = {} if image_size is None else {"image_size": list(image_size)}
         self.backbone: Architecture = build(
             plain(backbone, Architecture), num_classes=0, in_channels=in_channels, **size
         )
@@ -113,7 +113,7 @@ class Segmenter(Architecture):
             given[stem] = adapt_input_conv(in_channels, given[stem])
         own = {id(p): n for n, p in self.named_parameters()}
         for layer in last:
-            if layer.weight.shape != given.get(own[id(layer.weight)], layer.weight).shape:  # type: ignore[union-attr]
+            if layer.weight.shape != given.get(own[id(layer.weight)], layer.weight).shape:
                 start_head(layer)
                 given |= {own[id(p)]: p.detach() for p in layer.parameters()}
         load_tensors(self, given, whole=True)

@@ -260,7 +260,7 @@ class _Checked:
         self.given, self.sizes, self.extents = boxes, sizes, extents
         ends = np.where(sizes > 0, sizes, 1)[:, [1, 0, 1, 0]].astype(np.float64)
         slack = np.where(sizes[:, :1] > 0, TOLERANCE, TOLERANCE_RELATIVE)
-        self.finite: NDArray[np.bool_] = np.isfinite(boxes).all(1) & np.isfinite(extents).all(1)
+        self.finite: NDArray[np.bool_] = np.isfinite(np.concatenate([boxes, extents], 1)).all(axis=1)
         with np.errstate(invalid="ignore"):
             self.boxes = np.clip(boxes, 0, ends).astype(np.float32)
             far = [((given < -slack) | (given > ends + slack)).any(1) for given in (boxes, extents)]

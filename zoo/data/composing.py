@@ -341,7 +341,7 @@ def _digit(digit: NDArray[np.uint8], side: int, degrees: float) -> Pixels:
     left, top = float(u.min()) - 0.5, float(v.min()) - 0.5
     length = (float(u.max()) + 0.5 - left, float(v.max()) + 0.5 - top)
     step = max(length) / side
-    size = tuple(max(1, round(one / step)) for one in length)
+    size = (max(1, round(length[0] / step)), max(1, round(length[1] / step)))
     left, top = left + 0.5, top + 0.5  # a pixel's middle is half a pixel from its edge
     inverse = (cos * step, sin * step, cos * left + sin * top, -sin * step, cos * step, cos * top - sin * left)
     turned = Image.fromarray(digit).transform(size, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR)

@@ -151,13 +151,14 @@ class SegmentationFiles(PixelData):
         if not found["train"]:
             wrong = [*self.faults["train"].wrong, "there is no picture"]
             raise UserError(f"{type(self).__name__}: nothing to train on: {wrong[0]}")
-        for part, fraction in (("test", self.test_fraction), ("val", self.val_fraction)):
+        shares: list[tuple[Part, float]] = [("test", self.test_fraction), ("val", self.val_fraction)]
+        for part, fraction in shares:
             alone = part == "val" or found["val"] is None
             if found[part] is None and fraction and alone:
                 pairs = found["train"] or []
                 kept, held = held_out(len(pairs), fraction, self.split_seed, f"data.{part}_fraction")
-                found |= {"train": [pairs[row] for row in kept], part: [pairs[row] for row in held]}
-        self._parts = dict(found)
+                found["train"], found[part] = [pairs[row] for row in kept], [pairs[row] for row in held]
+        self._parts = {str(part): pairs for part, pairs in found.items()}
 
     def _read_masks(self) -> list[int]:
         """Number of training pixels of each class, in the masks that are read."""

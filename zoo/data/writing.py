@@ -76,7 +76,8 @@ class Writer:
         pixels = (as_floats(image[None], image.shape[-2:], torch.float32)[0] * 255).round().to(torch.uint8)
         array = pixels.permute(1, 2, 0).numpy()
         picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-        picture.save(folder / f"{name}.{self.kind}", **({"quality": 95} if self.kind == "jpg" else {}))
+        options: dict[str, Any] = {"quality": 95} if self.kind == "jpg" else {}
+        picture.save(folder / f"{name}.{self.kind}", **options)
         return f"{name}.{self.kind}"
 
 
