@@ -327,6 +327,8 @@ def _apart(plan: _Plan, run: Any, count: int) -> float:
     with torch.no_grad():
         expected = tensors_of(plan.exported.network(*inputs.values()))
     found = run(inputs)
+    if plan.exported.difference is not None:
+        return plan.exported.difference(found, expected)
     if [(t.shape, t.dtype) for t in found] != [(t.shape, t.dtype) for t in expected]:
         return float("inf")
     return max(_tensors_apart(*pair) for pair in zip(found, expected, strict=True))

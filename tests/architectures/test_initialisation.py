@@ -47,7 +47,14 @@ MODULES: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
 }
 KINKED = ("linear", "relu", "leaky_relu")
-DETECTORS = ("FCOS", "FasterRCNN", "MaskRCNN", "RetinaNet")  # their heads are torchvision's
+DETECTORS = (
+    "FCOS",
+    "FasterRCNN",
+    "MaskRCNN",
+    "RetinaNet",
+    "SSDlite",
+    "TorchVisionDetector",
+)  # their heads are torchvision's
 
 
 @pytest.mark.parametrize("variance", [0.03, 1.0, 57.0])

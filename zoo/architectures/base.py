@@ -63,12 +63,17 @@ class Architecture(LightningModule, ABC):
         may_change: arguments that a resumed run may change, since the network still computes the same function.
         example: arguments of a small instance for tests.
         licence: licence of the pretrained weights, if there are any.
+        partly_trained: what the names of parameters begin with that some images do not train, such as those of a
+            detector's levels without an object; the conformance kit does not expect a gradient there.
+        traces_batches: whether ``traceable`` takes any number of images, else one.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("classifier",)
     may_change: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[dict[str, Any]] = {}
     licence: ClassVar[str | None] = None
+    partly_trained: ClassVar[tuple[str, ...]] = ()
+    traces_batches: ClassVar[bool] = False
     latent_shape: tuple[int, ...] = ()
     fixed_channels: int | None = cast(Any, _OfBackbone())
     mean: tuple[float, ...] | None = cast(Any, _OfBackbone())
@@ -99,6 +104,23 @@ class Architecture(LightningModule, ABC):
             Mean and std by the part's name; the network's own by the empty name.
         """
         return {"": (self.mean, self.std)} if self.mean and self.std else {}
+
+    def traceable(self, image_size: Sequence[int]) -> nn.Module:
+        """For networks that take lists, what ``zoo export`` writes: a module of tensors in and tensors out.
+
+        A detector's takes images (B, C, *image_size), normalised, and gives ``boxes`` in their pixels, ``scores`` and
+        ``labels``, as its role names them: those of one image, (N, …), or with ``traces_batches`` the same number for
+        each, (B, N, …).
+
+        Raises:
+            UserError: this network has no such form.
+        """
+        raise UserError(f"{type(self).__name__} can't be exported: it has no form that can be traced")
+
+    @property
+    def traced_size(self) -> list[int] | None:
+        """Height and width to export for if the data have no size of their own; None if nothing suggests one."""
+        return None
 
     def find_backbone(self) -> Architecture | None:
         """The backbone, which shares this network's input normalisation: the first submodule that is an architecture.

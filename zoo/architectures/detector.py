@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from zoo.architectures.base import Architecture
+from zoo.architectures.traceable import OwnLabels, Traceable
 from zoo.errors import UserError
 
 Target = Mapping[str, Tensor]
@@ -26,6 +27,7 @@ class Detector(Architecture):
         network: torchvision's, with a ``FeaturePyramid`` as its ``backbone``.
         background: classes that the network counts before the data's first.
         target_names: what the network takes of a target.
+        tracer: the network in tensors, for export.
 
     Shape:
         images: list of (C, H, W) of any sizes, normalised. In training with targets, a list of dictionaries with
@@ -36,11 +38,22 @@ class Detector(Architecture):
     roles: ClassVar[tuple[str, ...]] = ("detector",)
     background: ClassVar[int] = 1
     target_names: ClassVar[tuple[str, ...]] = ("boxes", "labels")
+    tracer: ClassVar[type[Traceable]]
     network: Any  # a module with the attributes of torchvision's detectors
 
     def find_backbone(self) -> Architecture | None:
         """The pyramid's."""
         return self.network.backbone.body
+
+    def traceable(self, image_size: Sequence[int]) -> nn.Module:
+        """The network on one image of this size, with suppression inside, for export."""
+        return OwnLabels(self.tracer(self.network, image_size), self._labels_from_network)
+
+    @property
+    def traced_size(self) -> list[int] | None:
+        """A square of the size that images are resized to."""
+        sizes = self.network.transform.min_size
+        return [sizes[-1]] * 2 if sizes else None
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
         """Losses in training, detections in evaluation."""
@@ -94,13 +107,20 @@ class Resize(GeneralizedRCNNTransform):
             last. None leaves images as they are.
         max_size: the longer side at most.
         divisor: height and width of the batch are padded to a multiple of it.
+        fixed_size: width and height to resize to instead, whatever the proportions.
     """
 
-    def __init__(self, min_size: int | Sequence[int] | None, max_size: int, divisor: int) -> None:
+    def __init__(
+        self,
+        min_size: int | Sequence[int] | None,
+        max_size: int,
+        divisor: int,
+        fixed_size: tuple[int, int] | None = None,
+    ) -> None:
         sizes = [min_size] if isinstance(min_size, int) else list(min_size or ())
         if min_size is not None and not (sizes and min(sizes) > 0 and max(sizes) <= max_size):
             raise UserError(f"min_size must be from 1 to max_size, which is {max_size}, not {min_size}")
-        super().__init__(sizes, max_size, [], [], divisor)
+        super().__init__(sizes, max_size, [], [], divisor, fixed_size)
 
     def normalize(self, image: Tensor) -> Tensor:
         """The image, which the task has normalised."""

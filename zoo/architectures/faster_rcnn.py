@@ -27,6 +27,7 @@ from torchvision.ops.poolers import initLevelMapper
 from zoo.architectures.detector import Detector, Resize, keep_float32
 from zoo.architectures.pyramid import FeaturePyramid
 from zoo.architectures.resnet import ResNet
+from zoo.architectures.traceable import Traceable, TraceableTwoStage
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory
 
@@ -77,6 +78,7 @@ class FasterRCNN(Detector):
         UserError: the backbone lacks a stage, or ``anchor_sizes`` does not fit the levels.
     """
 
+    tracer: ClassVar[type[Traceable]] = TraceableTwoStage
     example: ClassVar[dict[str, Any]] = EXAMPLE
 
     def __init__(

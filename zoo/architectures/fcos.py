@@ -21,6 +21,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from zoo.architectures.detector import Detector, Resize, keep_float32
 from zoo.architectures.pyramid import FeaturePyramid
 from zoo.architectures.resnet import ResNet
+from zoo.architectures.traceable import Traceable, TraceableFCOS
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory
 
@@ -59,6 +60,7 @@ class FCOS(Detector):
     """
 
     background: ClassVar[int] = 0
+    tracer: ClassVar[type[Traceable]] = TraceableFCOS
     example: ClassVar[dict[str, Any]] = {
         "backbone": partial(ResNet, depth=8, width=0.25),
         "levels": [2, 4],

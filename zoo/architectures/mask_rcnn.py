@@ -14,6 +14,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 from zoo.architectures.detector import keep_float32
 from zoo.architectures.faster_rcnn import EXAMPLE, MASK_SIDE, FasterRCNN, pool
+from zoo.architectures.traceable import Traceable, TraceableMasks
 from zoo.factories import ArchitectureFactory
 
 
@@ -53,6 +54,7 @@ class MaskRCNN(FasterRCNN):
 
     roles: ClassVar[tuple[str, ...]] = ("instance_segmenter", "detector")
     target_names: ClassVar[tuple[str, ...]] = ("boxes", "labels", "masks")
+    tracer: ClassVar[type[Traceable]] = TraceableMasks
     example: ClassVar[dict[str, Any]] = {**EXAMPLE, "mask_head_widths": [8]}
 
     def __init__(

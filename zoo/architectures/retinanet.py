@@ -20,6 +20,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from zoo.architectures.detector import Detector, Resize, keep_float32
 from zoo.architectures.pyramid import FeaturePyramid
 from zoo.architectures.resnet import ResNet
+from zoo.architectures.traceable import Traceable, TraceableOneStage
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory
 
@@ -56,6 +57,7 @@ class RetinaNet(Detector):
     """
 
     background: ClassVar[int] = 0
+    tracer: ClassVar[type[Traceable]] = TraceableOneStage
     example: ClassVar[dict[str, Any]] = {
         "backbone": partial(ResNet, depth=8, width=0.25),
         "levels": [4],

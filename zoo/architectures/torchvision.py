@@ -90,7 +90,7 @@ class TorchVision(Architecture):
         arguments = {**_size_argument(name, image_size), **(options or {})}
         self.network = _create(name, pretrained, num_classes or 1, arguments)
         if in_channels != 3:
-            _replace_stem(self.network, in_channels, keep=pretrained is not None)
+            replace_stem(self.network, in_channels, keep=pretrained is not None)
         if pretrained is not None:
             self._normalise_as(pretrained, in_channels)
         self._traced_size = _traced_size(self.network, image_size)
@@ -282,7 +282,7 @@ def _replace_head(network: nn.Module, num_classes: int) -> None:
     _replace(network, name, new)
 
 
-def _replace_stem(network: nn.Module, in_channels: int, keep: bool) -> None:
+def replace_stem(network: nn.Module, in_channels: int, keep: bool) -> None:
     """Replace the first convolution for other channels: adapted filters, or random ones of the same scale."""
     name, old = _weighted(network, nn.Conv2d)[0]
     new = nn.Conv2d(in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)

@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Generator, Tensor, nn
+from torchvision.ops import box_iou
 
 from zoo import contracts
+from zoo.architectures.base import Architecture
 from zoo.errors import UserError
-from zoo.factories import takes
+from zoo.factories import class_of, takes
 from zoo.tasks.normalize import Normalize
 
 if TYPE_CHECKING:
     from zoo.tasks.base import Task
 
 IMAGES = ("images",)
+DETECTORS = ("detector", "instance_segmenter")  # roles whose networks have a traceable form
+NEAR = {"iou": 0.99, "score": 1e-3}  # of one object in two runtimes
+REORDERED = 0.05  # share of objects that rounding may exchange for others, where scores are almost equal
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Exported:
             out, what the training's data did.
         normalize: the normalisation inside it, for the description.
         part: the factory argument of the task whose network is inside.
+        difference: takes the file's outputs and the network's; gives how far they are apart, where 0 is the same. Left
+            out, the largest difference relative to the largest value. For outputs that rounding may reorder.
     """
 
     network: nn.Module
@@ -52,6 +59,7 @@ class Exported:
     resize: Sequence[int] | None = None
     normalize: Normalize | None = None
     part: str = "architecture"
+    difference: Callable[[Sequence[Tensor], Sequence[Tensor]], float] | None = None
 
 
 def refusal(task: Task, why: str) -> UserError:
@@ -73,6 +81,8 @@ def exported_network(task: Task) -> Exported:
     role = contracts.role(name) if name else None
     if role is None or role.input_names == IMAGES:
         return _on_images(task, role)
+    if name in DETECTORS and class_of(task.factories.get(part, Architecture)).traceable is not Architecture.traceable:
+        return _of_detector(task, part, role)
     if not role.input_names:
         raise refusal(task, f"a {role.name} can't be traced by itself, called as {role.about.split(' -> ')[0]}")
     return _by_role(task, part, role)
@@ -120,3 +130,61 @@ def _by_role(task: Task, part: str, role: contracts.Role) -> Exported:
     if sizes.get("num_classes"):
         notes["labels"] = f"from 0 to {sizes['num_classes'] - 1}"
     return Exported(task if _has_forward(task) else network, inputs, role.outputs, role.about, notes=notes, part=part)
+
+
+class OnImages(nn.Module):
+    """A network in its traceable form, on images in [0, 1].
+
+    Args:
+        normalize: the task's, if it has one.
+        network: takes normalised images.
+    """
+
+    def __init__(self, normalize: Normalize | None, network: nn.Module) -> None:
+        super().__init__()
+        self.normalize, self.network = normalize, network
+
+    def forward(self, images: Tensor) -> Any:
+        """The network's outputs."""
+        return self.network(images if self.normalize is None else self.normalize(images))
+
+
+def _of_detector(task: Task, part: str, role: contracts.Role) -> Exported:
+    """A detector on images of one size: the facts' or, without one, the network's."""
+    network = getattr(task, part)
+    size = task.facts.get("image_size") or network.traced_size
+    if size is None:
+        raise UserError(f"{type(task).__name__} can't be exported: image_size of its images is not known")
+    channels = task.facts["in_channels"]
+    normalize = next((m for m in task.children() if isinstance(m, Normalize)), None)
+    return Exported(
+        OnImages(normalize, network.traceable(size)),
+        lambda count, generator: {"images": torch.rand(count, channels, *size, generator=generator)},
+        role.outputs,
+        f"images -> {', '.join(role.outputs)} of each object, highest score first",
+        batched=None if network.traces_batches else (),
+        notes={"images": "in [0, 1]", "boxes": "x1 y1 x2 y2 in pixels of the image", "masks": "probabilities"},
+        image_size=list(size),
+        normalize=normalize,
+        part=part,
+        difference=None if network.traces_batches else detections_apart,
+    )
+
+
+def detections_apart(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The share of detections that have no partner of their label, box and score among the others.
+
+    A few are allowed: where scores are almost equal, rounding changes which of two boxes suppresses the other.
+
+    Args:
+        found: boxes (N, 4), scores (N,), labels (N,); what follows is compared if the detections are the same in order.
+        expected: likewise.
+    """
+    if any(len(one) != len(found[1]) for one in found):
+        return float("inf")
+    if not len(found[1]) or not len(expected[1]):
+        return float(len(found[1]) != len(expected[1]))
+    same = (found[2][:, None] == expected[2]) & ((found[1][:, None] - expected[1]).abs() < NEAR["score"])
+    same &= box_iou(found[0].double(), expected[0].double()) > NEAR["iou"]
+    apart = 1 - float(torch.stack([same.any(0).double().mean(), same.any(1).double().mean()]).min())
+    return 0.0 if apart <= REORDERED else apart
