@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from zoo.data.predicting import Source
-from zoo.tasks.detected import Detected, detected, run_lengths, write_coco, write_masks, write_yolo
+from zoo.tasks.detected import Detected, category_ids, detected, run_lengths, write_coco, write_masks, write_yolo
 
 NAMES = ["cat", "dog"]
 
@@ -57,7 +58,7 @@ def test_run_lengths_are_cocos() -> None:
 
 def test_coco_results_load_in_cocos_own_reader(tmp_path: Path) -> None:
     rows = [result("000000000139.jpg").as_json(), result("000000000285.jpg").as_json()]
-    write_coco(tmp_path / "results.json", rows)
+    write_coco(tmp_path / "results.json", rows, category_ids(NAMES))
     truth = COCO()
     truth.dataset = {
         "images": [{"id": i, "width": 30, "height": 20} for i in (139, 285)],
@@ -74,7 +75,7 @@ def test_coco_results_load_in_cocos_own_reader(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [["a.jpg", "b.jpg"], ["x/1.jpg", "y/1.jpg"], ["1.jpg", "²"], ["1.png", "cat.png"]])
 def test_names_that_are_no_numbers_are_counted(names: list[str], tmp_path: Path) -> None:
-    write_coco(tmp_path / "results.json", [result(name).as_json() for name in names])
+    write_coco(tmp_path / "results.json", [result(name).as_json() for name in names], [1, 2])
     found = json.loads((tmp_path / "results.json").read_text())
     assert [one["image_id"] for one in found] == [1, 1, 2, 2]
     assert [one["file_name"] for one in found[::2]] == names
@@ -106,3 +107,12 @@ def test_masks_are_an_indexed_png(tmp_path: Path) -> None:
     assert pixels[3, 4] == 2
     assert pixels[6, 6] == 1, "the more confident one is on top"
     assert pixels[19, 0] == 0
+
+
+def test_cocos_classes_have_cocos_ids() -> None:
+    known = FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]
+    names = [name for name in known if name not in ("N/A", "__background__")]
+    assert len(names) == 80
+    ids = category_ids(names)
+    assert (ids[0], ids[-1], ids[names.index("traffic light")]) == (1, 90, 10)
+    assert category_ids(names[:3]) == [1, 2, 3], "a set of one's own counts by itself"

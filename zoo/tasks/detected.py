@@ -149,16 +149,25 @@ def _place(folder: Path, file: str, ending: str) -> Path:
     return folder / f"{file}{ending}" if path.exists() else path
 
 
-def write_coco(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def category_ids(class_names: Sequence[str]) -> list[int]:
+    """COCO's own ids, from 1 to 90, where the classes are COCO's 80; else the classes' numbers + 1."""
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+    known = {name: number for number, name in enumerate(FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"])}
+    cocos = set(known) - {"N/A", "__background__"}
+    return [known[n] for n in class_names] if set(class_names) == cocos else [*range(1, len(class_names) + 1)]
+
+
+def write_coco(path: Path, rows: Sequence[Mapping[str, Any]], categories: Sequence[int]) -> None:
     """The results of all pictures as COCO's results file.
 
     ``image_id`` is the number that a file's name is, as in COCO's own sets, if all names are different numbers, else
-    the picture's place in ``predictions.json``, from 1; ``file_name`` says which it is. ``category_id`` is the class's
-    number + 1.
+    the picture's place in ``predictions.json``, from 1; ``file_name`` says which it is.
 
     Args:
         path: of the file.
         rows: as ``Detected.as_json`` gives them.
+        categories: ``category_id`` of each class.
     """
     stems = [Path(row["name"]).stem for row in rows]
     numbered = len(set(stems)) == len(stems) and all(stem.isascii() and stem.isdigit() for stem in stems)
@@ -169,7 +178,7 @@ def write_coco(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             result = {
                 "image_id": int(stem) if numbered else place,
                 "file_name": row["name"],
-                "category_id": one["index"] + 1,
+                "category_id": categories[one["index"]],
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": one["confidence"],
             }

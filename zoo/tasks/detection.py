@@ -32,7 +32,7 @@ from zoo.metrics.detection_pictures import detection_pictures
 from zoo.metrics.matching import overlaps
 from zoo.metrics.samples import Samples, as_samples
 from zoo.tasks.base import Task
-from zoo.tasks.detected import Detected, binary, detected, write_coco, write_yolo
+from zoo.tasks.detected import Detected, binary, category_ids, detected, write_coco, write_yolo
 from zoo.tasks.normalize import Normalize
 from zoo.tasks.shown import keep_shown, kept
 from zoo.training.parameter_groups import ParameterGroup
@@ -329,7 +329,7 @@ class Detection(Task):
 
     def write_summary(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         """All pictures' objects as ``coco-results.json``."""
-        write_coco(folder / "coco-results.json", rows)
+        write_coco(folder / "coco-results.json", rows, category_ids(self.class_names))
 
 
 def worst_images(judged: Sequence[Judged], count: int) -> list[Judged]:
