@@ -9,6 +9,7 @@ from torchvision.models import resnet18
 
 from zoo import Architecture
 from zoo.data.images import InMemoryImages
+from zoo.data.scenes import SceneMasks, Scenes
 
 
 class Watch:
@@ -94,3 +95,21 @@ def random_images(count: int, side: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
     return images, torch.arange(count) % 10
+
+
+class TimedScenes(Scenes):
+    """``Scenes``, which notes when each training step begins."""
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if self.trainer.training:
+            WATCH.tick()
+        return super().on_before_batch_transfer(batch, dataloader_idx)
+
+
+class TimedSceneMasks(SceneMasks):
+    """``SceneMasks``, likewise."""
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if self.trainer.training:
+            WATCH.tick()
+        return super().on_before_batch_transfer(batch, dataloader_idx)
