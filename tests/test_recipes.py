@@ -21,6 +21,9 @@ NARROW["coco/rtdetr_r50"] = [
     *("--model.architecture.train_sizes", "[64, 96]", "--model.architecture.num_queries", "20"),
     *("--model.architecture.width", "32", "--model.architecture.decoder_layers", "1"),
 ]
+for name in ("faster_rcnn", "fcos", "mask_rcnn", "retinanet"):
+    SMALLER = {"backbone.weights": "null", "min_size": "64", "max_size": "64", "pyramid_channels": "32"}
+    NARROW[f"coco/{name}"] = [w for k, v in SMALLER.items() for w in (f"--model.architecture.{k}", v)]
 # Backbones whose weights would be downloaded, and large pictures.
 SEGMENTERS = ("voc/fcn_resnet50", "voc/deeplabv3_resnet50", "voc/lraspp_mobilenet_v3")
 OFFLINE = {"--model.architecture.backbone.weights": "null", "--data.image_size": "64", "--data.num_workers": "0"}

@@ -47,6 +47,7 @@ MODULES: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
 }
 KINKED = ("linear", "relu", "leaky_relu")
+SEGMENTERS = ("BackboneUNet", "DeepLabV3", "DeepLabV3Plus", "FCN", "LRASPP", "SegFormer", "UNet")  # their papers'
 DETECTORS = (
     "FCOS",
     "FasterRCNN",
@@ -341,10 +342,11 @@ def test_other_layers_are_left_and_shapes_alone_will_do() -> None:
 
 
 def test_every_architecture_of_ours_takes_init() -> None:
-    """By the same function; library networks and detectors keep theirs, and a CPPN's weights are its pattern."""
+    """By the same function; library networks, detectors and segmenters keep theirs, and a CPPN's are its pattern."""
     entries = [e for e in registry.entries() if e.kind == "architectures" and e.full_path.startswith("zoo.")]
     without = {e.name for e in entries if "init" not in inspect.signature(e.load()).parameters}
-    assert without == {"Timm", "TorchVision", "EfficientNetLite0", "Pretrained", "CPPN", "RTDETR", *DETECTORS}
+    libraries = {"Timm", "TorchVision", "EfficientNetLite0", "Pretrained"}
+    assert without == {*libraries, "CPPN", "RTDETR", *DETECTORS, *SEGMENTERS}
     assert len(entries) > 10
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,11 @@ from zoo.architectures.query_decoder import anchor_logits
 from zoo.architectures.resnet import ResNet
 from zoo.architectures.rtdetr import RTDETR
 from zoo.errors import UserError
+from zoo.export import export
+from zoo.facts import Facts
 from zoo.functional.denoising_queries import denoising_queries
 from zoo.functional.matching import Objects
+from zoo.tasks.detection import Detection
 
 SMALL = partial(ResNet, depth=18, width=0.125)
 TINY = partial(ResNet, depth=8, width=0.5)  # maps at 1, 1/2 and 1/4
@@ -239,26 +243,21 @@ def test_arguments_that_do_not_fit(options: dict[str, Any], message: str) -> Non
         network(**options)
 
 
-class Traced(nn.Module):
-    """Evaluation on a batch of images as tensors."""
-
-    def __init__(self, made: RTDETR) -> None:
-        super().__init__()
-        self.made = made
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.made.detect(images)
-
-
-def test_exported_with_a_fixed_number_of_detections() -> None:
-    made = network(backbone=TINY, input_size=(16, 24), decoder_layers=1)
-    traced, random = Traced(made.eval()), torch.Generator().manual_seed(5)
-    first, other = (torch.randn(count, 3, 16, 24, generator=random) for count in (2, 3))
+@pytest.mark.parametrize("size", [[16, 24], [20, 30]])
+def test_exported_with_a_fixed_number_of_detections(size: list[int], tmp_path: Path) -> None:
+    """Of a task, any number of images, boxes in the pixels of the images that the file takes."""
+    make = partial(RTDETR, **{**RTDETR.example, "backbone": TINY, "input_size": (16, 24), "decoder_layers": 1})
+    task = Detection(make, facts=Facts(num_classes=3, in_channels=3, image_size=size))
+    task.configure_model()
+    exported = task.eval().exported()
+    given = exported.inputs(3, torch.Generator().manual_seed(5))["images"]
     with torch.no_grad():
-        program = torch.export.export(traced, (first,), dynamic_shapes=({0: torch.export.Dim.AUTO},)).module()
-        found, wanted = program(other), traced(other)
-    assert [tuple(t.shape) for t in found] == [(3, 6, 4), (3, 6), (3, 6)]
-    torch.testing.assert_close(found, wanted)
+        boxes, scores, labels = exported.network(given)
+        every = task(list(given))
+    assert [tuple(t.shape) for t in (boxes, scores, labels)] == [(3, 6, 4), (3, 6), (3, 6)]
+    torch.testing.assert_close(boxes, torch.stack([one["boxes"] for one in every]))
+    torch.testing.assert_close(scores, torch.stack([one["scores"] for one in every]))
+    export(task, tmp_path / "task.pt2", "torch_export")  # which compares the file with the network, on other batches
 
 
 def test_mixed_precision_keeps_boxes_exact() -> None:

@@ -22,7 +22,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.architectures.base import Architecture, Stage, check_numbers
@@ -71,6 +71,7 @@ class RTDETR(Architecture):
     """
 
     roles: ClassVar[tuple[str, ...]] = ("detector",)
+    traces_batches: ClassVar[bool] = True
     example: ClassVar[dict[str, Any]] = {
         "num_classes": 4,
         "input_size": [32, 32],
@@ -155,6 +156,15 @@ class RTDETR(Architecture):
         query = (index // self.num_classes)[..., None].expand(-1, -1, 4)
         return corners(boxes.gather(1, query)).clamp(0, 1), scores.sigmoid(), index % self.num_classes
 
+    def traceable(self, image_size: Sequence[int]) -> nn.Module:
+        """A batch of images of this size in, a fixed number of detections for each out."""
+        return _Traceable(self, (image_size[0], image_size[1]))
+
+    @property
+    def traced_size(self) -> list[int]:
+        """``input_size``."""
+        return list(self.size)
+
     def _losses(self, maps: Sequence[Tensor], objects: Objects) -> dict[str, Tensor]:
         """The losses of the decoder's layers by kind, of the choice of queries and of the denoising queries."""
         noisy = denoising_queries(objects, self.num_classes, self.num_denoising) if self.num_denoising else None
@@ -170,6 +180,17 @@ class RTDETR(Architecture):
                 parts = set_losses(_widened(logits, boxes), boxes, objects, pairs, count * noisy.groups)
                 losses["loss_denoising"] = torch.stack([*parts.values()]).sum()
         return losses
+
+
+class _Traceable(nn.Module):
+    def __init__(self, network: RTDETR, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.network, self.image_size = network, image_size
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        boxes, scores, labels = self.network.detect(resize(images, self.network.size))
+        height, width = self.image_size
+        return boxes * boxes.new_tensor([width, height, width, height]), scores, labels
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
