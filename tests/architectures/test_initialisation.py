@@ -55,6 +55,7 @@ DETECTORS = (
     "RetinaNet",
     "SSDlite",
     "TorchVisionDetector",
+    "TorchVisionInstanceSegmenter",
 )  # their heads are torchvision's
 
 

@@ -15,6 +15,7 @@ from torchvision.models import detection
 from zoo.architectures.base import parameter_count, skip_pretrained
 from zoo.architectures.ssdlite import NAME, SSDlite
 from zoo.architectures.torchvision_detector import TorchVisionDetector
+from zoo.architectures.torchvision_instance_segmenter import TorchVisionInstanceSegmenter
 from zoo.errors import UserError
 
 SMALL_RCNN = "fasterrcnn_mobilenet_v3_large_320_fpn"
@@ -144,9 +145,24 @@ def test_every_detector_is_built(name: str) -> None:
             with pytest.raises(UserError, match="no detector keypoint"):
                 TorchVisionDetector(name)
             return
-        made = TorchVisionDetector(name, num_classes=3, in_channels=2)
+        masks = name.startswith("mask")
+        made = (TorchVisionInstanceSegmenter if masks else TorchVisionDetector)(name, num_classes=3, in_channels=2)
+        with pytest.raises(UserError, match=f"{name}: give it to "):
+            (TorchVisionDetector if masks else TorchVisionInstanceSegmenter)(name)
     assert made.network.training
     assert made.traced_size is not None
+
+
+def test_mask_rcnn_by_name_equals_torchvision() -> None:
+    """Losses and detections with masks, with the same weights."""
+    options = {**TorchVisionInstanceSegmenter.example["options"], "box_score_thresh": 0.0}
+    theirs = torchvision.models.get_model(
+        "maskrcnn_resnet50_fpn", weights=None, weights_backbone=None, num_classes=5, **options,
+        image_mean=[0.0] * 3, image_std=[1.0] * 3,
+    )  # fmt: skip
+    ours = TorchVisionInstanceSegmenter(num_classes=4, options=options)
+    found = same_as_torchvision(ours, theirs, background=1, classes=4)
+    assert all(one["masks"].shape[1:] == image.shape[-2:] for one, image in zip(found, pictures(), strict=True))
 
 
 def test_mistakes() -> None:

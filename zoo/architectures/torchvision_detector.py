@@ -1,5 +1,7 @@
 """Every detector of torchvision, under torchvision's name, with torchvision's weights of COCO.
 
+Those that predict masks, too, are ``TorchVisionInstanceSegmenter``.
+
 Networks, losses and initialisation are torchvision's. For other backbones see ``FasterRCNN``, ``RetinaNet``, ``FCOS``
 and ``MaskRCNN``.
 
@@ -72,6 +74,7 @@ class TorchVisionDetector(Detector):
 
     licence: ClassVar[str | None] = "BSD-3-Clause"
     partly_trained: ClassVar[tuple[str, ...]] = ("network.head.", "network.backbone.extra.")  # SSD's levels
+    with_masks: ClassVar[bool] = False  # whether it takes torchvision's networks that predict masks, or the others
     example: ClassVar[dict[str, Any]] = {"name": "ssdlite320_mobilenet_v3_large", "num_classes": 4}
 
     def __init__(
@@ -84,7 +87,7 @@ class TorchVisionDetector(Detector):
     ) -> None:
         super().__init__()
         refuse_options(type(self).__name__, options, TAKEN)
-        pretrained = _find(name, weights)
+        pretrained = _find(name, weights, self.with_masks)
         background = 0 if name.startswith(("retinanet", "fcos")) else 1
         self.network = _create(name, num_classes + background, options or {})
         self.background, self.tracer = background, TRACERS[type(self.network)]  # type: ignore[misc]
@@ -104,7 +107,7 @@ class TorchVisionDetector(Detector):
     @classmethod
     def pretrained_classes(cls, arguments: Mapping[str, Any]) -> list[str]:
         """COCO's 80 classes, in the order of their ids."""
-        weights = _find(arguments["name"], arguments.get("weights"))
+        weights = _find(arguments["name"], arguments.get("weights"), cls.with_masks)
         return [] if weights is None else [weights.meta["categories"][i] for i in _real(weights)]
 
     def find_backbone(self) -> Architecture | None:
@@ -112,10 +115,13 @@ class TorchVisionDetector(Detector):
         return None
 
 
-def _find(name: str, weights: str | None) -> WeightsEnum | None:
-    known = [n for n in torchvision.models.list_models(module=detection) if not n.startswith("keypoint")]
+def _find(name: str, weights: str | None, masks: bool) -> WeightsEnum | None:
+    every = [n for n in torchvision.models.list_models(module=detection) if not n.startswith("keypoint")]
+    known = [n for n in every if n.startswith("mask") == masks]
     if name not in known:
-        raise UserError(f"torchvision has no detector {name}{did_you_mean(name, known)}")
+        other = "TorchVisionDetector" if masks else "TorchVisionInstanceSegmenter"
+        close = f": give it to {other}" if name in every else did_you_mean(name, known)
+        raise UserError(f"torchvision has no {'instance segmenter' if masks else 'detector'} {name}{close}")
     return find_weights(name, weights)
 
 
