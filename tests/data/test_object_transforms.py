@@ -110,6 +110,8 @@ def test_large_scale_jitter() -> None:
             assert (around - box).abs().max() <= 1
         covered = target["masks"].any(0)
         assert image[0][~covered].float().mean() < 3, "no square without its mask"
+    image, _ = LargeScaleJitter([20, 60], scale=(1.0, 1.0))(*wrapped(torch.ones(3, 10, 30), {}))
+    assert image.amin() == 1, "factor 1 is where the image fits into the size, of any proportions"
     masks = SceneMasks(**SMALL, augment=[LargeScaleJitter])
     images, classes = next(iter(masks.train_dataloader()))
     assert images.shape == (4, 3, 64, 64)

@@ -141,7 +141,7 @@ class LargeScaleJitter(Transform):
     def __init__(self, image_size: list[int], scale: Sequence[float] = (0.1, 2.0)) -> None:
         super().__init__()
         size = _size(image_size)
-        jitter = v2.ScaleJitter(size, _scales(scale, self))
+        jitter = v2.ScaleJitter((size[1], size[0]), _scales(scale, self))  # torchvision's is a width and a height
         self.steps = v2.Compose([jitter, v2.RandomCrop(size, pad_if_needed=True)])
 
     def forward(self, *inputs: Any) -> Any:
