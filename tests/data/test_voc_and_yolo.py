@@ -180,6 +180,9 @@ def test_wrong_lines_are_said_at_once(tmp_path: Path) -> None:
     [
         ("names: !!python/object/apply:os.system ['true']", "can't be read as plain YAML"),
         ("names: {0: car, 2: dog}", "names must be the list of the classes"),
+        ("names: {0: car, x: dog}", "names must be the list of the classes"),
+        ("names: [car]\ntrain: 3", "train must be a folder, a list of pictures, or several of these"),
+        ("names: [car]\ntrain: images/1.png", "1.png is neither a folder nor a list of pictures"),
         ("[1, 2]", "expected a mapping with names"),
         ("names: [car]\ntrain: nowhere", "there is no .*nowhere"),
     ],

@@ -16,7 +16,9 @@ from pycocotools.coco import COCO
 from tests.data.test_object_augmentation import Squares
 from zoo.cli.data import main
 from zoo.data.coco import CocoDetection
+from zoo.data.detection_folder import DetectionFolder
 from zoo.data.writing import CocoWriter, VocWriter, YoloWriter, outline, run_lengths, voc_palette
+from zoo.data.yolo_files import YoloSet
 from zoo.errors import UserError
 
 NAMES = ["one", "two", "three", "four"]
@@ -113,6 +115,29 @@ def test_voc_files_count_from_one(tmp_path: Path) -> None:
     assert (tmp_path / "ImageSets" / "Main" / "test.txt").read_text().split()[3] == "test-000003"
     assert voc_palette()[3:6] == [128, 0, 0]
     assert voc_palette()[-3:] == [224, 224, 192]
+
+
+def test_voc_files_with_masks_are_read_again(tmp_path: Path) -> None:
+    """The masks beside ``JPEGImages`` are no further pictures."""
+    VocWriter(tmp_path, NAMES).write("train", SAMPLES)
+    data = DetectionFolder(root=str(tmp_path), val_fraction=0, test_fraction=0)
+    data.setup()
+    read = data.annotated("train")
+    assert len(read) == len(SAMPLES)
+    assert all(torch.equal(read[i][1]["boxes"], SAMPLES[i][1]["boxes"]) for i in range(len(SAMPLES)))
+
+
+def test_voc_masks_hold_254_objects(tmp_path: Path) -> None:
+    image, target = SAMPLES[3]
+    many = {name: rows[:1].repeat(255, *[1] * (rows.dim() - 1)) for name, rows in target.items()}
+    with pytest.raises(UserError, match="an indexed picture holds at most 254 objects"):
+        VocWriter(tmp_path, NAMES).add("train", "1", image, many)
+
+
+def test_yolo_names_are_plain_yaml(tmp_path: Path) -> None:
+    names = ["кот", 'a "b": c', "\U0001f600", "no"]
+    YoloWriter(tmp_path, names).write("train", SAMPLES)
+    assert YoloSet(tmp_path).names == names
 
 
 def test_scenes_are_exported_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,8 +118,12 @@ class DetectionFolder(DetectionFiles):
 
 
 def _pairs(folder: Path, wanted: set[str] | None, faults: Faults) -> list[Pair]:
-    """The pictures of a folder, and the XML file of each; files without a picture are wrong."""
-    pictures = [path for path in pictures_below(folder) if wanted is None or Path(path).stem in wanted]
+    """The pictures of a folder, and the XML file of each; files without a picture are wrong.
+
+    Where the pictures have a folder of VOC's or the usual name, masks in folders beside it are no pictures.
+    """
+    place = next((folder / name for name in ("JPEGImages", "images") if (folder / name).is_dir()), folder)
+    pictures = [path for path in pictures_below(place) if wanted is None or Path(path).stem in wanted]
     files = [path for path in sorted(folder.rglob("*.xml")) if wanted is None or path.stem in wanted]
     beside, by_name = set(files), {path.stem: path for path in files}
     pairs: list[Pair] = []

@@ -148,7 +148,8 @@ class YoloWriter(Writer):
     def finish(self, split: str) -> None:
         """The folders of all parts so far, and the classes."""
         folders = "".join(f"{part.name}: images/{part.name}\n" for part in sorted((self.out / "images").iterdir()))
-        names = "".join(f"  {i}: {json.dumps(name)}\n" for i, name in enumerate(self.class_names))
+        # Without escapes: JSON writes a letter beyond 16 bits as two, which YAML does not join.
+        names = "".join(f"  {i}: {json.dumps(name, ensure_ascii=False)}\n" for i, name in enumerate(self.class_names))
         (self.out / "data.yaml").write_text(f"{folders}names:\n{names}", encoding="utf-8")
 
 
@@ -175,6 +176,8 @@ class VocWriter(Writer):
             return
         self._write_xml(name, file, image, target)
         if "masks" in target:
+            if max(len(target["masks"]), len(self.class_names)) >= IGNORED:
+                raise UserError(f"{name}: an indexed picture holds at most 254 objects or classes")
             objects = np.zeros(tuple(image.shape[-2:]), np.int64)
             for number, mask in enumerate(target["masks"].numpy(), 1):
                 objects[mask.astype(bool)] = number
@@ -201,8 +204,6 @@ class VocWriter(Writer):
         self._folders.add("Main")
 
     def _indexed(self, folder: str, name: str, values: NDArray[Any]) -> None:
-        if len(values) and int(values[values != IGNORED].max(initial=0)) >= IGNORED:
-            raise UserError(f"{name}: an indexed picture holds at most 254 objects or classes")
         picture = Image.fromarray(values.astype(np.uint8), "P")
         picture.putpalette(voc_palette())
         (self.out / folder).mkdir(parents=True, exist_ok=True)

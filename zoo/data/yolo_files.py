@@ -98,7 +98,7 @@ class YoloSet:
 
     def _named(self) -> list[str]:
         names = self.content.get("names")
-        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+        if isinstance(names, dict) and set(names) == set(range(len(names))):
             names = [names[number] for number in range(len(names))]
         if isinstance(names, list) and names and all(isinstance(name, str | int) for name in names):
             return [str(name) for name in names]
@@ -113,7 +113,11 @@ class YoloSet:
         """The pictures of a part; None if there is no such part."""
         if self.file:
             given = self.content.get(part, self.content.get("valid") if part == "val" else None)
-            return None if not given else self._listed([given] if isinstance(given, str) else given)
+            if isinstance(given, str):
+                given = [given]
+            if given and not isinstance(given, list):
+                raise UserError(f"{self.file}: {part} must be a folder, a list of pictures, or several of these")
+            return self._listed(given) if given else None
         for name in PARTS[part]:
             for folder in (self.root / "images" / name, self.root / name / "images", self.root / name):
                 if folder.is_dir():
@@ -121,14 +125,17 @@ class YoloSet:
         folder = self.root / "images"
         return pictures_below(folder if folder.is_dir() else self.root) if part == "train" else None
 
-    def _listed(self, given: Any) -> list[str]:
+    def _listed(self, given: Sequence[Any]) -> list[str]:
         found: list[str] = []
         for name in given:
             place = self._place(str(name))
             if place.is_dir():
                 found += pictures_below(place)
             else:  # a list of pictures, one per line
-                lines = [line.strip() for line in place.read_text("utf-8").splitlines() if line.strip()]
+                try:
+                    lines = [line.strip() for line in place.read_text("utf-8").splitlines() if line.strip()]
+                except (OSError, UnicodeDecodeError) as error:
+                    raise UserError(f"{self.file}: {place} is neither a folder nor a list of pictures") from error
                 found += [str(place.parent / line) for line in lines]
         return found
 
