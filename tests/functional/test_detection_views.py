@@ -105,6 +105,16 @@ def test_pictures_of_several_sizes_and_none_with_objects() -> None:
     assert [len(one["boxes"]) for one in found] == [0, 3, 0]
 
 
+def test_a_picture_within_the_window_is_seen_as_without_larger_ones_in_its_batch() -> None:
+    def twice(images: list[Tensor]) -> list[Detections]:
+        return [{name: torch.cat([rows, rows]) for name, rows in one.items()} for one in find(images)]
+
+    views, small, large = DetectionViews(window=48), picture((4, 6, 20, 30), size=(40, 48)), picture(*BOXES)
+    alone, beside = views(twice, [small])[0], views(twice, [small, large])[0]
+    assert len(alone["boxes"]) == 2
+    assert torch.equal(alone["boxes"], beside["boxes"])
+
+
 @pytest.mark.parametrize("size", [(10, 10), (64, 64), (65, 64), (200, 333), (1000, 70)])
 def test_windows_cover_the_picture_with_overlap(size: tuple[int, int]) -> None:
     seen = torch.zeros(size, dtype=torch.int64)

@@ -73,7 +73,9 @@ def test_coco_results_load_in_cocos_own_reader(tmp_path: Path) -> None:
     assert first["category_id"] == 1
 
 
-@pytest.mark.parametrize("names", [["a.jpg", "b.jpg"], ["x/1.jpg", "y/1.jpg"], ["1.jpg", "²"], ["1.png", "cat.png"]])
+@pytest.mark.parametrize(
+    "names", [["a.jpg", "b.jpg"], ["x/1.jpg", "y/1.jpg"], ["01.jpg", "1.jpg"], ["1.jpg", "²"], ["1.png", "cat.png"]]
+)
 def test_names_that_are_no_numbers_are_counted(names: list[str], tmp_path: Path) -> None:
     write_coco(tmp_path / "results.json", [result(name).as_json() for name in names], [1, 2])
     found = json.loads((tmp_path / "results.json").read_text())

@@ -68,7 +68,12 @@ class DetectionViews:
                 yield in_window(detect, image, left, top, self.window)
 
     def _merge(self, views: list[Detections]) -> Detections:
-        """One set of detections of several views: without those cut off that another view has whole, nor duplicates."""
+        """One set of detections of several views: without those cut off that another view has whole, nor duplicates.
+
+        Of a single view, as of a picture no larger than the windows, what the network says of itself stays.
+        """
+        if len(views) == 1:
+            return _best(views[0], self.most)
         names = [name for name in views[0] if name != "cut"]
         every = {name: torch.cat([view[name] for view in views]) for name in names}
         cut = torch.cat([view.get("cut", torch.zeros_like(view["labels"], dtype=torch.bool)) for view in views])

@@ -170,13 +170,16 @@ def write_coco(path: Path, rows: Sequence[Mapping[str, Any]], categories: Sequen
         categories: ``category_id`` of each class.
     """
     stems = [Path(row["name"]).stem for row in rows]
-    numbered = len(set(stems)) == len(stems) and all(stem.isascii() and stem.isdigit() for stem in stems)
+    numbered = all(stem.isascii() and stem.isdigit() for stem in stems)
+    numbers = [int(stem) for stem in stems] if numbered else []
+    if len(set(numbers)) < len(rows):
+        numbers = list(range(1, len(rows) + 1))
     results = []
-    for place, (row, stem) in enumerate(zip(rows, stems, strict=True), 1):
+    for row, number in zip(rows, numbers, strict=True):
         for one in row["objects"]:
             x1, y1, x2, y2 = one["box"]
             result = {
-                "image_id": int(stem) if numbered else place,
+                "image_id": number,
                 "file_name": row["name"],
                 "category_id": categories[one["index"]],
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
