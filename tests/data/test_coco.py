@@ -387,3 +387,27 @@ def test_the_check_says_all_and_draws_a_page(
     assert "  sizes of boxes: 100 % small (below 32x32 pixels), 0 % medium, 0 % large (from 96x96)" in lines
     assert "  width to height of boxes: median 1.25, 90 % from 1.25 to 1.25" in lines
     assert Image.open("page.png").width > 400
+
+
+def test_damaged_run_lengths_and_what_export_leaves_out_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the first picture is damaged, which augmentation would be tried on."""
+    draw = np.random.default_rng(0)
+    for side in (3, 40):
+        blob = np.asfortranarray(draw.random((side, side)) > 0.5).astype(np.uint8)
+        damaged = annotation(1, 5, segmentation={"size": [16, 20], "counts": coco_mask.encode(blob)["counts"].decode()})
+        write(tmp_path, [image(5)], [damaged], f"{side}.json")
+        with pytest.raises(UserError, match="the run lengths of a mask of 20x16 pixels are damaged"):
+            own(tmp_path, annotations=f"{side}.json", masks=True).samples("train")[0]
+        (tmp_path / f"{side}.json").unlink()
+    write(tmp_path, [image(5), image(6)], [damaged, annotation(2, 6), annotation(3, 6, (0, 0, 99, 9))])
+    options = ["--data", "CocoDetection", "--data.root", str(tmp_path), "--data.masks", "true"]
+    options += ["--data.val_fraction", "0", "--data.test_fraction", "0"]
+    assert main(["check", *options]) == 1
+    said = capsys.readouterr().out
+    assert "5.png: the run lengths of a mask of 20x16 pixels are damaged" in said
+    assert "annotation 3" in said
+    boxes = [*options[:-6], *options[-4:], "--data.masks", "false"]
+    assert main(["export", *boxes, "--out", str(tmp_path / "out")]) == 0
+    assert "left out: wrong annotations (1)" in capsys.readouterr().out

@@ -93,6 +93,8 @@ def export(argv: list[str]) -> int:
         raise UserError(f"--out {out} exists already, and nothing is overwritten: give another name")
     data.prepare_data()
     data.setup_to_check()
+    if "left out" in (summary := data.summary()):
+        print(summary, flush=True)
     writer = WRITERS[options.format](out, list(data.facts["class_names"]), options.pictures)
     for split in SPLITS:
         samples = data.annotated(split)

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from zoo.data.base import Split
-from zoo.data.files import UnreadableImage
 from zoo.data.image_data import ImageData
 from zoo.data.object_augmentation import AugmentedSamples, ObjectAugmentation, Sample, wrapped
 from zoo.data.pixels import as_floats
@@ -94,7 +93,7 @@ class AnnotatedImages(ImageData):
     def _readable_sample(self) -> Sample | None:
         samples = self.annotated("train")
         for index in range(min(TRIED, len(samples))):
-            with suppress(UnreadableImage), torch.random.fork_rng(devices=[]):
+            with suppress(UserError), torch.random.fork_rng(devices=[]):
                 return samples[index]
         return None
 

@@ -110,6 +110,8 @@ class Outlines:
         runs = bytes(self._runs[self._run_ends[place] : self._run_ends[place + 1]])
         size = self._run_sizes[2 * place : 2 * place + 2].tolist()
         try:
+            if _total(runs) != size[0] * size[1]:  # pycocotools would leave pixels at what is in its memory
+                raise ValueError
             found = torch.from_numpy(coco_mask.decode({"size": size, "counts": runs}))
         except ValueError as error:
             raise UserError(f"the run lengths of a mask of {size[1]}x{size[0]} pixels are damaged") from error
@@ -131,3 +133,19 @@ def _runs(outline: dict[str, Any]) -> tuple[bytes, list[int]]:
     if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width:
         raise ValueError(f"its run lengths do not add up to the {height * width} pixels of {width}x{height}")
     return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"], [height, width]
+
+
+def _total(counts: bytes) -> int:
+    """Number of pixels of compressed run lengths: the sum of all runs.
+
+    A number has five bits in each character, the lowest first, of which the sixth says whether another follows; the
+    highest is the sign. From the fourth run on, the run before the last is to be added.
+    """
+    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(codes & 32 == 0)
+    if not len(ends) or ends[-1] != len(codes) - 1:
+        return -1
+    starts = np.append(0, ends[:-1] + 1)
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, ends - starts + 1))
+    values = np.add.reduceat((codes & 31) << shifts, starts) - ((codes[ends] >> 4 & 1) << shifts[ends] + 5)
+    return int(values[0] + sum(values[first::2].cumsum().sum() for first in (1, 2)))
