@@ -51,7 +51,7 @@ class DetectionViews:
         """
         if not self._several(images):
             return [_best(found, self.most) for found in detect(list(images))]
-        return [self._merge(list(self._seen(detect, image))) for image in images]
+        return [self._merge(list(self._seen(detect, image)), image.shape[-2:]) for image in images]
 
     def _several(self, images: Sequence[Tensor]) -> bool:
         windows = self.window is not None and any(max(image.shape[-2:]) > self.window for image in images)
@@ -67,25 +67,40 @@ class DetectionViews:
             for left, top in windows(image.shape[-2:], self.window, self.overlap):
                 yield in_window(detect, image, left, top, self.window)
 
-    def _merge(self, views: list[Detections]) -> Detections:
+    def _merge(self, views: list[Detections], size: Sequence[int]) -> Detections:
         """One set of detections of several views: without those cut off that another view has whole, nor duplicates.
 
         Of a single view, as of a picture no larger than the windows, what the network says of itself stays.
         """
         if len(views) == 1:
             return _best(views[0], self.most)
-        names = [name for name in views[0] if name != "cut"]
+        names = [name for name in views[0] if name != "masks"]
         every = {name: torch.cat([view[name] for view in views]) for name in names}
         cut = torch.cat([view.get("cut", torch.zeros_like(view["labels"], dtype=torch.bool)) for view in views])
-        kept = ~(cut & _seen_whole(every, cut))
-        every = {name: values[kept] for name, values in every.items()}
-        rows = batched_nms(every["boxes"].float(), every["scores"].float(), every["labels"], self.iou)[: self.most]
-        return {name: values[rows] for name, values in every.items()}
+        rows = (~(cut & _seen_whole(every, cut))).nonzero().flatten()
+        boxes, scores, labels = (every[name][rows] for name in ("boxes", "scores", "labels"))
+        rows = rows[batched_nms(boxes.float(), scores.float(), labels, self.iou)[: self.most]]
+        merged = {name: values[rows] for name, values in every.items()}
+        return merged | ({"masks": _masks_of(views, rows, size)} if "masks" in views[0] else {})
 
 
 def _best(found: Detections, most: int) -> Detections:
     rows = found["scores"].argsort(descending=True, stable=True)[:most]
     return {name: values[rows] for name, values in found.items()}
+
+
+def _masks_of(views: Sequence[Detections], rows: Tensor, size: Sequence[int]) -> Tensor:
+    """Masks (N, H, W) of the chosen detections of all views.
+
+    Those of windows are laid into the picture here, when few are left: all of them would not fit into memory.
+    """
+    made = views[0]["masks"].new_zeros((len(rows), *size))
+    places = [(view, row) for view in views for row in range(len(view["labels"]))]
+    for mask, (view, row) in zip(made, (places[i] for i in rows.tolist()), strict=True):
+        found = view["masks"][row]
+        left, top = view["corner"].tolist() if "corner" in view else (0, 0)
+        mask[top : top + found.shape[0], left : left + found.shape[1]] = found
+    return made
 
 
 def _seen_whole(every: Detections, cut: Tensor) -> Tensor:
@@ -145,16 +160,15 @@ def _starts(length: int, window: int, overlap: float) -> list[int]:
 
 
 def in_window(detect: Detect, image: Tensor, left: int, top: int, window: int) -> Detections:
-    """Detections of a window, in the image's pixels; ``cut`` says which of them its border may cut off."""
+    """Detections of a window, boxes in the image's pixels; ``cut`` says which of them its border may cut off.
+
+    Masks are the window's, whose left and upper pixel in the image is ``corner``.
+    """
     height, width = image.shape[-2:]
     found = detect([image[..., top : top + window, left : left + window]])[0]
     boxes = found["boxes"] + found["boxes"].new_tensor([left, top] * 2)
-    found = {**found, "boxes": boxes, "cut": _cut_off(boxes, left, top, window, (height, width))}
-    if "masks" in found:
-        masks = found["masks"].new_zeros((len(boxes), height, width))
-        masks[:, top : top + window, left : left + window] = found["masks"]
-        found["masks"] = masks
-    return found
+    cut = _cut_off(boxes, left, top, window, (height, width))
+    return {**found, "boxes": boxes, "cut": cut, "corner": torch.tensor([left, top])}
 
 
 def _cut_off(boxes: Tensor, left: int, top: int, window: int, size: tuple[int, int]) -> Tensor:
