@@ -126,11 +126,14 @@ def test_results_are_in_the_pictures_own_pixels_and_thresholded() -> None:
 
 
 def test_classes_and_number_of_objects_can_be_chosen() -> None:
-    made = task(score_threshold=0.0, shown_classes=["dog", "2"], max_objects=5).eval()
+    made = task(score_threshold=0.0, shown_classes=["dog", "0"], max_objects=5).eval()
     with torch.no_grad():
         (found,) = made.predict_step((images(1), ["a"]), 0)
         assert len(made.detect(images(1), made.views)[0]["boxes"]) == 5
-    assert set(found.names) <= {"dog", "bird"}
+        raw = made.detect(images(1))[0]["labels"]
+    assert set(found.names) <= {"dog", "cat"}
+    assert len(found.names) == min(5, int((raw != 2).sum())) > 0, "the limit is that of the chosen classes"
+    assert (raw[:5] == 2).any(), "others are among the best five"
     with pytest.raises(UserError, match="there is no class dgo; did you mean dog"):
         task(shown_classes=["dgo"])
 

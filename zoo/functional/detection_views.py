@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, box_area, box_iou
 
+from zoo.functional.windows import window_starts
+
 Detections = dict[str, Tensor]
 """``boxes`` (N, 4) as x1 y1 x2 y2, ``scores`` (N,), ``labels`` (N,); maybe ``masks`` (N, H, W) of probabilities."""
 Detect = Callable[[list[Tensor]], list[Detections]]
@@ -50,7 +52,7 @@ class DetectionViews:
             images: each (C, H, W).
         """
         if not self._several(images):
-            return [_best(found, self.most) for found in detect(list(images))]
+            return [best(found, self.most) for found in detect(list(images))]
         return [self._merge(list(self._seen(detect, image)), image.shape[-2:]) for image in images]
 
     def _several(self, images: Sequence[Tensor]) -> bool:
@@ -73,7 +75,7 @@ class DetectionViews:
         Of a single view, as of a picture no larger than the windows, what the network says of itself stays.
         """
         if len(views) == 1:
-            return _best(views[0], self.most)
+            return best(views[0], self.most)
         names = [name for name in views[0] if name != "masks"]
         every = {name: torch.cat([view[name] for view in views]) for name in names}
         cut = torch.cat([view.get("cut", torch.zeros_like(view["labels"], dtype=torch.bool)) for view in views])
@@ -84,7 +86,8 @@ class DetectionViews:
         return merged | ({"masks": _masks_of(views, rows, size)} if "masks" in views[0] else {})
 
 
-def _best(found: Detections, most: int) -> Detections:
+def best(found: Detections, most: int) -> Detections:
+    """The detections with the highest scores, at most so many, by descending score."""
     rows = found["scores"].argsort(descending=True, stable=True)[:most]
     return {name: values[rows] for name, values in found.items()}
 
@@ -147,16 +150,8 @@ def mirrored(found: Detections, width: int) -> Detections:
 
 def windows(size: Sequence[int], window: int, overlap: float) -> list[tuple[int, int]]:
     """Left and upper pixels of the windows that cover a picture of this height and width, evenly spaced."""
-    rows, columns = (_starts(length, window, overlap) for length in size)
+    rows, columns = (window_starts(max(length, window), window, overlap) for length in size)
     return [(x, y) for y in rows for x in columns]
-
-
-def _starts(length: int, window: int, overlap: float) -> list[int]:
-    if length <= window:
-        return [0]
-    step = max(1, int(window * (1 - overlap)))
-    count = -(-(length - window) // step) + 1
-    return [round(i * (length - window) / (count - 1)) for i in range(count)]
 
 
 def in_window(detect: Detect, image: Tensor, left: int, top: int, window: int) -> Detections:

@@ -5,6 +5,7 @@ The losses are the network's own. A picture is predicted at its own size; the ne
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from zoo.drawing_objects import draw_objects, side_by_side
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
 from zoo.facts import Facts, class_index, class_names
-from zoo.functional.detection_views import Detections, DetectionViews
+from zoo.functional.detection_views import Detections, DetectionViews, best
 from zoo.metrics.coco import Kind
 from zoo.metrics.detection import MISSING, NOT_LOGGED, DetectionMetrics
 from zoo.metrics.detection_analysis import image_ap
@@ -224,7 +225,10 @@ class Detection(Task):
     def predict_step(self, batch: tuple[Sequence[Tensor], Sequence[str]], batch_idx: int) -> list[Detected]:
         """The objects of each picture from ``score_threshold`` on."""
         images, names = batch
-        every = zip(self.detect(images, self._test_views), names, images, strict=True)
+        views = self._test_views
+        if self._shown_labels:  # the limit is that of the shown classes, in ``result``
+            views = replace(views, most=sys.maxsize)
+        every = zip(self.detect(images, views), names, images, strict=True)
         return [self.result(found, name, image.shape[-2:]) for found, name, image in every]
 
     def configure_optimizers(self) -> Any:
@@ -238,6 +242,7 @@ class Detection(Task):
         if self._shown_labels:
             rows = torch.isin(found["labels"], found["labels"].new_tensor(self._shown_labels))
             found = {key: values[rows] for key, values in found.items()}
+        found = best(found, self.max_objects)
         return detected(found, name, size, self.class_names, self.score_threshold)
 
     def as_json(self, results: list[Detected]) -> list[dict[str, Any]]:
