@@ -47,10 +47,10 @@ def draw_objects(
         masks: of the objects, bool (N, H, W).
         side: longer side of the picture in pixels, at least.
     """
-    shown = image.detach().float().cpu()
+    shown = _in_color(image)
     if masks is not None:
         for index in _order(boxes):
-            shown = _tint(shown, masks[index].cpu(), class_color(int(boxes.labels[index])))
+            _tint(shown, masks[index].cpu(), class_color(int(boxes.labels[index])))
     picture = to_picture(shown, side)
     draw_boxes(picture, boxes, names, picture.width / image.shape[2])
     return picture
@@ -132,13 +132,24 @@ def _overlap(one: _Rectangle, other: _Rectangle) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _tint(image: Tensor, mask: Tensor, color: Color) -> Tensor:
-    """The image with a color half over the mask and full along its edge, (3, H, W)."""
-    image = image[:3] if image.shape[0] >= 3 else image.mean(0, keepdim=True).expand(3, -1, -1)
+def _in_color(image: Tensor) -> Tensor:
+    """A copy of an image on the CPU with three channels, (3, H, W)."""
+    image = image.detach().float().cpu()
+    return image[:3].clone() if image.shape[0] >= 3 else image.mean(0, keepdim=True).repeat(3, 1, 1)
+
+
+def _tint(image: Tensor, mask: Tensor, color: Color) -> None:
+    """Lay a color half over the mask and full along its edge, in place, where the mask is."""
     mask = mask.bool()
+    rows, columns = (mask.any(axis).nonzero().flatten() for axis in (1, 0))
+    if not len(rows):
+        return
+    # A pixel more on each side: what lies on the edge of the part is not on the mask's edge for that.
+    part = slice(max(0, int(rows[0]) - 1), int(rows[-1]) + 2), slice(max(0, int(columns[0]) - 1), int(columns[-1]) + 2)
+    mask, pixels = mask[part], image[:, *part]
     paint = torch.tensor(color).view(3, 1, 1) / 255
-    image = torch.where(mask, (1 - TINT) * image + TINT * paint, image)
-    return torch.where(mask & ~_eroded(mask), paint, image)
+    pixels.copy_(torch.where(mask, (1 - TINT) * pixels + TINT * paint, pixels))
+    pixels.copy_(torch.where(mask & ~_eroded(mask), paint, pixels))
 
 
 def _eroded(mask: Tensor) -> Tensor:
@@ -160,10 +171,10 @@ def draw_classes(image: Tensor, classes: Tensor, background: int | None = None, 
         background: a class that stays as it is, too.
         side: longer side of the picture in pixels, at least.
     """
-    image, classes = image.detach().float().cpu(), classes.cpu()
+    image, classes = _in_color(image), classes.cpu()
     for label in classes.unique().tolist():
         if label not in (NO_CLASS, background):
-            image = _tint(image, classes == label, class_color(label))
+            _tint(image, classes == label, class_color(label))
     return to_picture(image, side)
 
 
@@ -207,11 +218,11 @@ def side_by_side(pictures: Sequence[Image.Image], captions: Sequence[str], color
 
 def draw_overlay(overlay: Overlay, side: int = 192) -> Image.Image:
     """An overlay as a picture: the first mask half transparent, the first boxes thick with their texts, others thin."""
-    image = overlay.image.detach().float().cpu()
+    image = _in_color(overlay.image)
     for mask in list(overlay.masks.values())[:1]:
         for label in mask.unique().tolist():
             if label != NO_CLASS:
-                image = _tint(image, mask.cpu() == label, class_color(label))
+                _tint(image, mask.cpu() == label, class_color(label))
     picture = to_picture(image, side)
     times, canvas = picture.width / image.shape[2], ImageDraw.Draw(picture)
     for order, boxes in reversed(list(enumerate(overlay.boxes.values()))):

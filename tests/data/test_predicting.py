@@ -1,6 +1,7 @@
 """What a task sees of a picture, and the way back to the picture's own pixels."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,3 +146,16 @@ def test_the_task_chooses_its_view(tmp_path, num_workers):
     assert [image.shape for image in found["native"]] == [(3, 24, 40), (3, 24, 30)]
     assert 0 < found["native"][0].max() <= 1
     assert found["native"][0].dtype == torch.float32
+
+
+def test_pictures_are_reduced_to_a_longer_side(tmp_path: Path) -> None:
+    """Boxes go back to the picture's own pixels."""
+    Image.new("RGB", (80, 40)).save(tmp_path / "large.png")
+    Image.new("RGB", (30, 20)).save(tmp_path / "small.png")
+    paths = [str(tmp_path / f"{name}.png") for name in ("large", "small")]
+    samples = PredictFiles(paths, None, 3, "native", longest=40)
+    (large, source), (small, _) = samples[0], samples[1]
+    assert isinstance(source, Source)
+    assert large.shape == (3, 20, 40)  # type: ignore[union-attr]
+    assert small.shape == (3, 20, 30)  # type: ignore[union-attr]
+    assert source.boxes_to_picture(torch.tensor([[10.0, 5, 20, 10]])).tolist() == [[20, 10, 40, 20]]

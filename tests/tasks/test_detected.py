@@ -15,6 +15,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from zoo.data.predicting import Source
 from zoo.tasks.detected import Detected, category_ids, detected, run_lengths, write_coco, write_masks, write_yolo
+from zoo.tasks.judged import judge, worst_images
 
 NAMES = ["cat", "dog"]
 
@@ -118,3 +119,30 @@ def test_cocos_classes_have_cocos_ids() -> None:
     ids = category_ids(names)
     assert (ids[0], ids[-1], ids[names.index("traffic light")]) == (1, 90, 10)
     assert category_ids(names[:3]) == [1, 2, 3], "a set of one's own counts by itself"
+
+
+def test_results_of_a_resized_picture_are_in_its_own_pixels() -> None:
+    """A picture of 40 x 90 that the network saw at 20 x 30."""
+    source = Source("photos/7.jpg", name="7.jpg", picture_size=(40, 90), image_size=(20, 30))
+    found = result(source)
+    assert found.size == (40, 90)
+    assert found.boxes[1].tolist() == [9, 4, 27, 16]
+    assert found.masks is not None
+    assert found.masks.shape == (2, 40, 90)
+    assert found.masks[1].sum() == 36 * 6
+    boxes, masks = found.drawn((20, 30))
+    assert boxes.corners[1].tolist() == [3, 2, 9, 8]
+    assert masks is not None
+    assert masks.sum((1, 2)).tolist() == [200, 36]
+
+
+def test_images_without_objects_are_worst_where_something_was_found() -> None:
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    one = {"boxes": torch.tensor([[1.0, 1, 9, 9]]), "labels": torch.tensor([0])}
+    found = {**one, "scores": torch.tensor([0.9])}
+    nothing = {**none, "scores": torch.zeros(0)}
+    images = [torch.rand(3, 10, 10) for _ in range(4)]
+    every, targets = [found, nothing, found, nothing], [one, one, none, none]
+    judged = judge(images, every, targets, lambda i: detected(every[i], str(i), (10, 10), NAMES, 0.5), 3)
+    assert [(j.result.name, j.ap) for j in judged] == [("1", 0.0), ("2", 0.0), ("0", 1.0)]
+    assert [j.result.name for j in worst_images(judged, 2)] == ["1", "2"]

@@ -99,7 +99,8 @@ class _CocoFile:
     def _annotation(self, entry: dict[str, Any]) -> None:
         try:
             number = entry.get("id", -1)
-            crowd, area, outline = entry.get("iscrowd", 0), entry.get("area", float("nan")), entry.get("segmentation")
+            crowd, outline = entry.get("iscrowd") or 0, entry.get("segmentation")
+            area = float("nan") if entry.get("area") is None else entry["area"]
             x, y, width, height = entry["bbox"] if "bbox" in entry else _box_around(outline)
             box = (x, y, x + width, y + height)
             self.builder.add(entry["image_id"], entry["category_id"], box, outline, crowd, area, number)

@@ -112,6 +112,11 @@ class DetectionFiles(ObjectData):
             facts["class_counts"] = objects_of(*found).tolist()
         return facts
 
+    @property
+    def resizing_to_predict(self) -> tuple[list[int] | None, int | None]:
+        """As for training: ``image_size``, or ``max_size``."""
+        return None if self.image_size is None else [self.image_size] * 2, self.max_size
+
     # Reading
 
     @abstractmethod

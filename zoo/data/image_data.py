@@ -81,6 +81,14 @@ class ImageData(Data):
         """Height and width that pictures are resized to for a task of this size."""
         return list(size)
 
+    @property
+    def resizing_to_predict(self) -> tuple[list[int] | None, int | None]:
+        """What pictures are resized to for a task that takes them as they are: a size, or a longer side at most.
+
+        Data that resize the pictures they train on do the same here; as it stands, nothing.
+        """
+        return None, None
+
     def predict_samples(self) -> PredictFiles | None:
         """The ``files`` in the task's view; None if there are none.
 
@@ -92,12 +100,15 @@ class ImageData(Data):
         facts = self._facts_to_predict
         if facts["in_channels"] not in (1, 3):
             raise UserError(f"the task wants {facts['in_channels']} channels; picture files have 1 or 3")
-        size = None if self.view == "native" else self.size_to_predict(facts["image_size"])
+        native = (
+            self.resizing_to_predict if self.view == "native" else (self.size_to_predict(facts["image_size"]), None)
+        )
         left_out = LeftOut()
         paths = matching_files(self.files, left_out=left_out)
         if str(left_out) and self.trainer is not None and self.trainer.is_global_zero:
             print(f"left out of data.files: {left_out}", file=sys.stderr, flush=True)
-        return PredictFiles(paths, size, facts["in_channels"], self.view, self.files)
+        size, longest = native
+        return PredictFiles(paths, size, facts["in_channels"], self.view, self.files, longest)
 
     def predict_dataloader(self) -> Any:
         """The pictures of ``files`` that can be read; the others are printed to stderr and listed in ``unreadable``.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import resize
 
 from zoo.data.files import Box, UnreadableImage, central, common_folder, read_region, whole
 from zoo.data.video import Frame, frames_of, is_video, read_frame
@@ -98,6 +99,7 @@ class PredictFiles(Dataset):
         channels: 1 or 3.
         view: the part of them that is taken.
         patterns: the user's patterns that matched them; default: ``paths``.
+        longest: longer side in pixels that larger pictures are reduced to; None for none.
     """
 
     def __init__(
@@ -107,9 +109,10 @@ class PredictFiles(Dataset):
         channels: int,
         view: View = "center",
         patterns: Sequence[str] | None = None,
+        longest: int | None = None,
     ) -> None:
         self.paths = [one for path in paths for one in (frames_of(path) if is_video(path) else [path])]
-        self.size, self.channels = size, channels
+        self.size, self.channels, self.longest = size, channels, longest
         self.region = central if view == "center" else whole
         self.folder = common_folder(patterns or paths) if paths else ""
 
@@ -123,6 +126,8 @@ class PredictFiles(Dataset):
             pixels, picture_size, box = read(path, self.size, self.channels, self.region)
         except UnreadableImage as error:
             return error, path
+        if self.longest is not None and max(pixels.shape[1:]) > self.longest:
+            pixels = resize(pixels, None, max_size=self.longest, antialias=True)
         name = os.path.relpath(os.path.expanduser(path), self.folder)  # noqa: PTH111
         return pixels, Source(path, name, picture_size, pixels.shape[1:], box)
 

@@ -32,6 +32,10 @@ def class_weight(given: ClassWeights, facts: Facts) -> Tensor | None:
 
 
 def balanced_weights(counts: Sequence[int]) -> Tensor:
-    """Factors that give every class the same total weight, with a mean of one over the samples."""
+    """Factors that give every class the same total weight, with a mean of one over the samples.
+
+    A class without samples has the factor 1: it has no part in training, and its loss in evaluation stays one of many.
+    """
     amount = torch.tensor(counts, dtype=torch.float32)
-    return amount.sum() / (len(amount) * amount.clamp(min=1))
+    present = int((amount > 0).sum())
+    return torch.where(amount > 0, amount.sum() / (max(1, present) * amount.clamp(min=1)), 1.0)

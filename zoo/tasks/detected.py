@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from zoo.data.predicting import Source
 from zoo.drawing import Boxes, class_color
@@ -42,9 +43,14 @@ class Detected:
     names: list[str]
     masks: Tensor | None = None
 
-    def drawn_boxes(self) -> Boxes:
-        """Its boxes for drawing."""
-        return Boxes(self.boxes, self.labels, self.scores)
+    def drawn(self, size: Sequence[int]) -> tuple[Boxes, Tensor | None]:
+        """Its boxes and masks for drawing on the image of this height and width that the network saw of the picture."""
+        height, width = self.size
+        boxes = self.boxes * self.boxes.new_tensor([size[1] / width, size[0] / height] * 2)
+        masks = self.masks
+        if masks is not None and tuple(size) != self.size:
+            masks = interpolate(masks[:, None].float(), (size[0], size[1]), mode="nearest")[:, 0].bool()
+        return Boxes(boxes, self.labels, self.scores), masks
 
     def as_json(self) -> dict[str, Any]:
         """``name``, ``width``, ``height`` and ``objects``, each with ``class``, ``index``, ``confidence``, ``box``.
@@ -71,23 +77,27 @@ def detected(
     Args:
         found: ``boxes``, ``scores``, ``labels``, and maybe ``masks`` as probabilities or bools (N, H, W).
         name: the picture's; a ``Source`` knows its place in its folder, too.
-        size: its height and width.
+        size: height and width of the image that the network saw.
         class_names: of all classes.
         threshold: least confidence.
     """
     rows = found["scores"].argsort(descending=True, stable=True)
     rows = rows[found["scores"][rows] >= threshold]
     chosen = {key: values[rows].detach().cpu() for key, values in found.items()}
-    masks = chosen.get("masks")
+    boxes, masks = chosen["boxes"].float(), binary(chosen["masks"]) if "masks" in chosen else None
+    if isinstance(name, Source) and all(name.image_size):  # its picture may have been resized
+        boxes, size = name.boxes_to_picture(boxes), name.picture_size
+        if masks is not None and masks.shape[1:] != tuple(size):
+            masks = name.maps_to_picture(masks.float(), mode="nearest").bool()
     return Detected(
         str(name),
         name.name if isinstance(name, Source) else Path(name).name,
         (int(size[0]), int(size[1])),
-        chosen["boxes"].float(),
+        boxes,
         chosen["scores"].float(),
         chosen["labels"],
         [class_names[label] for label in chosen["labels"].tolist()],
-        None if masks is None else binary(masks),
+        masks,
     )
 
 

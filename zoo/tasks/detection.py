@@ -9,13 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.optim import AdamW
-from torch.utils._pytree import tree_map
 from torchmetrics import MeanMetric
 
 from zoo import drawing
@@ -28,14 +27,13 @@ from zoo.facts import Facts, class_index, class_names
 from zoo.functional.detection_views import Detections, DetectionViews, best
 from zoo.metrics.coco import Kind
 from zoo.metrics.detection import MISSING, NOT_LOGGED, DetectionMetrics
-from zoo.metrics.detection_analysis import image_ap
 from zoo.metrics.detection_pictures import detection_pictures
-from zoo.metrics.matching import overlaps
-from zoo.metrics.samples import Samples, as_samples
+from zoo.metrics.samples import Samples
 from zoo.tasks.base import Task
 from zoo.tasks.detected import Detected, binary, category_ids, detected, write_coco, write_yolo
+from zoo.tasks.judged import Judged, judge, worst_images
 from zoo.tasks.normalize import Normalize
-from zoo.tasks.shown import keep_shown, kept
+from zoo.tasks.shown import keep_shown
 from zoo.training.parameter_groups import ParameterGroup
 
 Target = Mapping[str, Tensor]
@@ -43,15 +41,6 @@ Batch = tuple[Sequence[Tensor], Sequence[Target]]
 MOST = 100  # objects of a picture that are evaluated, as in COCO
 SHOWN = 16  # images with the lowest AP that are shown
 LISTED = 100  # up to so many classes, each class's metrics are logged
-
-
-class Judged(NamedTuple):
-    """An image with its detections, its target, and the AP of the ones by the other; on the CPU."""
-
-    image: Tensor
-    result: Detected
-    target: dict[str, Tensor]
-    ap: float
 
 
 class Detection(Task):
@@ -263,11 +252,12 @@ class Detection(Task):
         return [self._draw(*one) for one in zip(images, results, known, strict=True)]
 
     def _draw(self, image: Tensor, result: Detected, target: Target | None) -> Image.Image:
-        found = draw_objects(image, result.drawn_boxes(), self.class_names, result.masks)
+        seen, seen_masks = result.drawn(image.shape[-2:])
+        found = draw_objects(image, seen, self.class_names, seen_masks)
         if target is None:
             return found
         boxes, masks = true_objects(target)
-        true = draw_objects(image, boxes, self.class_names, None if result.masks is None else masks)
+        true = draw_objects(image, boxes, self.class_names, None if seen_masks is None else masks)
         captions = [f"found: {_count(len(result.boxes))}", f"true: {_count(len(boxes.corners))}"]
         return side_by_side([found, true], captions, drawing.PLAIN)
 
@@ -275,17 +265,13 @@ class Detection(Task):
         """Keep predictions of the first images, and after a test those of the images with the lowest AP."""
         keep_shown(self, self.shown, batch, batch_idx)
         if self._found:
-            self._worst = worst_images([*self._worst, *self._judged(batch)], SHOWN)
+            images, targets = batch
 
-    def _judged(self, batch: Batch) -> list[Judged]:
-        """Images of a tested batch with their AP at IoU 0.5; those without objects and detections have none."""
-        samples = as_samples(self._found, batch[1])
-        aps = image_ap(samples, overlaps(samples))
-        return [
-            Judged(image.cpu(), self.result(found, "", image.shape[-2:]), tree_map(kept, dict(target)), float(ap))
-            for image, found, target, ap in zip(*batch[:1], self._found, batch[1], aps, strict=True)
-            if ap == ap
-        ]
+            def result(index: int) -> Detected:
+                return self.result(self._found[index], "", images[index].shape[-2:])
+
+            judged = judge(images, self._found, targets, result, SHOWN)
+            self._worst = worst_images([*self._worst, *judged], SHOWN)
 
     def pictures(self) -> dict[str, list[Image.Image]]:
         """Pictures of the last evaluation: some of its images; after a test also curves, confusion, errors by kind,
@@ -316,10 +302,11 @@ class Detection(Task):
 
     def _overlay(self, image: Tensor, result: Detected, target: Target) -> Overlay:
         true, true_masks = true_objects(target)
-        boxes, masks = {"prediction": result.drawn_boxes(), "truth": true}, {}
-        if result.masks is not None and true_masks is not None:
-            masks["prediction"] = classes_of_pixels(result.masks, result.labels, result.size)
-            masks["truth"] = classes_of_pixels(true_masks, true.labels, result.size)
+        seen, seen_masks = result.drawn(image.shape[-2:])
+        boxes, masks = {"prediction": seen, "truth": true}, {}
+        if seen_masks is not None and true_masks is not None:
+            masks["prediction"] = classes_of_pixels(seen_masks, result.labels, image.shape[-2:])
+            masks["truth"] = classes_of_pixels(true_masks, true.labels, image.shape[-2:])
         return Overlay(image, boxes, masks, self.class_names, result.name)
 
     def _forget(self) -> None:
@@ -335,11 +322,6 @@ class Detection(Task):
     def write_summary(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         """All pictures' objects as ``coco-results.json``."""
         write_coco(folder / "coco-results.json", rows, category_ids(self.class_names))
-
-
-def worst_images(judged: Sequence[Judged], count: int) -> list[Judged]:
-    """Those with the lowest AP; of the same AP, the earlier ones."""
-    return sorted(judged, key=lambda one: one.ap)[:count]
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
