@@ -1,0 +1,1 @@
+"""The networks of segmentation-models-pytorch, as a plugin of the zoo."""
