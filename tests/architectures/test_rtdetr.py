@@ -258,7 +258,7 @@ def test_exported_with_a_fixed_number_of_detections(size: list[int], tmp_path: P
     torch.testing.assert_close(boxes, torch.stack([one["boxes"] for one in every]))
     torch.testing.assert_close(scores, torch.stack([one["scores"] for one in every]))
     if size != [16, 24]:  # resized inside
-        export(task, tmp_path / "task.pt2", "torch_export")  # which compares the file with the network, on other batches
+        export(task, tmp_path / "task.pt2", "torch_export")  # which compares the file with the network
 
 
 def test_mixed_precision_keeps_boxes_exact() -> None:
