@@ -49,7 +49,7 @@ def test_fresh_scenes_are_a_function_of_the_loaders_key() -> None:
     assert same(found[0], found[2])
     assert not torch.equal(found[0][0], found[1][0])
     data = Scenes(fresh=True)
-    assert [data.samples(split).fresh for split in ("train", "val", "test")] == [True, False, False]
+    assert [data.annotated(split).fresh for split in ("train", "val", "test")] == [True, False, False]
 
 
 def test_no_digit_is_in_two_splits() -> None:
