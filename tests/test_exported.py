@@ -69,7 +69,7 @@ class WithSoftmax(Classification):
         return replace(super().exported(), network=Probabilities(self), outputs=names, resize=[40, 45])
 
 
-class Detection(Task):
+class FirstBox(Task):
     """A detector without an export of its own."""
 
     batch = "detection"
@@ -97,7 +97,7 @@ class OneImage(nn.Module):
         return found["boxes"], found["scores"], found["labels"]
 
 
-class DetectionOfOne(Detection):
+class DetectionOfOne(FirstBox):
     """A detector that says how it is exported."""
 
     def exported(self) -> Exported:
@@ -218,7 +218,7 @@ def test_what_cannot_be_exported_is_refused_in_a_line(toys: Any) -> None:
     from zoo.tasks.art.image_fitting import ImageFitting
 
     refused: list[tuple[Task, str]] = [
-        (Detection(toys.ToyDetector, facts=FACTS), "Detection can't be exported: a detector can't be traced by itself"),
+        (FirstBox(toys.ToyDetector, facts=FACTS), "FirstBox can't be exported: a detector can't be traced by itself"),
         (toys.ToyDetection(facts=FACTS), "ToyDetection can't be exported: a detector"),
         (ImageFitting(CPPN, facts={"num_images": 1}), "its product is pictures"),
         (toys.ToyClassification(toys.ToyNet, facts={"num_classes": 3, "in_channels": 1}), "image_size of its images"),

@@ -24,6 +24,7 @@ NARROW["coco/rtdetr_r50"] = [
 for name in ("faster_rcnn", "fcos", "mask_rcnn", "retinanet"):
     SMALLER = {"backbone.weights": "null", "min_size": "64", "max_size": "64", "pyramid_channels": "32"}
     NARROW[f"coco/{name}"] = [w for k, v in SMALLER.items() for w in (f"--model.architecture.{k}", v)]
+    NARROW[f"coco/{name}"] += ["--model.parameter_groups", "null"]  # random weights need their batch statistics
 # Backbones whose weights would be downloaded, and large pictures.
 SEGMENTERS = ("voc/fcn_resnet50", "voc/deeplabv3_resnet50", "voc/lraspp_mobilenet_v3")
 OFFLINE = {"--model.architecture.backbone.weights": "null", "--data.image_size": "64", "--data.num_workers": "0"}
