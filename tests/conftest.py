@@ -32,14 +32,15 @@ def repo() -> Path:
 def _own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in an empty folder, so that nothing is ever written into the checkout."""
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
-    monkeypatch.setenv("ZOO_DEBUG", "")  # so that a test that sets it leaves none behind
-    monkeypatch.delenv("ZOO_DEBUG")
+    for name in ("ZOO_DEBUG", "PL_GLOBAL_SEED"):
+        monkeypatch.setenv(name, "")  # so that a test that sets it leaves none behind
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's empty folder, without what an earlier run in this process left in the environment."""
-    for name in ("ZOO_RUN_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR", "PL_GLOBAL_SEED"):
+    for name in ("ZOO_RUN_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
         monkeypatch.setenv(name, "")  # so that what the test sets is taken back
         monkeypatch.delenv(name)
     return Path.cwd()
