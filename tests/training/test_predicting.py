@@ -79,10 +79,12 @@ def test_every_process_names_what_it_could_not_read(tmp_path: Path, monkeypatch:
     files = PredictionFiles(tmp_path)
     files.rows = [{"name": "a"}]
     trainer: Any = SimpleNamespace(world_size=2, is_global_zero=True, datamodule=SimpleNamespace(unreadable=[]))
-    files.on_predict_end(trainer, None)  # type: ignore[arg-type]
+    summed: list[Any] = []
+    files.on_predict_end(trainer, SimpleNamespace(write_summary=lambda *given: summed.append(given)))  # type: ignore[arg-type]
     files.report()
     assert "broken.png" in capsys.readouterr().out
     assert [row["name"] for row in json.loads((tmp_path / "predictions.json").read_text())] == ["a", "b"]
+    assert summed == [(tmp_path, [{"name": "a"}, {"name": "b"}])], "a task's summary has the rows of all processes"
 
 
 def test_a_task_writes_files_of_its_own(tmp_path: Path) -> None:
