@@ -17,12 +17,19 @@ FEW += ["--trainer.limit_test_batches", "1", "--trainer.logger", "false", "--tra
 NARROW = {name: ["--model.architecture.width", "0.25"] for name in ("imagenet/vgg16", "imagenet/alexnet")}
 # Weights that would be downloaded, and images of up to 800 pixels.
 NARROW["coco/rtdetr_r50"] = [
-    *("--model.architecture.backbone.weights", "null", "--model.architecture.input_size", "[64, 64]"),
+    *("--model.architecture.backbone.weights", "null", "--model.architecture.backbone.name", "resnet18"),
+    *("--model.architecture.input_size", "[64, 64]"),
     *("--model.architecture.train_sizes", "[64, 96]", "--model.architecture.num_queries", "20"),
     *("--model.architecture.width", "32", "--model.architecture.decoder_layers", "1"),
 ]
 for name in ("faster_rcnn", "fcos", "mask_rcnn", "retinanet"):
-    SMALLER = {"backbone.weights": "null", "min_size": "64", "max_size": "64", "pyramid_channels": "32"}
+    SMALLER = {
+        "backbone.weights": "null",
+        "backbone.name": "resnet18",
+        "min_size": "64",
+        "max_size": "64",
+        "pyramid_channels": "32",
+    }
     NARROW[f"coco/{name}"] = [w for k, v in SMALLER.items() for w in (f"--model.architecture.{k}", v)]
     NARROW[f"coco/{name}"] += ["--model.parameter_groups", "null"]  # random weights need their batch statistics
 # Backbones whose weights would be downloaded, and large pictures.
