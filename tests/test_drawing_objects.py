@@ -89,7 +89,11 @@ def test_no_object_leaves_the_image() -> None:
 
 
 def test_boxes_of_no_area_or_turned_are_drawn() -> None:
-    draw_boxes(to_picture(torch.rand(3, 8, 8)), boxes((5, 5, 5, 5), (6, 6, 2, 2)), ["a", "b"])
+    picture = to_picture(torch.zeros(3, 64, 64), side=64)
+    draw_boxes(picture, boxes((50, 50, 50, 50), (40, 40, 20, 20)), ["a", "b"])
+    drawn = np.asarray(picture)
+    assert tuple(drawn[50, 50]) == class_color(0)
+    assert (drawn == class_color(1)).all(-1).any()
 
 
 def test_classes_of_pixels() -> None:
