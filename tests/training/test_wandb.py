@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -60,13 +61,27 @@ def _records(folder: Path) -> list[Any]:
     return found
 
 
+OTHER = """
+import os, wandb
+wandb.init(mode="offline", dir=".").finish()
+print(os.environ["WANDB_SERVICE"], flush=True)
+input()
+"""
+
+
 @pytest.mark.slow
 def test_an_offline_run_holds_metrics_config_and_pictures(workspace: Path, zoo_process) -> None:
     argv = ["--model.architecture.width", "0.05", "--data", "Digits", "--data.image_size", "32", "--data.resize", "36"]
     limits = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"]
     limits += ["--trainer.log_every_n_steps", "1", "--trainer.limit_test_batches", "1"]
     # In a process of its own, whose end W&B's process waits for: in a shared one, the file may be written much later.
-    done = zoo_process("fit", "--config", "alexnet", *argv, *limits)
+    # As if started by a process that has a run of W&B's, which leaves its service's address in the environment.
+    (other := workspace.parent / f"{workspace.name}-other").mkdir()
+    starting = {"args": [sys.executable, "-c", OTHER], "cwd": other, "text": True}
+    with subprocess.Popen(**starting, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        service = process.stdout.readline().strip()
+        done = zoo_process("fit", "--config", "alexnet", *argv, *limits, WANDB_SERVICE=service)
     assert done.returncode == 0, done.stderr
     folder = folder_of("alexnet")
     keys, configs = set(), {}

@@ -33,6 +33,8 @@ def configure_wandb(folder: Path) -> str:
     """
     if (asked := os.environ.get("WANDB_MODE") or "online") not in MODES:
         raise UserError(f"the environment variable WANDB_MODE is {asked!r}: give online, offline or disabled")
+    # Another process's service, if a run there started this one: it would take our folder for one of its own.
+    os.environ.pop("WANDB_SERVICE", None)
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB_SILENT", "true")
     for variable, name in (("CACHE_DIR", "cache"), ("DATA_DIR", "data"), ("ARTIFACT_DIR", "artifacts")):
