@@ -28,6 +28,11 @@ if TYPE_CHECKING:
         in_channels: int
         image_size: list[int]
         vocabulary: list[str]
+        tokenizer: str
+        pad_id: int
+        start_id: int
+        end_id: int
+        unknown_id: int
         mean: list[float]
         std: list[float]
         mirror: bool
@@ -42,6 +47,9 @@ else:
     - ``in_channels``: channels of the images: 1 for grey, 3 for colour, or more.
     - ``image_size``: height and width of the network's input in pixels.
     - ``vocabulary``: the tokens of captions, in the order of their ids.
+    - ``tokenizer``: a subword tokeniser as the JSON text of the library ``tokenizers``; none if tokens are words.
+    - ``pad_id``, ``start_id``, ``end_id``, ``unknown_id``: ids of the tokens for padding, a caption's start and end,
+      and words that are not in the vocabulary.
     - ``mean``, ``std``: mean and standard deviation per channel, of images in [0, 1].
     - ``mirror``: whether a horizontal flip keeps an image's label.
     - ``class_counts``: training images of each class; for semantic segmentation, training pixels.
@@ -90,6 +98,14 @@ def _tokens(value: Any, facts: Facts) -> bool:
     return _words(value, facts) and len(set(value)) == len(value)
 
 
+def _token_id(value: Any, facts: Facts) -> bool:
+    return type(value) is int and 0 <= value < len(facts.get("vocabulary") or [None] * (value + 1))
+
+
+def _tokenizer(value: Any, facts: Facts) -> bool:
+    return isinstance(value, str) and value.lstrip().startswith("{")
+
+
 def _class_names(value: Any, facts: Facts) -> bool:
     # Names may repeat: torchvision's ImageNet class names contain "crane" twice, a bird and a machine.
     return _words(value, facts) and len(value) == facts.get("num_classes", len(value))
@@ -103,6 +119,8 @@ def _size(value: Any, facts: Facts) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(_count(n, facts) for n in value)
 
 
+TOKEN_IDS = ("pad_id", "start_id", "end_id", "unknown_id")
+
 # A plugin adds its own by the entry-point group ``zoo.contracts``; ``zoo.contracts.facts`` has them all.
 KNOWN = {
     fact.name: fact
@@ -113,6 +131,8 @@ KNOWN = {
         Fact("image_size", _size, "a list of height and width"),
         Fact("num_images", _count, "an integer of at least 1"),
         Fact("vocabulary", _tokens, "a list of different tokens"),
+        Fact("tokenizer", _tokenizer, "the JSON text of a tokeniser of the library tokenizers"),
+        *(Fact(name, _token_id, "the id of a token of the vocabulary") for name in TOKEN_IDS),
         Fact("mean", _by_channel(0, 1), "a list of in_channels numbers from 0 to 1"),
         Fact("std", _by_channel(1e-6, 1), "a list of in_channels numbers above 0, at most 1"),
         Fact("mirror", lambda value, facts: isinstance(value, bool), "true or false"),

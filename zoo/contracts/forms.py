@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.contracts.base import Form, expect
-from zoo.facts import Facts
+from zoo.facts import TOKEN_IDS, Facts
 
 SIDE = 32  # side of the example images in pixels
 COLOURS = torch.tensor([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [0.2, 0.2, 0.8], [0.5, 0.5, 0.5]])
@@ -176,23 +176,63 @@ def _halves(index: int) -> tuple[Tensor, Tensor]:
 
 # Captioning
 
-WORDS = ["<pad>", "<start>", "<end>", "<unknown>", *NAMES, "image"]
+WORDS = ["<pad>", "<start>", "<end>", "<unknown>", "image", "one", *NAMES]
+PAD, START, END = 0, 1, 2
 
 
 def _captioning(batch: Any, facts: Facts, split: str) -> None:
-    images, tokens = batch
+    expect(len(batch) == 3, f"{split}: {len(batch)} parts, expected images, tokens and details")
+    images, tokens, details = batch
     check_images(images, facts, split)
     expect(tokens.dim() == 2 and len(tokens) == len(images), f"{split}: tokens {tuple(tokens.shape)}, expected (B, T)")
     expect(tokens.dtype == torch.int64, f"{split}: tokens are {tokens.dtype}, expected int64")
     words = len(facts["vocabulary"])
     right = int(tokens.min()) >= 0 and int(tokens.max()) < words
     expect(right, f"{split}: expected tokens from 0 to {words - 1}")
+    _start_to_end(tokens, facts, split)
+    expect(isinstance(details, list) and len(details) == len(images), f"{split}: expected a list of a dict per image")
+    for one in details:
+        found = one.get("references") if isinstance(one, dict) else None
+        sentences = found if isinstance(found, list) else []
+        expect(
+            sentences and all(isinstance(one, str) for one in sentences),
+            f"{split}: expected details with references, a list of sentences, not {str(one)[:60]}",
+        )
 
 
-def _captioned(index: int) -> tuple[Tensor, Tensor]:
+def _start_to_end(tokens: Tensor, facts: Facts, split: str) -> None:
+    """Every row: the start, tokens, the end once, and nothing but padding."""
+    start, end, pad = facts["start_id"], facts["end_id"], facts["pad_id"]
+    expect((tokens[:, 0] == start).all(), f"{split}: expected tokens that begin with start_id {start}")
+    is_end = tokens == end
+    expect(is_end.any(1).all(), f"{split}: expected tokens that end with end_id {end}")
+    behind = torch.arange(tokens.shape[1], device=tokens.device) > is_end.int().argmax(1, keepdim=True)
+    expect((tokens[behind] == pad).all(), f"{split}: expected nothing but pad_id {pad} behind the end")
+    expect(pad == end or not (tokens[~behind] == pad).any(), f"{split}: pad_id {pad} within a caption")
+
+
+def _captioned(index: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """An image and one of its two captions, of different lengths."""
     image, label = _image(index)
-    sentence = ["<start>", NAMES[label], "image", "<end>", "<pad>"]
-    return image, torch.tensor([WORDS.index(word) for word in sentence])
+    sentences = [[NAMES[label], "image"], ["one", NAMES[label], "image"]]
+    words = ["<start>", *sentences[index // len(COLOURS) % 2], "<end>"]
+    references = [" ".join(sentence) for sentence in sentences]
+    return image, torch.tensor([WORDS.index(word) for word in words]), {"references": references}
+
+
+def captions(samples: list[Any], pad_id: int = PAD) -> tuple[Tensor, Tensor, list[dict[str, Any]]]:
+    """A batch of images, their tokens and details.
+
+    Args:
+        samples: images (C, H, W), tokens (T,) of any length from start to end, and details.
+        pad_id: what shorter captions are padded with.
+
+    Returns:
+        images (B, C, H, W), tokens (B, T), details as a list of B dictionaries
+    """
+    images, tokens, details = zip(*samples, strict=True)
+    padded = torch.nn.utils.rnn.pad_sequence(list(tokens), batch_first=True, padding_value=pad_id)
+    return torch.stack(images), padded, list(details)
 
 
 # Images without labels, and tasks whose result is an image
@@ -284,12 +324,22 @@ FORMS = (
     ),
     Form(
         "captioning",
-        "images (B, C, H, W), tokens (B, T), padded",
-        ("vocabulary", *_IMAGES),
+        "images (B, C, H, W), tokens int64 (B, T) = start … end, padded; a list of dicts with 'references', all the "
+        "sentences of an image",
+        ("vocabulary", *TOKEN_IDS, *_IMAGES),
         _captioning,
         "captioner",
-        Facts(vocabulary=WORDS, in_channels=3, image_size=[SIDE, SIDE]),
+        Facts(
+            vocabulary=WORDS,
+            pad_id=PAD,
+            start_id=START,
+            end_id=END,
+            unknown_id=WORDS.index("<unknown>"),
+            in_channels=3,
+            image_size=[SIDE, SIDE],
+        ),
         _captioned,
+        captions,
     ),
     Form(
         "images",
