@@ -53,6 +53,7 @@ class Task(KeepsArguments, LightningModule, ABC):
         monitor: the metric that chooses the best checkpoint, and ``monitor_mode`` whether more is better.
         batch: the form of a batch, one word of the contracts (``classification``, ``detection``, …).
         network: the role of its ``architecture``, where that is not what the form of batch says.
+        averaged: its networks whose weights ``MovingAverage`` averages; all of the task where it names none.
         predict_view: what it wants of a picture to predict: the central part at the size of its images (``center``),
             all of it at that size (``whole``), or the picture as it is, in a list (``native``).
         may_change: arguments that a resumed run may change; any other's change would be ignored, or end in another
@@ -67,6 +68,7 @@ class Task(KeepsArguments, LightningModule, ABC):
     monitor_mode: str = "min"
     batch: ClassVar[str] = "classification"
     network: ClassVar[str] = ""
+    averaged: ClassVar[tuple[str, ...]] = ()
     predict_view: ClassVar[Literal["center", "whole", "native"]] = "center"
     may_change: ClassVar[tuple[str, ...]] = ("weights",)  # which are in the checkpoint
     example: ClassVar[dict[str, Any]] = {}
