@@ -40,7 +40,9 @@ def ngrams(tokens: Tokens, n: int) -> Iterable[NGram]:
 
 
 def _all_ngrams(tokens: Tokens) -> Iterable[NGram]:
-    return chain.from_iterable(ngrams(tokens, n) for n in range(1, ORDERS + 1))
+    """Those of every order."""
+    shifted = [tokens[i:] for i in range(ORDERS)]
+    return chain(*(zip(*shifted[:n], strict=False) for n in range(1, ORDERS + 1)))
 
 
 # BLEU
@@ -65,15 +67,14 @@ def bleu(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> 
 
 def _matches(caption: Tokens, references: Sequence[Tokens]) -> list[int]:
     """The caption's length, the closest reference's, and per order the n-grams that match and those that there are."""
-    found, made = [], []
-    for n in range(1, ORDERS + 1):
-        most: Counter[NGram] = Counter()
-        for reference in references:
-            most |= Counter(ngrams(reference, n))
-        found.append((Counter(ngrams(caption, n)) & most).total())
-        made.append(max(len(caption) - n + 1, 0))
+    own, most, found = Counter(_all_ngrams(caption)), dict[NGram, int](), [0] * ORDERS
+    for reference in references:
+        for gram, count in Counter(filter(own.__contains__, _all_ngrams(reference))).items():
+            most[gram] = max(most.get(gram, 0), count)
+    for gram, count in most.items():
+        found[len(gram) - 1] += min(own[gram], count)
     closest = min((abs(len(one) - len(caption)), len(one)) for one in references)[1]
-    return [len(caption), closest, *found, *made]
+    return [len(caption), closest, *found, *(max(len(caption) - n, 0) for n in range(ORDERS))]
 
 
 # ROUGE-L
@@ -153,7 +154,7 @@ class CiderD:
         count = 0
         for own in references:
             count += 1
-            frequencies.update({gram for one in own for gram in _all_ngrams(one)})
+            frequencies.update(set(chain.from_iterable(map(_all_ngrams, own))))
         return cls(frequencies, count)
 
     def scores(self, captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> NDArray[np.float64]:
@@ -183,10 +184,9 @@ class CiderD:
 
 def _similarity(caption: _Weighted, reference: _Weighted) -> float:
     """Mean over the orders of the clipped cosine, with the penalty of a differing length (equation 6)."""
-    shared, theirs = [0.0] * ORDERS, reference.weights.get
-    for gram, weight in caption.weights.items():
-        other = theirs(gram, 0.0)
-        shared[len(gram) - 1] += min(weight, other) * other
+    shared, own, theirs = [0.0] * ORDERS, caption.weights, reference.weights
+    for gram in filter(theirs.__contains__, own):
+        shared[len(gram) - 1] += min(own[gram], theirs[gram]) * theirs[gram]
     norms = [a * b for a, b in zip(caption.norms, reference.norms, strict=True)]
     cosine = sum(one / norm for one, norm in zip(shared, norms, strict=True) if norm) / ORDERS
     return cosine * math.exp(-((caption.length - reference.length) ** 2) / (2 * SIGMA**2))
