@@ -20,6 +20,7 @@ from zoo.drawing import (
     most_confused,
     short_count,
     to_picture,
+    wrap_text,
 )
 
 
@@ -84,6 +85,18 @@ def test_caption_is_below_the_image_and_white() -> None:
     colors = {tuple(int(v) for v in c) for c in strip.reshape(-1, 3)}
     assert RIGHT in colors
     assert max(colors) == WHITE
+
+
+def test_wrapped_text_fits_and_leaves_out_nothing() -> None:
+    text = "a dog on a beach catches a red frisbee while two children watch"
+    lines = wrap_text(text, 120)
+    assert " ".join(lines) == text
+    assert len(lines) > 3
+    assert max(font(15).getlength(line) for line in lines) <= 120
+    long = wrap_text("\u4e00\u53ea\u72d7" * 20 + " end", 60)  # Chinese has no spaces
+    assert "".join(long) == "\u4e00\u53ea\u72d7" * 20 + "end"
+    assert max(font(15).getlength(line) for line in long) <= 60
+    assert wrap_text(" ", 60) == []
 
 
 @pytest.mark.parametrize("color", [RIGHT, WRONG, PLAIN])

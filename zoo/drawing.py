@@ -62,6 +62,22 @@ def fit_text(text: str, width: int, size: int = 15, smallest: int = 11) -> tuple
     return "…", font(smallest)
 
 
+def wrap_text(text: str, width: int, size: int = 15) -> list[str]:
+    """The text in lines that fit; only a word that is wider than a line is broken."""
+    lines, face = list[str](), font(size)
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and face.getlength(longer) <= width:
+            lines[-1] = longer
+            continue
+        while face.getlength(word) > width and len(word) > 1:
+            kept = next((n for n in range(len(word) - 1, 1, -1) if face.getlength(word[:n]) <= width), 1)
+            lines.append(word[:kept])
+            word = word[kept:]
+        lines.append(word)
+    return lines
+
+
 def captioned(picture: Image.Image, lines: Sequence[str], color: Color = PLAIN) -> Image.Image:
     """The picture with lines of white text on a strip of this colour below it."""
     height, margin = 22, 5
