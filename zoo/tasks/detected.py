@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from zoo.data.predicting import Source
 from zoo.drawing import Boxes, class_color
+from zoo.tasks.image_ids import image_ids
 
 MASK_THRESHOLD = 0.5  # probability from which on a pixel belongs to an object
 
@@ -171,21 +172,15 @@ def category_ids(class_names: Sequence[str]) -> list[int]:
 def write_coco(path: Path, rows: Sequence[Mapping[str, Any]], categories: Sequence[int]) -> None:
     """The results of all pictures as COCO's results file.
 
-    ``image_id`` is the number that a file's name is, as in COCO's own sets, if all names are different numbers, else
-    the picture's place in ``predictions.json``, from 1; ``file_name`` says which it is.
+    ``image_id`` is as ``image_ids`` gives it; ``file_name`` says which picture it is.
 
     Args:
         path: of the file.
         rows: as ``Detected.as_json`` gives them.
         categories: ``category_id`` of each class.
     """
-    stems = [Path(row["name"]).stem for row in rows]
-    numbered = all(stem.isascii() and stem.isdigit() for stem in stems)
-    numbers = [int(stem) for stem in stems] if numbered else []
-    if len(set(numbers)) < len(rows):
-        numbers = list(range(1, len(rows) + 1))
     results = []
-    for row, number in zip(rows, numbers, strict=True):
+    for row, number in zip(rows, image_ids([row["name"] for row in rows]), strict=True):
         for one in row["objects"]:
             x1, y1, x2, y2 = one["box"]
             result = {
