@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from weakref import WeakSet
@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import default_collate
+from torchmetrics import Metric
 
 from zoo.data.checking import problems
 from zoo.data.loading import InMemory, Loader, repeats_batches
@@ -116,6 +117,18 @@ class Data(KeepsArguments, LightningDataModule, ABC):
             UserError: the data set can't count them.
         """
         raise UserError(f"model.class_weights: balanced needs class_counts, which {type(self).__name__} does not say")
+
+    def references(self, split: Split) -> Iterable[Sequence[str]]:
+        """All reference captions of each picture of a split, without reading the pictures; as it stands, none."""
+        return []
+
+    def own_metric(self) -> Metric | None:
+        """A metric of what this data alone can judge, which a task of captioning logs beside its own; as it stands,
+        none.
+
+        Its ``update`` takes the captions of a batch and the batch's details, its ``compute`` gives a dictionary.
+        """
+        return None
 
     @classmethod
     def write_example(cls, root: Path) -> dict[str, Any]:
