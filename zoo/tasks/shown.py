@@ -43,7 +43,7 @@ def keep_shown(task: Task, shown: list[Shown], batch: Any, batch_idx: int) -> No
     batch = tuple(part[:room] for part in batch)
     names = [str(index) for index in range(len(batch[0]))]
     results = task.predict_step(contracts.form(task.batch).to_predict(batch, names), batch_idx)
-    shown.append(Shown(*(tree_map(kept, part) for part in (batch[0], results, batch[1]))))
+    shown.append(Shown(*(tree_map(kept, part) for part in (batch[0], results, batch[-1]))))
 
 
 def kept(value: Any) -> Any:
