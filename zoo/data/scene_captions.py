@@ -17,14 +17,15 @@ from zoo.errors import UserError
 from zoo.facts import Facts
 from zoo.functional.scene_grammar import references, vocabulary
 from zoo.functional.tokenizing import SPECIAL, WordTokenizer
+from zoo.metrics.scene_content import SceneContent
 
 
 class SceneCaptions(CaptionData, Scenes):
     """Scenes of handwritten digits and plain shapes, with sentences that say the largest objects and how they lie.
 
     The sentences are those of a small grammar, which says classes, colors, sizes, places and relations in several ways;
-    they are a pure function of the scene. ``zoo.metrics.scene_content.SceneContent`` reads captions by the same grammar
-    and compares them with the scene. The vocabulary is fixed and small.
+    they are a pure function of the scene. ``SceneContent`` reads captions by the same grammar and compares them with
+    the scene. The vocabulary is fixed and small.
 
     Args:
         objects: least and largest number of objects in a scene.
@@ -67,6 +68,10 @@ class SceneCaptions(CaptionData, Scenes):
         """The sentences of each scene; of fresh ones, as they are without a training."""
         samples = self.annotated(split)
         return (samples.details(index)["references"] for index in range(len(samples)))
+
+    def own_metric(self) -> SceneContent:
+        """Whether captions are true."""
+        return SceneContent()
 
 
 class CaptionedScenes(Dataset[tuple[Tensor, dict[str, Any]]]):
