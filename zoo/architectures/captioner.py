@@ -97,3 +97,32 @@ class Captioner(Architecture):
         if side * side != places:
             raise UserError(f"{type(self).__name__}: {places} places are not a square, so their grid is not known")
         return side, side
+
+
+class Uncached:
+    """A captioner without its own steps: all words are decoded again for each new one. To compare results and speed.
+
+    Args:
+        network: the captioner.
+    """
+
+    picture_state: tuple[str, ...] = ()
+
+    def __init__(self, network: Captioner) -> None:
+        self.network = network
+
+    def decode(self, memory: Tensor, tokens: Tensor) -> Tensor:
+        """Logits of the next word after each token."""
+        return self.network.decode(memory, tokens)
+
+    def start(self, memory: Tensor) -> State:
+        """No words."""
+        return Captioner.start(self.network, memory)
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits of the next word, and the state with this one."""
+        return Captioner.step(self.network, tokens, state)
+
+    def attention(self, state: State) -> Tensor | None:
+        """Where the last step looked."""
+        return Captioner.attention(self.network, state)
