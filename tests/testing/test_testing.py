@@ -21,6 +21,7 @@ from torchmetrics import MeanMetric
 
 from zoo import registry, testing
 from zoo.architectures.base import Architecture, Stage
+from zoo.architectures.captioner import Captioner
 from zoo.cli.check import main
 from zoo.data.base import Data
 from zoo.data.folder import ImageFolder
@@ -194,18 +195,19 @@ class SoundDenoiser(_Convolution):
         return super().forward(x_t) * (1 + t.view(-1, 1, 1, 1)) + kinds[:, :, None, None]
 
 
-class SoundCaptioner(Architecture):
+class SoundCaptioner(Captioner):
     """The next word. Shape: images (B, C, H, W), tokens (B, T) -> logits (B, T, vocabulary)."""
-
-    roles = ("captioner",)
 
     def __init__(self, vocabulary_size: int = 9, in_channels: int = 3) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary_size, 4)
         self.look, self.say = nn.Conv2d(in_channels, 4, 2), nn.Linear(4, vocabulary_size)
 
-    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
-        return self.say(self.words(tokens) + self.look(images).mean((2, 3))[:, None])
+    def encode(self, images: Tensor) -> Tensor:
+        return self.look(images).flatten(2).transpose(1, 2)
+
+    def decode(self, memory: Tensor, tokens: Tensor) -> Tensor:
+        return self.say((self.words(tokens).cumsum(1) + memory.mean(1, keepdim=True)).tanh())
 
 
 class SoundMix(SoundData):

@@ -235,7 +235,10 @@ ROLES = (
     ),
     Role(
         "captioner",
-        "images, tokens (B, T) -> logits (B, T, vocabulary_size); the future has no say",
+        "images, tokens (B, T) -> logits (B, T, vocabulary_size) of the token after each; the future has no say. It is "
+        "a zoo.architectures.captioner.Captioner: encode(images) -> memory and decode(memory, tokens) -> logits; "
+        "start(memory) -> state and step(tokens (B,), state) -> logits (B, vocabulary_size), state; "
+        "attention(state) -> where the step looked, (B, h, w) with sum 1, or None",
         _captioner_inputs,
         _words,
         input_names=(),
