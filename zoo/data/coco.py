@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,15 +10,13 @@ from typing import Any, ClassVar
 from zoo.data.annotations import Annotations, Faults
 from zoo.data.base import data_root
 from zoo.data.coco_files import read_coco
-from zoo.data.detection_files import PARTS, DetectionFiles
+from zoo.data.detection_files import DetectionFiles
 from zoo.data.example_scenes import example_scene, write_picture
 from zoo.data.images import Part
-from zoo.data.scan import PARTS as PART_NAMES
-from zoo.errors import UserError
+from zoo.data.part_files import Found, Sought, part_files
 
 OTHERS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")  # COCO's files of other kinds
-Found = dict[Part, tuple[Path, list[Path]]]
-"""For each part its JSON file, and the folders in which the pictures may be."""
+INSTANCES = Sought("annotations", "instances", OTHERS, published="annotations/instances_train2017.json")
 
 
 class CocoDetection(DetectionFiles):
@@ -78,79 +75,7 @@ def coco_parts(root: Path, annotations: str | Mapping[str, str] | None = None) -
     Raises:
         UserError: there is none, or several of one part.
     """
-    if not root.is_dir():
-        raise UserError(f"the folder {root} does not exist: give the data's folder by --data.root")
-    if annotations is not None:
-        given = {"train": annotations} if isinstance(annotations, str) else annotations
-        if "train" not in given or (unknown := set(given) - set(PARTS)):
-            wrong = f", not {sorted(unknown)[0]}" if "train" in given else ""
-            raise UserError(f"data.annotations names files of train, and perhaps of val and test{wrong}")
-        paths = {part: _named(root, given[part]) for part in PARTS if part in given}
-    else:
-        paths = _found_files(root)
-    return {part: (path, _picture_folders(root, path, part)) for part, path in paths.items()}
-
-
-def _named(root: Path, name: str) -> Path:
-    path = Path(name).expanduser()
-    return path if path.is_absolute() or path.is_file() else root / path
-
-
-def _found_files(root: Path) -> dict[Part, Path]:
-    files = [path for folder in _searched(root) for path in sorted(folder.glob("*.json")) if _is_candidate(path)]
-    found: dict[Part, Path] = {}
-    for part in PARTS:
-        matching = [path for path in files if part in (_part_of(path.stem), _folder_part(root, path))]
-        instances = [path for path in matching if path.stem.startswith("instances")]
-        if len(some := instances or matching) > 1:
-            raise UserError(
-                f"{root}: {some[0]} and {some[1]} are both of the {part} part: name one by data.annotations"
-            )
-        if some:
-            found[part] = some[0]
-    if "train" not in found and len(files) == 1:
-        return {"train": files[0]}
-    if "train" not in found:
-        what = f"{len(files)} JSON files, and none is called train" if files else "no annotations"
-        raise UserError(
-            f"{root} has {what}: expected {root / 'annotations' / 'instances_train2017.json'}, or name your file by "
-            "--data.annotations"
-        )
-    if "val" in found and "test" not in found and re.search(r"val20\d\d$", found["val"].stem):
-        found["test"] = found.pop("val")
-    return found
-
-
-def _folder_part(root: Path, path: Path) -> Part | None:
-    return None if path.parent == root else _part_of(path.parent.name)
-
-
-def _searched(root: Path) -> list[Path]:
-    folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and _part_of(folder.name)]
-    return [root / "annotations", root, *folders]
-
-
-def _is_candidate(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith((".", *OTHERS))
-
-
-def _part_of(name: str) -> Part | None:
-    """The part that a file's or folder's name contains as a word, perhaps with a year."""
-    words = {re.sub(r"\d{4}$", "", word) for word in re.split(r"[_.\- ]+", name.lower())}
-    return next((part for part in PARTS if words & set(PART_NAMES[part])), None)
-
-
-def _picture_folders(root: Path, path: Path, part: Part) -> list[Path]:
-    """Where the pictures of a JSON file may be, the likeliest first."""
-    own = [root / word for word in re.split(r"[_.\- ]+", path.stem)]
-    own += [folder for folder in (*sorted(root.iterdir()), *_inside(root / "images")) if _part_of(folder.name) == part]
-    own += [folder / "images" for folder in own]
-    places = [*own, root, root / "images", path.parent, path.parent / "images"]
-    return list(dict.fromkeys(place for place in places if place.is_dir()))
-
-
-def _inside(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    return part_files(root, INSTANCES, annotations)
 
 
 def write_coco_example(path: Path, folder: Path, numbers: Sequence[int]) -> None:
