@@ -81,12 +81,13 @@ def export(argv: list[str]) -> int:
     Raises:
         UserError: the folder exists, or the data has neither boxes nor classes of pixels.
     """
+    from zoo.data.caption_data import CaptionData
     from zoo.data.object_data import AnnotatedImages
     from zoo.data.writing import WRITERS
 
     data, options = _data_and_options(argv, "export", _add_export)
     name = type(data).__name__
-    if not isinstance(data, AnnotatedImages):
+    if not isinstance(data, AnnotatedImages) or isinstance(data, CaptionData):
         raise UserError(f"{name} has neither boxes nor classes of pixels: there is nothing to export")
     out = Path(options.out or f"{name}-{options.format}")
     if out.exists():

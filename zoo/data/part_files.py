@@ -73,7 +73,7 @@ def candidates(root: Path, sought: Sought) -> list[Path]:
     """The files of a folder, of its folder ``annotations`` and of those of parts that may be of the kind."""
     folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and part_of(folder.name)]
     places = [place for place in (root / "annotations", root, *folders) if place.is_dir()]
-    return [path for place in places for path in sorted(place.iterdir()) if sought.accepts(path)]
+    return [path for place in places for path in sorted(filter(sought.accepts, place.iterdir()))]
 
 
 def _found_files(root: Path, sought: Sought) -> dict[Part, Path]:
@@ -115,7 +115,8 @@ def picture_folders(root: Path, path: Path, part: Part) -> list[Path]:
     own = [root / word for word in re.split(r"[_.\- ]+", path.stem)]
     own += [folder for folder in (*sorted(root.iterdir()), *_inside(root / "images")) if part_of(folder.name) == part]
     own += [folder / "images" for folder in own]
-    places = [*own, root, root / "images", path.parent, path.parent / "images"]
+    named = [folder for folder in sorted(root.iterdir()) if folder.name.lower() in ("images", "photos", "pictures")]
+    places = [*own, root, root / "images", *named, path.parent, path.parent / "images"]
     return list(dict.fromkeys(place for place in places if place.is_dir()))
 
 
