@@ -197,7 +197,7 @@ def test_a_file_that_does_not_agree_is_refused_and_removed(checkpoint: Path, mon
 
     other = small_task()
     torch.nn.init.normal_(other.architecture.layers.conv1.weight)  # type: ignore[union-attr, arg-type]
-    wrong = _traced(_plan(other, None))
+    wrong = _traced(_plan(other, other.exported(), None))
     write = formats.WRITERS["torch_export"]
     monkeypatch.setitem(formats.WRITERS, "torch_export", lambda program, *rest: write(wrong, *rest))
     with pytest.raises(UserError, match="does not agree"):

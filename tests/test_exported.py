@@ -117,9 +117,9 @@ def gan(toys: Any, generator: Any, **facts: Any) -> Any:
     return task.eval()
 
 
-def run_advice(path: Path, format: str, written: Written, inputs: dict[str, Tensor]) -> dict[str, Any]:
+def run_advice(format: str, written: Written, inputs: dict[str, Tensor]) -> dict[str, Any]:
     """The names that the printed lines leave behind."""
-    text = "\n".join(_report(path, format, written))
+    text = "\n".join(_report(format, written))
     names: dict[str, Any] = {k: v.numpy() if format == "onnx" else v for k, v in inputs.items()}
     exec("\n".join(line.strip() for line in text.split("use it\n")[1].splitlines()), names)
     return {name: torch.as_tensor(names[name]).detach() for name in (port.name for port in written.outputs)}
@@ -140,7 +140,7 @@ def test_noise_and_labels_in(toys: Any, tmp_path: Path, format: str, capsys: pyt
     given = {"z": torch.randn(7, 5), "labels": torch.arange(7) % 4}
     with torch.no_grad():
         wanted = task.generator(given["z"], given["labels"])
-    torch.testing.assert_close(run_advice(path, format, written, given)["images"], wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(run_advice(format, written, given)["images"], wanted, rtol=1e-4, atol=1e-5)
     assert "images" in capsys.readouterr().out  # the meaning of the outputs
 
 
@@ -169,7 +169,7 @@ def test_a_detector_that_declares_three_outputs(toys: Any, tmp_path: Path, forma
     image = torch.rand(3, 10, 12)
     with torch.no_grad():
         (wanted,) = task([image])
-    found = run_advice(path, format, written, {"image": image})
+    found = run_advice(format, written, {"image": image})
     for name in ("boxes", "scores", "labels"):
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match="takes the one number of samples"):
@@ -193,7 +193,7 @@ def test_what_follows_the_network_is_inside(tmp_path: Path, format: str) -> None
     images = torch.rand(5, 3, 32, 36)
     with torch.no_grad():
         wanted = torch.softmax(task.architecture((images - 0.4) / 0.2), 1)
-    found = run_advice(path, format, written, {"images": images})
+    found = run_advice(format, written, {"images": images})
     torch.testing.assert_close(found["probabilities"], wanted, rtol=1e-4, atol=1e-5)
     assert torch.equal(found["best"], wanted.argmax(1))
 

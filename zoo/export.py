@@ -39,12 +39,20 @@ class Written(NamedTuple):
         inputs: in the order of the call.
         outputs: in their order.
         described: what the file says of itself.
+        path: where it is.
+        others: further files of the same task.
+        texts: where the texts beside are.
+        usage: lines of Python that use them; empty where calling this file is all.
     """
 
     difference: float | None
     inputs: list[Port]
     outputs: list[Port]
     described: dict[str, str]
+    path: Path
+    others: Sequence[Written] = ()
+    texts: Sequence[Path] = ()
+    usage: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ def export(
 
     Args:
         task: a built task, or the checkpoint of one.
-        path: the file to write; it must not exist.
+        path: the file to write; it must not exist. A task of several files has them beside it, each with its name.
         format: ``onnx``, or ``torch_export`` for a ``.pt2`` that ``torch.export.load`` reads.
         batch_size: the only one that the file accepts; left out, it accepts any.
         resize: height and width that pictures had before their centre was cropped to the task's image size, for the
@@ -82,7 +90,9 @@ def export(
         UserError: the task has nothing that can be exported, something that the format needs is not installed, the
             file is there already, or what came out does not agree with the network (nothing is left behind then).
     """
-    return write(task, path, format, batch_size, resize).difference
+    written = write(task, path, format, batch_size, resize)
+    found = [one.difference for one in (written, *written.others)]
+    return max((one for one in found if one is not None), default=None)
 
 
 def write(
@@ -93,31 +103,51 @@ def write(
     resize: Sequence[int] | None = None,
 ) -> Written:
     """As ``export``, and give back what it has written; the arguments are the same."""
-    from zoo.training.checkpoints import whole_file
     from zoo.training.restore import load
 
     path = Path(path)
-    _check_door(path, format, batch_size)
-    plan = _plan(load(task) if isinstance(task, str | Path) else _own_copy(task), batch_size)
+    _check_door(format, batch_size)
+    task = load(task) if isinstance(task, str | Path) else _own_copy(task)
+    first = task.exported()
+    plans = {_beside(path, one.name): _plan(task, one, batch_size) for one in (first, *first.others)}
+    texts = {path.with_name(f"{path.stem}.{name}"): text for name, text in first.texts.items()}
+    if there := [one for one in (*plans, *texts) if one.exists()]:
+        raise UserError(f"{there[0]} is there already, and nothing is overwritten: give another name")
+    try:
+        written, *others = [_write(plan, one, format, resize) for one, plan in plans.items()]
+        for one, text in texts.items():
+            one.write_text(text, encoding="utf-8")
+    except BaseException as error:
+        for one in (*plans, *texts):
+            one.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UserError(f"{path} can't be written: {error.strerror or error}") from error
+        raise
+    usage = first.usage.get(format, "").format(stem=path.with_suffix(""))
+    return written._replace(others=others, texts=[*texts], usage=usage)
+
+
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}.{name}{path.suffix}") if name else path
+
+
+def _write(plan: _Plan, path: Path, format: Format, resize: Sequence[int] | None) -> Written:
+    from zoo.training.checkpoints import whole_file
+
     program = _traced(plan)
     inputs, outputs = _ports(program, plan)
     described = describe(plan.task, plan.exported, inputs, outputs, resize)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
-            WRITERS[format](program, temporary, described, inputs, outputs)
-            return Written(_difference(plan, temporary, format), inputs, outputs, described)
-    except OSError as error:
-        raise UserError(f"{path} can't be written: {error.strerror or error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary:
+        WRITERS[format](program, temporary, described, inputs, outputs)
+        return Written(_difference(plan, temporary, format), inputs, outputs, described, path)
 
 
-def _check_door(path: Path, format: str, batch_size: int | None) -> None:
+def _check_door(format: str, batch_size: int | None) -> None:
     if format not in SUFFIXES:
         raise UserError(f"export writes {' or '.join(SUFFIXES)}, not {format}")
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}")
-    if path.exists():
-        raise UserError(f"{path} is there already, and nothing is overwritten: give another name")
     if format == "onnx" and (missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]):
         raise UserError(f"ONNX needs {' and '.join(missing)}: pip install 'lightning-zoo[export]'")
 
@@ -129,13 +159,13 @@ def _own_copy(task: Task) -> Task:
     return deepcopy(task).cpu().float().eval()
 
 
-def _plan(task: Task, batch_size: int | None) -> _Plan:
-    """What the task says is exported, checked.
+def _plan(task: Task, exported: Exported, batch_size: int | None) -> _Plan:
+    """One of the files that the task says are exported, checked.
 
     Raises:
         UserError: it says nothing, its names are not fit for a file, or its number of samples is fixed.
     """
-    exported, name = task.exported(), type(task).__name__
+    name = type(task).__name__
     inputs = list(exported.inputs(1, _generator(0)))
     for found in (names := [*inputs, *exported.outputs]):
         if not found.isidentifier() or names.count(found) > 1:
@@ -241,12 +271,13 @@ def _ports(program: ExportedProgram, plan: _Plan) -> tuple[list[Port], list[Port
     if len(names) != len(outputs):
         raise UserError(f"{type(plan.task).__name__} gives {len(outputs)} outputs, but names {', '.join(names)}")
     given = list(_inputs(plan, plan.count))
-    batch = {str(tensor.shape[0]) for name, tensor in zip(given, inputs, strict=True) if name in plan.free}
+    sizes: dict[str, str] = {}
+    for name, tensor in zip(given, inputs, strict=True):
+        axes = {**plan.exported.free.get(name, {}), **({0: BATCH} if name in plan.free else {})}
+        sizes |= {str(tensor.shape[axis]): size for axis, size in axes.items()}
 
     def port(name: str, tensor: Tensor) -> Port:
-        shape: list[int | str] = [
-            n if isinstance(n, int) else BATCH if str(n) in batch else "any" for n in tensor.shape
-        ]
+        shape: list[int | str] = [n if isinstance(n, int) else sizes.get(str(n), "any") for n in tensor.shape]
         return Port(name, str(tensor.dtype).removeprefix("torch."), shape, plan.exported.notes.get(name, ""))
 
     return [port(*one) for one in zip(given, inputs, strict=True)], [port(*o) for o in zip(names, outputs, strict=True)]
@@ -290,9 +321,12 @@ def _with_names(network: nn.Module, names: Sequence[str]) -> nn.Module:
 def _traced(plan: _Plan) -> ExportedProgram:
     import torch
 
-    inputs = _inputs(plan, plan.count)
-    batch = torch.export.Dim("batch", min=1)
-    shapes = {name: {0: batch} if name in plan.free else {} for name in inputs}
+    inputs, free = _inputs(plan, plan.count), plan.exported.free
+    batch, sizes = torch.export.Dim("batch", min=1), {size for axes in free.values() for size in axes.values()}
+    others = {size: torch.export.Dim(size, min=0) for size in sizes}
+    shapes = {name: {axis: others[size] for axis, size in free.get(name, {}).items()} for name in inputs}
+    for name in plan.free:
+        shapes[name][0] = batch
     try:
         with torch.no_grad(), quiet():
             return torch.export.export(

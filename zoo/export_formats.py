@@ -28,7 +28,8 @@ class Port(NamedTuple):
     Args:
         name: of it.
         dtype: of its values, as ``float32``.
-        shape: its sizes; ``batch`` where they are the number of samples, ``any`` where they depend on the values.
+        shape: its sizes; ``batch`` where they are the number of samples, ``any`` where they depend on the values; other
+            words for sizes that are free.
         about: its range or unit; empty where none is told.
     """
 
@@ -58,8 +59,9 @@ def _write_onnx(
             "(--format torch_export)"
         )
     options: dict[str, Any] = {"input_names": [p.name for p in inputs], "output_names": [p.name for p in outputs]}
-    if any(BATCH in port.shape for port in inputs):  # the axis's name; the program says already that it is free
-        options["dynamic_shapes"] = tuple({0: BATCH} if BATCH in port.shape else {} for port in inputs)
+    named = [{axis: n for axis, n in enumerate(port.shape) if isinstance(n, str)} for port in inputs]
+    if any(named):  # the axes' names; the program says already that they are free
+        options["dynamic_shapes"] = tuple(named)
     try:
         with torch.no_grad(), quiet():
             written = torch.onnx.export(program, dynamo=True, verbose=False, **options)

@@ -12,7 +12,18 @@ from torch import Tensor, nn
 
 from zoo.architectures.captioner import Captioner, State
 from zoo.errors import UserError
-from zoo.functional.decoding import Captions, Limits, SpecialIds, beam, greedy, pick, sample, score, with_start
+from zoo.functional.decoding import (
+    Captions,
+    Limits,
+    SpecialIds,
+    beam,
+    greedy,
+    is_padding,
+    pick,
+    sample,
+    score,
+    with_start,
+)
 
 IDS = SpecialIds(pad=0, start=1, end=2)
 WORDS, LONGEST = 5, 4  # two words beside the special tokens; tokens of a caption, at most
@@ -224,6 +235,30 @@ def test_decoding_stops_when_all_captions_have_ended(search: Search) -> None:
     assert bool((tokens == IDS.end).any(-1).all())
     after = (tokens == IDS.end).cumsum(-1) - (tokens == IDS.end).long()
     assert torch.equal(after > 0, tokens == IDS.pad)
+
+
+@pytest.mark.parametrize(("ids", "left_out"), [(SpecialIds(1, 0, 1), 1), (SpecialIds(0, 0, 0), 2)])
+@pytest.mark.parametrize("search", [greedy, beam3, partial(beam, width=60, length_penalty=0.0), sample])
+@torch.no_grad()
+def test_padding_and_start_may_be_the_end(search: Search, ids: SpecialIds, left_out: int) -> None:
+    """As in GPT-2's vocabulary: the captions are those of a vocabulary where they are tokens of their own."""
+    apart, merged, pictures = Cached(6, seed=8), Cached(6 - left_out), memory(24)
+    apart.words[IDS.start] = apart.words[left_out + ids.start]
+    merged.words.copy_(apart.words[left_out:])
+    merged.past.copy_(apart.past)
+    limits = Limits(7, torch.tensor([5]), 2), Limits(7, torch.tensor([5 - left_out]), 2)
+    draw = {"generator": seeded(0)} if search is sample else {}
+    expected = search(apart, pictures, IDS, limits[0], **draw)
+    draw = {"generator": seeded(0)} if search is sample else {}
+    found = search(merged, pictures, ids, limits[1], **draw)
+    padding = expected.tokens == IDS.pad
+    assert bool(padding.any())
+    assert torch.equal(is_padding(found.tokens, ids), padding)
+    assert torch.equal((found.tokens + left_out).masked_fill(padding, IDS.pad), expected.tokens)
+    torch.testing.assert_close(found.log_probs, expected.log_probs)
+    torch.testing.assert_close(
+        score(merged, pictures, with_start(found.tokens[:, 0], ids), ids), expected.log_probs[:, 0]
+    )
 
 
 # Beginnings and repetitions

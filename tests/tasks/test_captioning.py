@@ -135,6 +135,17 @@ def test_padding_changes_no_loss() -> None:
     torch.testing.assert_close(task.loss(memory, padded), task.loss(memory, tokens))
 
 
+def test_the_end_is_learnt_where_it_is_the_padding_too() -> None:
+    """As in GPT-2's vocabulary; the loss is that of the same captions with a padding of their own."""
+    task, (images, tokens, _) = made(attention_weight=0.5), batch()
+    padding = F.pad(tokens[:, 1:] == FACTS["pad_id"], (1, 0))
+    memory, expected = task.encode(images), task.loss(task.encode(images), tokens)
+    task.ids = task.ids._replace(pad=FACTS["end_id"])
+    assert bool(padding.any())
+    found = task.loss(memory, tokens.masked_fill(padding, FACTS["end_id"]))
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_attention_of_each_place_is_drawn_to_1() -> None:
     task, (images, tokens, _) = made(attention_weight=0.5), batch()
     memory = task.encode(images)

@@ -19,7 +19,7 @@ from zoo.testing import runner
 class Sound(Captioner):
     """A sum of words with a state. Shape: images (B, C, H, W), tokens (B, T) -> logits (B, T, vocabulary)."""
 
-    picture_state = ("memory",)
+    picture_state: tuple[str, ...] = ("memory",)
 
     def __init__(self, vocabulary_size: int = 9, in_channels: int = 3) -> None:
         super().__init__()

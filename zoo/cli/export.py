@@ -13,6 +13,8 @@ from zoo.errors import UserError
 from zoo.export import Written, write
 from zoo.export_formats import BATCH, SUFFIXES, Port
 
+SHOWN = 4  # inputs of a file that are printed
+
 
 def main(argv: Sequence[str]) -> int:
     """``zoo export --ckpt_path FILE``: write the file, and say where it is and how it is used.
@@ -39,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
             with suppress(OSError):  # a run's folder that stays empty would tell of a run that was none
                 path.parent.rmdir()
         raise
-    print("\n".join(_report(path, chosen, written)))
+    print("\n".join(_report(chosen, written)))
     return 0
 
 
@@ -87,18 +89,32 @@ def _resize_of(record: dict[str, Any]) -> list[int] | None:
     return [resize, resize] if isinstance(resize, int) else None
 
 
-def _report(path: Path, chosen: str, written: Written) -> list[str]:
-    checked, apart = "no: onnxruntime is not installed (pip install 'lightning-zoo[export]')", written.difference
+def _report(chosen: str, written: Written) -> list[str]:
+    checked, apart = "no: onnxruntime is not installed (pip install 'lightning-zoo[export]')", _apart(written)
     if apart is not None:
         checked = f"agrees with the network {f'to {apart:.0e} of the largest output' if apart else 'exactly'}"
     return [
-        f"file     {path}",
-        *(f"input    {_told(port)}" for port in written.inputs),
+        *(line for one in _all(written) for line in (f"file     {one.path}", *_inputs(one))),
+        *(f"file     {path}" for path in written.texts),
         "metadata class names, preprocessing and more, inside the file",
         f"checked  {checked}",
         "use it",
-        *(f"  {line}" for line in _use(path, chosen, written).splitlines()),
+        *(f"  {line}" for line in (written.usage or _use(written.path, chosen, written)).splitlines()),
     ]
+
+
+def _all(written: Written) -> list[Written]:
+    return [written, *written.others]
+
+
+def _inputs(written: Written) -> list[str]:
+    ports, left_out = written.inputs[:SHOWN], len(written.inputs) - SHOWN
+    more = [f"         and {left_out} more, which the description inside lists"] if left_out > 0 else []
+    return [*(f"input    {_told(port)}" for port in ports), *more]
+
+
+def _apart(written: Written) -> float | None:
+    return max((one.difference for one in _all(written) if one.difference is not None), default=None)
 
 
 def _told(port: Port) -> str:

@@ -15,7 +15,7 @@ MAX_LENGTH = 20  # tokens, with the end
 
 
 class SpecialIds(NamedTuple):
-    """The tokens that are not words."""
+    """The tokens that are not words; padding and start may be the same as the end."""
 
     pad: int
     start: int
@@ -58,9 +58,16 @@ class Limits(NamedTuple):
 def log_probabilities(logits: Tensor, ids: SpecialIds) -> Tensor:
     """Log-probabilities of the next token, (..., V) in at least float32; -inf for padding and start."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
-    logits[..., ids.pad] = -INF
-    logits[..., ids.start] = -INF
+    for never in {ids.pad, ids.start} - {ids.end}:
+        logits[..., never] = -INF
     return logits.log_softmax(-1)
+
+
+def is_padding(tokens: Tensor, ids: SpecialIds) -> Tensor:
+    """Which tokens (..., T), without the start, are padding: all behind the first end, even if they are the same."""
+    ends = (tokens == ids.end).long()
+    behind = ends.cumsum(-1) > ends
+    return behind if ids.pad == ids.end else behind | (tokens == ids.pad)
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor, ids: SpecialIds) -> Tensor:
@@ -73,7 +80,7 @@ def token_log_probs(logits: Tensor, tokens: Tensor, ids: SpecialIds) -> Tensor:
     Returns:
         (..., T)
     """
-    padding = tokens == ids.pad
+    padding = is_padding(tokens, ids)
     said = tokens.masked_fill(padding, ids.end)  # padding's own is -inf, and so would be its gradient
     found = log_probabilities(logits, ids).gather(-1, said[..., None])[..., 0]
     return found.masked_fill(padding, 0)
@@ -86,7 +93,7 @@ def restricted(log_probs: Tensor, said: Tensor, limits: Limits, ids: SpecialIds)
     """Log-probabilities (R, V) with -inf for what may not be said after these tokens (R, t)."""
     allowed, rows, at = log_probs, len(log_probs), said.shape[1]
     if 0 < limits.no_repeat_ngram <= at:
-        allowed = allowed.masked_fill(repeats(said, limits.no_repeat_ngram, log_probs.shape[1], ids), -INF)
+        allowed = allowed.masked_fill(repeats(said, limits.no_repeat_ngram, log_probs.shape[1]), -INF)
     if limits.prefix is not None and at < limits.prefix.shape[-1]:
         given = limits.prefix.to(said.device).reshape(-1, limits.prefix.shape[-1])[:, at]
         given = given.repeat_interleave(rows // len(given))[:, None]
@@ -95,17 +102,16 @@ def restricted(log_probs: Tensor, said: Tensor, limits: Limits, ids: SpecialIds)
     return allowed
 
 
-def repeats(said: Tensor, n: int, size: int, ids: SpecialIds) -> Tensor:
+def repeats(said: Tensor, n: int, size: int) -> Tensor:
     """Which tokens would complete a sequence of ``n`` tokens that was said before, bool (R, size).
 
     Args:
         said: int64 (R, t), with t of at least n.
         n: length of the sequences.
         size: of the vocabulary.
-        ids: of the vocabulary; padding is never a repetition.
     """
     windows = said.unfold(1, n, 1)
-    same = (windows[..., :-1] == said[:, None, said.shape[1] - n + 1 :]).all(-1) & (windows[..., -1] != ids.pad)
+    same = (windows[..., :-1] == said[:, None, said.shape[1] - n + 1 :]).all(-1)
     row, place = same.nonzero(as_tuple=True)
     found = torch.zeros(len(said), size, dtype=torch.bool, device=said.device)
     found[row, windows[row, place, -1]] = True

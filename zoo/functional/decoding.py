@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from zoo.errors import UserError
 from zoo.functional.caption_tokens import Limits as Limits
 from zoo.functional.caption_tokens import SpecialIds as SpecialIds
+from zoo.functional.caption_tokens import is_padding as is_padding
 from zoo.functional.caption_tokens import log_probabilities, restricted
 from zoo.functional.caption_tokens import token_log_probs as token_log_probs
 
@@ -281,7 +282,7 @@ def _best(total: Tensor, ended: Tensor, log_probs: Tensor, ids: SpecialIds) -> t
     """
     width, size = log_probs.shape[1:]
     ranks = (total[..., None] + log_probs).masked_fill(ended[..., None], -INF)
-    ranks[..., ids.pad] = torch.where(ended, INF, -INF)
+    ranks[..., ids.pad] = torch.where(ended, INF, ranks[..., ids.pad])
     best, index = ranks.flatten(1).topk(width)
     source, tokens = index // size, index % size
     tokens = tokens.masked_fill(best.isneginf(), ids.pad)  # fewer captions than places: nothing was said there
@@ -293,7 +294,7 @@ def _ranked(
 ) -> Captions:
     """The best ``count`` captions of each picture, without columns that are all padding."""
     said = said.unflatten(0, total.shape).masked_fill(total.isneginf()[..., None], ids.pad)
-    lengths = (said != ids.pad).sum(-1).clamp(min=1)
+    lengths = (~is_padding(said, ids)).sum(-1).clamp(min=1)
     order = (total / lengths**length_penalty).topk(count).indices
     rows = torch.arange(len(total), device=total.device)[:, None]
     longest = int(lengths[rows, order].max())

@@ -33,12 +33,15 @@ from zoo.metrics.captions import CaptionMetrics
 from zoo.metrics.computing import compute_and_reset
 from zoo.tasks.base import Task
 from zoo.tasks.captioned import Captioned, Sentence, draw_captioned, write_ranking, write_results
+from zoo.tasks.captioner_export import exported_captioner
+from zoo.tasks.exported import Exported
 from zoo.tasks.normalize import Normalize
 from zoo.training.parameter_groups import ParameterGroup
 
 Details = Sequence[Mapping[str, Any]]
 Batch = tuple[Tensor, Tensor, Details]
 IDS = ("pad_id", "start_id", "end_id", "unknown_id")
+IGNORED = -100  # target of padding, which may have the end's id
 
 
 class Captioning(Task):
@@ -174,8 +177,9 @@ class Captioning(Task):
             words: int64 (B, T).
             label_smoothing: part of the target that is spread over the vocabulary.
         """
-        logits, padding = at_least_float32(logits).flatten(0, 1), self.ids.pad
-        return F.cross_entropy(logits, words.flatten(), ignore_index=padding, label_smoothing=label_smoothing)
+        said = words.masked_fill(decoding.is_padding(words, self.ids), IGNORED)
+        logits = at_least_float32(logits).flatten(0, 1)
+        return F.cross_entropy(logits, said.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing)
 
     def attention_loss(self, attention: Tensor | None, words: Tensor) -> Tensor:
         """How far the attention over all words is from 1 at each place: the sum of squares, mean over the images.
@@ -189,7 +193,7 @@ class Captioning(Task):
         """
         if attention is None:
             raise UserError(f"model.attention_weight: {type(self.architecture).__name__} has no attention: give 0")
-        given = (attention * (words != self.ids.pad)[..., None]).sum(1)
+        given = (attention * ~decoding.is_padding(words, self.ids)[..., None]).sum(1)
         return (1 - given).square().sum(1).mean()
 
     def loss(self, memory: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,7 +207,7 @@ class Captioning(Task):
         return loss + self.attention_weight * self.attention_loss(attention, words), loss
 
     def _count(self, tokens: Tensor) -> Tensor:
-        return (tokens[:, 1:] != self.ids.pad).sum()
+        return (~decoding.is_padding(tokens[:, 1:], self.ids)).sum()
 
     # Steps
 
@@ -323,6 +327,10 @@ class Captioning(Task):
         return Captioned(name, captions, [self.tokenizer.decode([one]) for one in said], looked, asked)
 
     # Results and pictures
+
+    def exported(self) -> Exported:
+        """Encoder and step as two graphs, and the tokeniser."""
+        return exported_captioner(self, self.architecture, self.max_length)
 
     def as_json(self, results: list[Captioned]) -> list[dict[str, Any]]:
         """One dictionary a picture: ``name``, ``caption``, ``captions`` with log-probabilities, that of ``text``."""

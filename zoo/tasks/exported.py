@@ -45,8 +45,14 @@ class Exported:
             out, what the training's data did.
         normalize: the normalisation inside it, for the description.
         part: the factory argument of the task whose network is inside.
+        free: names of the sizes of further axes that the file takes at any size, from 0 on, by axis and by input.
         difference: takes the file's outputs and the network's; gives how far they are apart, where 0 is the same. Left
             out, the largest difference relative to the largest value. For outputs that rounding may reorder.
+        name: what the file's name ends in before the suffix, where a task writes several.
+        others: what is written beside, under names of their own.
+        texts: what else is written beside, by what the file's name ends in.
+        usage: lines of Python that use the files, by format, with ``{stem}`` for their common name; left out, lines
+            that call this one.
     """
 
     network: nn.Module
@@ -59,7 +65,12 @@ class Exported:
     resize: Sequence[int] | None = None
     normalize: Normalize | None = None
     part: str = "architecture"
+    free: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     difference: Callable[[Sequence[Tensor], Sequence[Tensor]], float] | None = None
+    name: str = ""
+    others: Sequence[Exported] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    usage: Mapping[str, str] = field(default_factory=dict)
 
 
 def refusal(task: Task, why: str) -> UserError:
