@@ -1007,7 +1007,9 @@ def test_each_fault_is_caught_by_the_check_meant_for_it(cls: type, meant: str) -
 
 
 def test_every_check_has_a_fault_that_it_catches() -> None:
-    assert {check.name for check in testing.CHECKS} == set(FAULTS.values())
+    """Those of one role alone have their faults in ``test_captioner_checks`` and ``test_denoiser_checks``."""
+    others = (("captioner",), ("denoiser",))
+    assert {check.name for check in testing.CHECKS if check.roles not in others} == set(FAULTS.values())
 
 
 def test_what_a_check_stands_on_is_made_before_it() -> None:

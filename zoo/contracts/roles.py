@@ -148,7 +148,9 @@ def _discriminator_inputs(network: Any, sizes: Sizes, count: int, generator: Gen
 
 def _denoiser_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
     images, times = _images(sizes, count, generator), torch.rand(count, generator=generator)
-    return _with_labels_or_none(sizes, count, generator, images, times)
+    ways = _with_labels_or_none(sizes, count, generator, images, times)
+    no_class = torch.full((count,), sizes.get("num_classes", 0))
+    return [*ways, (images, times, no_class)] if len(ways) > 1 else ways
 
 
 def _captioner_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
@@ -227,7 +229,8 @@ ROLES = (
     ),
     Role(
         "denoiser",
-        "noisy images, times (B,) as floats in units of the task, labels or none -> like the images",
+        "noisy images, times (B,) as floats in units of the task, labels or none -> like the images; a label of "
+        "num_classes is no class, as is none",
         _denoiser_inputs,
         _like_first,
         input_names=(),

@@ -22,13 +22,21 @@ from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.registry import Entry
 from zoo.tasks.base import Task
-from zoo.testing import architectures, backbones, captioners, classes, data, tasks
+from zoo.testing import architectures, backbones, captioners, classes, data, denoisers, tasks
 from zoo.testing.architectures import ArchitectureCase
 from zoo.testing.checks import CHECKS, Check, Failed, Skipped, expect, first_line
 from zoo.testing.reading import DataCase
 from zoo.testing.task_case import TaskCase
 
-STATED = (architectures, backbones, captioners, classes, data, tasks)  # importing them registers their checks
+STATED = (
+    architectures,
+    backbones,
+    captioners,
+    classes,
+    data,
+    denoisers,
+    tasks,
+)  # importing them registers their checks
 BASES: dict[str, type] = {"architectures": Architecture, "tasks": Task, "data": Data}
 CASES: dict[str, Any] = {"architectures": ArchitectureCase, "tasks": TaskCase, "data": DataCase}
 
