@@ -53,6 +53,7 @@ class Task(KeepsArguments, LightningModule, ABC):
         monitor: the metric that chooses the best checkpoint, and ``monitor_mode`` whether more is better.
         batch: the form of a batch, one word of the contracts (``classification``, ``detection``, …).
         network: the role of its ``architecture``, where that is not what the form of batch says.
+        loss_falls: whether training lowers the training loss; a policy gradient's says nothing.
         averaged: its networks whose weights ``MovingAverage`` averages; all of the task where it names none.
         predict_view: what it wants of a picture to predict: the central part at the size of its images (``center``),
             all of it at that size (``whole``), or the picture as it is, in a list (``native``).
@@ -68,6 +69,7 @@ class Task(KeepsArguments, LightningModule, ABC):
     monitor_mode: str = "min"
     batch: ClassVar[str] = "classification"
     network: ClassVar[str] = ""
+    loss_falls: ClassVar[bool] = True
     averaged: ClassVar[tuple[str, ...]] = ()
     predict_view: ClassVar[Literal["center", "whole", "native"]] = "center"
     may_change: ClassVar[tuple[str, ...]] = ("weights",)  # which are in the checkpoint

@@ -11,12 +11,14 @@ from torchmetrics import MeanMetric
 
 from zoo.errors import UserError
 from zoo.factories import ArchitectureFactory, OptimizerFactory, SchedulerFactory
+from zoo.facts import Facts
 from zoo.functional import decoding
 from zoo.functional.caption_scores import CiderD, Tokens
 from zoo.functional.decoding import Captions, Limits, token_log_probs
 from zoo.functional.ptb import ptb_tokens
 from zoo.functional.self_critical import mean_of_others, self_critical_loss
 from zoo.tasks.captioning import Batch, Captioning
+from zoo.training.parameter_groups import ParameterGroup
 
 END = "<end>"  # counts as a word of the reward: captions that break off would be rewarded otherwise
 
@@ -30,16 +32,22 @@ class SelfCriticalCaptioning(Captioning):
 
     Args:
         architecture: the captioner.
-        optimizer: as of ``Captioning``.
-        scheduler: likewise.
+        optimizer: any optimiser of torch or of a plugin.
+        scheduler: learning-rate scheduler; one that takes ``total_steps`` is stepped after every optimiser step.
         samples: captions drawn for each picture.
         baseline: that of the most probable words (``greedy``), or the mean of the picture's other samples (``mean``).
-        kwargs: as for ``Captioning``; ``label_smoothing`` and ``attention_weight`` have no meaning here.
+        beam, length_penalty, temperature, top_p, seed, candidates: of evaluation and prediction, as of ``Captioning``.
+        max_length: tokens of a caption at most, with its end; of drawn ones, too.
+        no_repeat_ngram, prefix, text: of evaluation and prediction, as of ``Captioning``.
+        parameter_groups: groups of the architecture's parameters with settings of their own.
+        weights: a checkpoint whose tensors are loaded where name and shape agree.
+        facts: known properties of the data; the data module adds the missing ones.
 
     Shape:
         as of ``Captioning``
     """
 
+    loss_falls = False
     example: ClassVar[dict[str, Any]] = {"max_length": 6, "samples": 2}
 
     def __init__(
@@ -49,13 +57,42 @@ class SelfCriticalCaptioning(Captioning):
         scheduler: SchedulerFactory | None = None,
         samples: int = 5,
         baseline: Literal["greedy", "mean"] = "mean",
-        **kwargs: Any,
+        beam: int = 1,
+        length_penalty: float = 1.0,
+        temperature: float | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        candidates: int = 1,
+        max_length: int = 20,
+        no_repeat_ngram: int = 0,
+        prefix: str = "",
+        text: str | None = None,
+        parameter_groups: list[ParameterGroup] | None = None,
+        weights: str | None = None,
+        facts: Facts | None = None,
     ) -> None:
-        super().__init__(architecture, optimizer, scheduler, **kwargs)
-        if samples < (2 if baseline == "mean" else 1):
-            raise UserError(f"model.samples must be at least {2 if baseline == 'mean' else 1} with baseline {baseline}")
-        if self.label_smoothing or self.attention_weight:
-            raise UserError("SelfCriticalCaptioning takes neither label_smoothing nor attention_weight")
+        super().__init__(
+            architecture,
+            optimizer,
+            scheduler,
+            0.0,
+            0.0,
+            beam,
+            length_penalty,
+            temperature,
+            top_p,
+            seed,
+            candidates,
+            max_length,
+            no_repeat_ngram,
+            prefix,
+            text,
+            parameter_groups,
+            weights,
+            facts,
+        )
+        if samples < (least := 2 if baseline == "mean" else 1):
+            raise UserError(f"model.samples must be at least {least} with baseline {baseline}, not {samples}")
         self.samples, self.baseline = samples, baseline
         self._cider: CiderD | None = None
 

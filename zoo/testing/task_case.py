@@ -74,6 +74,11 @@ class TinyData(Data):
         """Samples of the split; every split has some."""
         return _Examples(self.form, split)
 
+    def references(self, split: Split) -> list[list[str]]:
+        """Those of the form's example, if it is one of captions."""
+        every = (sample[-1] for sample in map(self.samples(split).__getitem__, range(COUNTS[split])))
+        return [one["references"] for one in every if isinstance(one, dict) and "references" in one]
+
     def collate(self, samples: list[Any]) -> Any:
         """A batch of the form; for prediction, with names."""
         if not isinstance(samples[0][1], str):

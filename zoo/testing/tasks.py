@@ -113,7 +113,7 @@ def monitor_is_logged(case: TaskCase) -> None:
 
 def _descends(case: TaskCase) -> bool:
     """Whether its training loss falls during training; an adversarial one's may not."""
-    return case.form.loss_falls and not accepted(case.cls) & ADVERSARIAL
+    return case.cls.loss_falls and case.form.loss_falls and not accepted(case.cls) & ADVERSARIAL
 
 
 @check("tasks", after=("a_fit_runs",))
