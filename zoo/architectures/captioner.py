@@ -33,6 +33,8 @@ class Captioner(Architecture):
         picture_state: names of the state's tensors that depend on the picture alone. Decoding keeps one of them for all
             the captions of a picture: with R tokens and B rows of such a tensor, row r of the tokens belongs to
             picture r // (R / B). All other tensors have R rows.
+        extra_places: vectors of the memory in front of those of the places that stand for the whole picture, such as a
+            class token.
 
     Shape:
         images (B, C, H, W), normalised, and tokens (B, T), the start first -> logits (B, T, vocabulary_size) of the
@@ -41,6 +43,7 @@ class Captioner(Architecture):
 
     roles: ClassVar[tuple[str, ...]] = ("captioner",)
     picture_state: tuple[str, ...] = ()
+    extra_places: int = 0
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -82,10 +85,13 @@ class Captioner(Architecture):
     def attention(self, state: State) -> Tensor | None:
         """Where the last step looked: the weights of the picture's places (R, h, w), with sum 1.
 
-        By default they are the state's ``attention``, (R, N); None without.
+        By default they are the state's ``attention``, (R, N), without ``extra_places``; None if it has none.
         """
         weights = state.get("attention")
-        return None if weights is None else weights.unflatten(1, self.grid_of(weights.shape[1]))
+        if weights is None:
+            return None
+        weights = of_places(weights, self.extra_places)
+        return weights.unflatten(1, self.grid_of(weights.shape[1]))
 
     def grid_of(self, places: int) -> tuple[int, int]:
         """Height and width of the grid that a memory of this many places comes from, row by row; by default a square.
@@ -97,6 +103,12 @@ class Captioner(Architecture):
         if side * side != places:
             raise UserError(f"{type(self).__name__}: {places} places are not a square, so their grid is not known")
         return side, side
+
+
+def of_places(weights: Tensor, extra: int) -> Tensor:
+    """Weights (..., extra + N) of attention without the first ``extra``, scaled to sum 1."""
+    weights = weights[..., extra:]
+    return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny) if extra else weights
 
 
 class Uncached:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.architectures.captioner import Captioner, Uncached
+from zoo.architectures.captioner import Captioner, Uncached, of_places
 from zoo.functional.decoding import Limits, SpecialIds, beam
 from zoo.testing.architectures import ArchitectureCase
 from zoo.testing.checks import check, expect, expect_same
@@ -91,7 +91,11 @@ def attention_adds_up_to_one(case: ArchitectureCase) -> None:
         right = looked.dim() == 3 and len(looked) == len(tokens) and float(looked.min()) >= 0
         expect(right, f"attention of a step {tuple(looked.shape)}, expected (B, h, w) of at least 0")
         expect_same(looked.sum((1, 2)), torch.ones_like(looked[:, 0, 0]), "the sum of a word's attention and 1")
-        expect_same(looked.flatten(1), weights[:, at], f"attention of step {at + 1} and of all words at once")
+        expect_same(
+            looked.flatten(1),
+            of_places(weights[:, at], network.extra_places),
+            f"attention of step {at + 1} and of all words at once",
+        )
 
 
 @check("architectures", ROLE, after=(*AFTER, "steps_give_the_same_as_all_words_at_once"))
