@@ -24,6 +24,13 @@ BASES: dict[str, type] = {"architectures": Architecture, "tasks": Task, "data": 
 SHORT = {
     "zoo-smp": ("smp_segmentation", "test/miou", "--trainer.max_steps=2", "--data.val_size=4", "--data.test_size=4"),
     "zoo-squeezenet": ("faces", "test/top1", "--trainer.max_steps=2"),
+    "zoo-transformers": (
+        "git_captioning",
+        "test/cider",
+        "--trainer.max_steps=2",
+        "--data.val_size=4",
+        "--data.test_size=4",
+    ),
 }
 
 each_plugin = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
