@@ -3,7 +3,10 @@
 From the coarsest feature map on, each step doubles the size, appends the backbone's feature map of that size if it has
 one, and convolves twice, up to the size of the image.
 
-Deviations: padded convolutions with batch norm, and bilinear upsampling in place of transposed convolutions.
+Deviations: padded convolutions with batch norm, bilinear upsampling in place of transposed convolutions, and a batch
+norm on each of the backbone's feature maps. Of EfficientNet-Lite0's, the fine ones have two to four times the standard
+deviation of the coarsest; unscaled, they leave 2 to 4 % of a step's variance to what comes from the coarser maps, which
+know the classes, and nearly nothing of it reaches the logits.
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ class BackboneUNet(Segmenter):
             raise UserError(f"BackboneUNet: {type(self.backbone).__name__} has a stage of reduction {odd[0]}, not 2ⁿ")
         self.reductions = [2**n for n in reversed(range(max(skips).bit_length() - 1))]
         self.layers = {reduction: stage.layer for reduction, stage in skips.items()}
+        self.norms = nn.ModuleDict({str(r): nn.BatchNorm2d(stage.channels) for r, stage in skips.items()})
         self.blocks = nn.ModuleList()
         channels = skips[max(skips)].channels
         for reduction in self.reductions:
@@ -65,10 +69,11 @@ class BackboneUNet(Segmenter):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
-        maps = self.backbone.features(images, list(self.layers.values()))
-        x = maps[self.layers[max(self.layers)]]
+        found = self.backbone.features(images, list(self.layers.values()))
+        maps = {reduction: self.norms[str(reduction)](found[layer]) for reduction, layer in self.layers.items()}
+        x = maps[max(maps)]
         for reduction, block in zip(self.reductions, self.blocks, strict=True):
-            skip = maps[self.layers[reduction]] if reduction in self.layers else None
+            skip = maps.get(reduction)
             size = [-(-n // reduction) for n in images.shape[2:]] if skip is None else skip.shape[2:]
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
             x = block(x if skip is None else torch.cat([x, skip], 1))
