@@ -47,7 +47,16 @@ MODULES: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
 }
 KINKED = ("linear", "relu", "leaky_relu")
-SEGMENTERS = ("BackboneUNet", "DeepLabV3", "DeepLabV3Plus", "FCN", "LRASPP", "SegFormer", "UNet")  # their papers'
+SEGMENTERS = (
+    "BackboneUNet",
+    "DeepLabV3",
+    "DeepLabV3Plus",
+    "FCN",
+    "LRASPP",
+    "SegFormer",
+    "SemanticFPN",
+    "UNet",
+)  # their papers'
 DETECTORS = (
     "FCOS",
     "FasterRCNN",

@@ -19,6 +19,7 @@ from zoo.architectures.efficientnet_lite import EfficientNetLite0
 from zoo.architectures.fcn import FCN
 from zoo.architectures.lraspp import LRASPP
 from zoo.architectures.segformer import SegFormer
+from zoo.architectures.semantic_fpn import SemanticFPN
 from zoo.architectures.torchvision import TorchVision
 from zoo.architectures.vgg import VGG
 from zoo.errors import UserError
@@ -190,6 +191,57 @@ def test_backbone_unet_takes_each_stage_once_and_any_size() -> None:
     assert network.mean == (0.5,)  # the backbone's
 
 
+@torch.no_grad()
+def test_backbone_unets_steps_weigh_feature_maps_of_any_scale_alike() -> None:
+    """Feature maps a hundred times as large as the coarsest one don't drown it."""
+    torch.manual_seed(0)
+    network = BackboneUNet(partial(Channels, (4, 4, 4, 4)), width=2, num_classes=3).train()
+    images = 1000 * torch.randn(2, 3, 64, 96)
+    expected = network(images)
+    for layer in network.backbone.layers[:3]:
+        layer.weight *= 100
+    torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_semantic_fpn_by_hand() -> None:
+    """Two levels, their sums and their refinements; the levels' convolutions as sums over channels."""
+    torch.manual_seed(0)
+    network = SemanticFPN(partial(Channels, (2, 3, 4, 5)), stride=16, channels=6, num_classes=3).eval()
+    assert network.layers == ["layers.3", "layers.2"]
+    images = torch.randn(2, 3, 64, 96)
+    *_, fine, coarse = network.backbone(images)
+    scale = (1 + 1e-5) ** -0.5  # of batch norm in its first state
+    coarse, fine = (
+        torch.einsum("bchw,dc->bdhw", found, layer[0].weight[:, :, 0, 0]) * scale
+        for found, layer in zip((coarse, fine), network.project, strict=True)
+    )
+    x = coarse.relu()
+    x = x + (F.conv2d(x, network.refine[0][0].weight, padding=1) * scale).relu()
+    pixels = images.unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 1, 4, 5, 2, 3).flatten(1, 3)
+    pixels = (F.conv2d(pixels, network.pixels[0].weight, padding=1) * scale).relu()
+    x = (fine + pixels + F.interpolate(x, size=(4, 6), mode="bilinear")).relu()
+    x = x + (F.conv2d(x, network.refine[1][0].weight, padding=1) * scale).relu()
+    logits = network.classifier(x).unflatten(1, (3, 16, 16)).permute(0, 1, 4, 2, 5, 3).reshape(2, 3, 64, 96)
+    torch.testing.assert_close(network(images), logits)
+
+
+@torch.no_grad()
+def test_semantic_fpn_takes_any_size_and_fixed_channels() -> None:
+    network = SemanticFPN(partial(EfficientNetLite0, weights=None), channels=4, num_classes=3).eval()
+    assert network(torch.rand(1, 3, 45, 70)).shape == (1, 3, 45, 70)
+    assert SemanticFPN(SMALL, channels=4, num_classes=2).eval()(torch.rand(1, 3, 45, 71)).shape == (1, 2, 45, 71)
+
+    class Fixed(Channels):
+        fixed_channels = 3
+
+        def __init__(self, num_classes: int = 0) -> None:
+            super().__init__((2, 3, 4, 5))
+
+    network = SemanticFPN(Fixed, stride=4, channels=4, in_channels=1).eval()
+    assert network(torch.rand(1, 3, 64, 64)).shape == (1, 21, 64, 64)  # a task repeats grey
+
+
 def test_mistakes_end_in_one_line() -> None:
     coarse = partial(Channels, (2, 3, 4, 5))
     for make, said in (
@@ -198,6 +250,8 @@ def test_mistakes_end_in_one_line() -> None:
         (lambda: LRASPP(SMALL, ["layers.relu1_1"]), "a fine and a coarse one"),
         (lambda: BackboneUNet(coarse, width=0), "width must be at least 1"),
         (lambda: BackboneUNet(nn.Identity), "not a subclass"),
+        (lambda: SemanticFPN(coarse, channels=0), "channels must be at least 1"),
+        (lambda: SemanticFPN(coarse), "the reduction of a stage of Channels, 4, 8, 16, 32, not 2"),
     ):
         with pytest.raises(UserError, match=said):
             make()
