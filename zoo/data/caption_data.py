@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,6 +23,8 @@ from zoo.functional.tokenizing import Tokenizer, words
 
 FREQUENT = 12  # words that the statistics list
 SHOWN = 5  # sentences that are drawn below a picture
+LOADING = ("batch_size", "eval_batch_size", "num_workers", "drop_last", "files")  # arguments that change no sample
+LOOKED_AT = 8  # samples that are compared to know a set again
 
 
 class CaptionData(AnnotatedImages):
@@ -35,6 +39,7 @@ class CaptionData(AnnotatedImages):
 
     Attributes:
         max_length: tokens of a caption that are used at most, without start and end; None for all.
+        kept: where training finds feature maps in the place of its pictures, if they are kept.
 
     Shape:
         batch: images (B, C, H, W) in [0, 1]; tokens int64 (B, T), each row a start, the caption, an end and padding; a
@@ -43,6 +48,10 @@ class CaptionData(AnnotatedImages):
 
     batch: ClassVar[str] = "captioning"
     max_length: int | None = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kept = Kept()
 
     @property
     @abstractmethod
@@ -67,7 +76,25 @@ class CaptionData(AnnotatedImages):
         found = AnnotatedImages.samples(self, split)  # targets for detection are numbered, these are not
         if split == "predict" or found is None:
             return found
-        return TokenizedSamples(found, self.tokenizer, self.max_length, any_of_them=split == "train")
+        if split == "train":
+            return TokenizedSamples(found, self.tokenizer, self.max_length, any_of_them=True, kept=self.kept)
+        return TokenizedSamples(found, self.tokenizer, self.max_length)
+
+    @property
+    def repeats_images(self) -> bool:
+        """Whether a training image is the same in every epoch."""
+        return not (self.augment or self.strong_augment)
+
+    def identity(self) -> str:
+        """What the training samples depend on, as text: for the name of a file that is made of them.
+
+        It is of the arguments and of the first samples.
+        """
+        arguments = {k: v for k, v in self.plain_hparams()["init_args"].items() if k not in LOADING}
+        samples = self.annotated("train")
+        first = [samples[index] for index in range(min(LOOKED_AT, len(samples)))]
+        digests = [hashlib.sha256(image.numpy().tobytes() + repr(one).encode()).hexdigest() for image, one in first]
+        return json.dumps([type(self).__name__, len(samples), arguments, digests], sort_keys=True, default=str)
 
     def collate(self, samples: list[Any]) -> Any:
         """Images, padded tokens, and the list of dictionaries."""
@@ -102,6 +129,16 @@ class CaptionData(AnnotatedImages):
         return made
 
 
+class Kept:
+    """Samples that stand for those of training: an object that loaders hold before it is known whether there are some.
+
+    Attributes:
+        samples: map-style, of feature maps and dictionaries with ``references``; None for none.
+    """
+
+    samples: Any = None
+
+
 class TokenizedSamples(EpochSamples):
     """Samples with the tokens of one of their sentences.
 
@@ -110,10 +147,18 @@ class TokenizedSamples(EpochSamples):
         tokenizer: makes the tokens.
         max_length: of a longer caption, the first tokens are used.
         any_of_them: whether the sentence is drawn at random; otherwise it is the first.
+        kept: samples that stand for these, if there are some.
     """
 
-    def __init__(self, samples: Any, tokenizer: Tokenizer, max_length: int | None, any_of_them: bool) -> None:
-        self.samples, self.tokenizer = samples, tokenizer
+    def __init__(
+        self,
+        samples: Any,
+        tokenizer: Tokenizer,
+        max_length: int | None,
+        any_of_them: bool = False,
+        kept: Kept | None = None,
+    ) -> None:
+        self.samples, self.tokenizer, self.kept = samples, tokenizer, kept or Kept()
         self.max_length, self.any_of_them = max_length, any_of_them
 
     def __len__(self) -> int:
@@ -122,7 +167,7 @@ class TokenizedSamples(EpochSamples):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
         if isinstance(self.samples, EpochSamples):
             self.samples.epoch = self.epoch
-        image, details = self.samples[index]
+        image, details = (self.samples if self.kept.samples is None else self.kept.samples)[index]
         sentences = details["references"]
         chosen = int(torch.randint(len(sentences), ())) if self.any_of_them else 0
         ids = self.tokenizer.encode(sentences[chosen])[: self.max_length]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import unicodedata
 from abc import abstractmethod
@@ -306,6 +307,14 @@ class CaptionFiles(CaptionData):
     def references(self, split: Split) -> Iterable[Sequence[str]]:
         """The sentences of each picture of a split."""
         return (one.sentences for one in self._parts[split] or ())
+
+    def identity(self) -> str:
+        """Of the pictures' paths, sizes and times, too, and of their captions."""
+        digest = hashlib.sha256(super().identity().encode())
+        for one in self._parts["train"] or ():
+            state = os.stat(one.path)  # noqa: PTH116  a Path per file takes time
+            digest.update(repr((one, state.st_size, state.st_mtime_ns)).encode())
+        return digest.hexdigest()
 
     def check_samples(self, split: Split) -> list[str]:
         """Wrong entries, and pictures that can't be read."""

@@ -69,6 +69,11 @@ class SceneCaptions(CaptionData, Scenes):
         samples = self.annotated(split)
         return (samples.details(index)["references"] for index in range(len(samples)))
 
+    @property
+    def repeats_images(self) -> bool:
+        """Not if scenes are fresh in every epoch."""
+        return super().repeats_images and not self.fresh
+
     def own_metric(self) -> SceneContent:
         """Whether captions are true."""
         return SceneContent()

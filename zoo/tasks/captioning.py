@@ -126,6 +126,7 @@ class Captioning(Task):
         self.candidates, self.max_length, self.no_repeat_ngram = candidates, max_length, no_repeat_ngram
         self.prefix, self.text = prefix, text
         self.own_metric: Metric | None = None
+        self.trains_on_maps = False  # set by KeptFeatures: training batches have feature maps in the place of images
 
     # Network
 
@@ -166,6 +167,11 @@ class Captioning(Task):
     def encode(self, images: Tensor) -> Tensor:
         """The network's memory of images in [0, 1]."""
         return self.architecture.encode(self.normalize(images))
+
+    def training_memory(self, images: Tensor) -> Tensor:
+        """The same in training; of feature maps, where these are kept."""
+        network: Any = self.architecture
+        return network.encode_maps(images) if self.trains_on_maps else self.encode(images)
 
     # Losses
 
@@ -214,7 +220,7 @@ class Captioning(Task):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss; logged is the words' alone, at logged steps."""
         images, tokens, _ = batch
-        loss, words = self.loss(self.encode(images), tokens)
+        loss, words = self.loss(self.training_memory(images), tokens)
         if self.logs_now:
             self.log("train/loss", self.train_loss(words.detach(), self._count(tokens)), prog_bar=True)
         return loss

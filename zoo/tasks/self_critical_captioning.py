@@ -116,7 +116,7 @@ class SelfCriticalCaptioning(Captioning):
         """The policy gradient's loss; logged are it and the mean reward."""
         images, _, details = batch
         self.architecture.eval()
-        memory = self.encode(images)
+        memory = self.training_memory(images)
         drawn = decoding.sample(self.architecture, memory.detach(), self.ids, self._plain, count=self.samples)
         references = [[_ended(one) for one in own["references"]] for own in details]
         rewards = self.rewards(drawn, references)
