@@ -1,0 +1,226 @@
+"""What all tasks that generate images share: scaling, classes, noise by seed and number, and a grid to watch.
+
+Networks see images scaled to [-1, 1]; what comes in and goes out of a task is in [0, 1]. The noise of a sample is a
+function of a seed and of the sample's number alone, so that neither batches nor processes matter.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from zoo import drawing
+from zoo.data.seeds import derive_seed
+from zoo.errors import UserError
+from zoo.facts import class_names
+from zoo.functional.samplers import Callback
+from zoo.functional.seeded_noise import normal_like, slerp
+from zoo.tasks.base import Task
+
+SHOWN = 40  # samples in the grid of a validation, at most
+SIDE = 56  # pixels of a sample in the grid, at least
+
+
+@dataclass
+class Generated:
+    """A generated image.
+
+    Args:
+        name: of the sample.
+        image: in [0, 1], (C, H, W), on the CPU.
+        label: name of the class that was asked for; None without classes.
+    """
+
+    name: str
+    image: Tensor
+    label: str | None
+
+
+class Generation(Task):
+    """Base of tasks that generate images.
+
+    Attributes:
+        class_count: number of classes that samples can be asked for; 0 without.
+    """
+
+    needs = ("in_channels", "image_size")
+    batch: ClassVar[str] = "images"
+    class_count: int = 0
+
+    # To be defined by a subclass
+
+    @abstractmethod
+    def generate(
+        self,
+        noise: Tensor,
+        labels: Tensor | None,
+        generators: Sequence[Generator],
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """Images in [-1, 1], or somewhat beyond, from noise.
+
+        Args:
+            noise: as ``noise`` gives it, (B, ...).
+            labels: of the samples, (B,); None without classes.
+            generators: one for each sample, of the noise that is added on the way.
+            callback: called after each step by those that take several.
+        """
+
+    def noise(self, generators: Sequence[Generator]) -> Tensor:
+        """Noise that samples are made of, from each one's own generator; as it stands, of the images' shape."""
+        shape = (len(generators), self.facts["in_channels"], *self.facts["image_size"])
+        return normal_like(torch.empty(shape, device=self.device), generators)
+
+    # Classes
+
+    def classes_for(self, conditional: bool) -> int:
+        """Number of classes for the network; for ``build``.
+
+        Raises:
+            UserError: there are to be classes, but the data has none.
+        """
+        if conditional and not self.facts.get("num_classes"):
+            raise UserError("model.conditional is true, but the data has no classes: give model.conditional false")
+        self.class_count = self.facts["num_classes"] if conditional else 0
+        return self.class_count
+
+    def labels_of(self, batch: Any) -> Tensor | None:
+        """The labels (B,) of a batch; None for a network without classes.
+
+        Raises:
+            UserError: the data's batches hold something else.
+        """
+        if not self.class_count:
+            return None
+        labels = batch[1]
+        labels = labels.argmax(1) if labels.is_floating_point() and labels.dim() == 2 else labels
+        if labels.dim() != 1:
+            raise UserError("model.conditional is true, but the data gives no class for each image")
+        return labels
+
+    def turns(self, indices: Tensor) -> Tensor | None:
+        """Labels of samples for which none were asked: the classes in turns."""
+        return indices % self.class_count if self.class_count else None
+
+    # Scaling
+
+    @staticmethod
+    def scaled(images: Tensor) -> Tensor:
+        """From [0, 1] to [-1, 1]."""
+        return 2 * images - 1
+
+    @staticmethod
+    def unscaled(images: Tensor) -> Tensor:
+        """From [-1, 1] to [0, 1]; what is beyond is cut off."""
+        return ((images + 1) / 2).clamp(0, 1)
+
+    # Samples
+
+    @torch.no_grad()
+    def sample(
+        self, indices: Tensor, labels: Tensor | None = None, seed: int = 0, callback: Callback | None = None
+    ) -> Tensor:
+        """Images in [0, 1], (B, C, H, W).
+
+        Args:
+            indices: the samples' numbers, (B,).
+            labels: of the samples, (B,); None for the classes in turns.
+            seed: of all samples.
+            callback: called after each step of those that take several.
+        """
+        return self._sampled(generators_of(seed, indices), self._asked(indices, labels), callback)
+
+    def _sampled(
+        self, generators: Sequence[Generator], labels: Tensor | None, callback: Callback | None = None
+    ) -> Tensor:
+        return self.unscaled(self.generate(self.noise(generators), labels, generators, callback))
+
+    def _asked(self, indices: Tensor, labels: Tensor | None) -> Tensor | None:
+        labels = self.turns(indices) if labels is None else labels
+        return None if labels is None or not self.class_count else labels.to(self.device)
+
+    @torch.no_grad()
+    def interpolated(self, first: int, second: int, count: int, label: int | None = None, seed: int = 0) -> Tensor:
+        """Images (count, C, H, W) in [0, 1] on the way from one sample's noise to another's.
+
+        Args:
+            first: number of the sample at the start.
+            second: number of the sample at the end.
+            count: of images, at least 2.
+            label: of all of them; None for the first sample's.
+            seed: of the samples.
+        """
+        ends = self.noise(generators_of(seed, torch.tensor([first, second])))
+        weights = torch.linspace(0, 1, count).tolist()
+        noise = torch.cat([slerp(ends[:1], ends[1:], weight) for weight in weights])
+        labels = None if label is None else torch.full((count,), label)
+        numbers = torch.full((count,), first)  # what is added on the way is the same for all
+        return self.unscaled(self.generate(noise, self._asked(numbers, labels), generators_of(seed, numbers)))
+
+    # Prediction
+
+    def predict_step(self, batch: Any, batch_idx: int) -> list[Generated]:
+        """Samples that were asked for, or for given pictures what ``from_images`` makes of them.
+
+        Args:
+            batch: requests int64 (B, 3) of seed, number and class (-1 for the classes in turns), or images; and names.
+            batch_idx: not used.
+        """
+        asked, names = batch
+        if asked.is_floating_point():
+            return self._results(self.from_images(asked), None, names)
+        seeds, indices, labels = asked.unbind(1)
+        turns = self.turns(indices)
+        labels = None if turns is None else torch.where(labels < 0, turns, labels)
+        generators = [g for s, i in zip(seeds, indices, strict=True) for g in generators_of(int(s), i[None])]
+        with torch.no_grad():
+            made = self._sampled(generators, self._asked(indices, labels))
+        return self._results(made, labels, names)
+
+    def from_images(self, images: Tensor) -> Tensor:
+        """What is made of given pictures (B, C, H, W) in [0, 1]; as it stands, as many samples."""
+        return self.sample(torch.arange(len(images)))
+
+    def _results(self, images: Tensor, labels: Tensor | None, names: Sequence[str]) -> list[Generated]:
+        known = class_names(self.facts) if labels is not None else []
+        asked = [None] * len(names) if labels is None else [known[label] for label in labels.tolist()]
+        return [Generated(str(n), i, label) for n, i, label in zip(names, images.float().cpu(), asked, strict=True)]
+
+    def draw(self, images: Any, results: list[Generated], truth: Any = None) -> list[Image.Image]:
+        """The generated images."""
+        return [drawing.to_picture(result.image, 0) for result in results]
+
+    def as_json(self, results: list[Generated]) -> list[dict[str, Any]]:
+        """Each sample's name, and its class where it has one."""
+        return [{"name": r.name, **({} if r.label is None else {"class": r.label})} for r in results]
+
+    # What can be watched
+
+    def show(self, batch: Any, batch_idx: int) -> None:
+        """Make the same samples after every evaluation, by the weights that it sees (the averages, if there are)."""
+        if batch_idx == 0:
+            self._grid = self.sample(torch.arange(self.columns * (SHOWN // self.columns))).cpu()
+
+    @property
+    def columns(self) -> int:
+        """Samples in a row of the grid: one of each class, up to 10."""
+        return min(self.class_count, 10) or 8
+
+    def pictures(self) -> dict[str, list[Image.Image]]:
+        """The grid of samples; each column is a class where there are classes."""
+        if self._grid is None:
+            return {}
+        return {"samples": [drawing.grid([drawing.to_picture(image, SIDE) for image in self._grid], self.columns, 2)]}
+
+    _grid: Tensor | None = None
+
+
+def generators_of(seed: int, indices: Tensor) -> list[Generator]:
+    """A generator for each sample, of a seed and the sample's number; on the CPU, so that all devices agree."""
+    return [Generator().manual_seed(derive_seed(seed, index)) for index in indices.tolist()]
