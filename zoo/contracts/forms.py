@@ -242,6 +242,11 @@ def _unlabelled(batch: Any, facts: Facts, split: str) -> None:
     check_images(batch[0], facts, split)
 
 
+def _requests(batch: Any, facts: Facts, split: str) -> None:
+    asked, names = batch
+    expect(asked.shape == (len(names), 3) and asked.dtype == torch.int64, f"{split}: expected requests int64 (B, 3)")
+
+
 def _stylization(batch: Any, facts: Facts, split: str) -> None:
     contents, styles = batch
     check_images(contents, facts, split)
@@ -351,6 +356,12 @@ FORMS = (
         _image,
         accepts=("classification", "semantic_segmentation", "captioning"),
         loss_falls=False,
+    ),
+    Form(
+        "requests",
+        "for prediction alone: seed, number and class (-1 for any) of samples to generate, int64 (B, 3), and names",
+        (),
+        _requests,
     ),
     Form("stylization", "contents (B, 3, H, W), styles (B, 3, H, W)", _IMAGES, _stylization, loss_falls=False),
     Form(

@@ -52,7 +52,7 @@ class Samples(Data):
         requests int64 (B, 3): seed, number and class, -1 where it is left out; and their B names
     """
 
-    batch: ClassVar[str] = "images"
+    batch: ClassVar[str] = "requests"
     may_change: ClassVar[tuple[str, ...]] = ("count", "classes", "seed")
     about: ClassVar[str] = "requests for samples, for zoo predict with a generator"
     licence: ClassVar[str] = "none needed"
@@ -84,8 +84,10 @@ class Samples(Data):
     def _number(self, which: str) -> int:
         from zoo.facts import class_index, class_names
 
-        module: Any = self.trainer.lightning_module if self.trainer else None
-        return class_index(which, class_names(module.facts) if module is not None else [])
+        if self.trainer is None:
+            return int(which)
+        module: Any = self.trainer.lightning_module
+        return class_index(which, class_names(module.facts))
 
     def collate(self, samples: list[tuple[int, int, int]]) -> tuple[Tensor, list[str]]:
         """The requests as one tensor, and the samples' names."""

@@ -49,10 +49,12 @@ class Check:
 
     def is_for(self, role: str) -> bool:
         """Whether it applies to this role."""
-        return role in self.roles or ("*" in self.roles and f"-{role}" not in self.roles)
+        general = "*" in self.roles and f"-{role}" not in self.roles
+        return role in self.roles or (general and role not in ONLY_PREDICTED)
 
 
 CHECKS: list[Check] = []
+ONLY_PREDICTED = ("requests",)  # forms of data that nothing is trained on: a check names them to apply to them
 
 
 # The checks that all others of a kind depend on.

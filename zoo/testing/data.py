@@ -29,7 +29,7 @@ def is_set_up(case: DataCase) -> None:
     expect(case.data.samples("train"), "its example has nothing to train on")
 
 
-@check("data", needs_building=False)
+@check("data", ("*", "requests"), needs_building=False)
 def says_licence_and_about(case: DataCase) -> None:
     """It states its licence, and one line on classes, number of images and size."""
     for name in ("licence", "about"):
