@@ -1,6 +1,7 @@
 """What is special about this plugin; what every entry must do is asked by the zoo's own kit, in one line."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +316,21 @@ def test_the_command_writes_the_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (found.pad_id, found.start_id, found.end_id, found.unknown_id) == (0, 2, 3, 1)
     assert "10 tokens" in capsys.readouterr().out
     assert main(["tokenizer", str(tmp_path / "weights"), str(tmp_path / "file.json")]) == 2
+
+
+@pytest.mark.slow
+def test_the_recipe_trains_and_a_checkpoint_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zoo
+    from zoo import registry
+    from zoo.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    few = ("--data.train_size=32", "--data.val_size=4", "--data.test_size=4", "--trainer.max_epochs=1")
+    assert registry.find_recipe("git_captioning") == registry.find_recipe("zoo-transformers:git_captioning")
+    assert main(["fit", "--config", "git_captioning", "--trainer.logger=false", *few]) == 0
+    (checkpoint,) = Path("runs/git_captioning").glob("*/checkpoints/last.ckpt")
+    task = zoo.load(checkpoint).eval()
+    assert isinstance(task.architecture, GIT)
+    (results,) = Path("runs/git_captioning").glob("*/results.json")
+    assert {"test/cider", "test/bleu_4", "test/content_accuracy"} <= set(json.loads(results.read_text()))
