@@ -37,6 +37,9 @@ SEGMENTERS = ("voc/fcn_resnet50", "voc/deeplabv3_resnet50", "voc/lraspp_mobilene
 OFFLINE = {"--model.architecture.backbone.weights": "null", "--data.image_size": "64", "--data.num_workers": "0"}
 NARROW |= {name: [word for pair in OFFLINE.items() for word in pair] for name in SEGMENTERS}
 
+# Forty samples for the grid, by many calls of the network.
+NARROW |= {name: ["--model.steps", "2"] for name in ("diffusion", "flow_matching")}
+
 
 def small_data(recipe: dict[str, Any], root: Path) -> list[str]:
     """Flags that let the recipe read small files instead of its data set, in small batches; or small pictures."""
