@@ -155,7 +155,7 @@ class CrossCaptioner(LibraryCaptioner):
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits of the next word; keys and values have one word more."""
-        layers, rows = self.decoder.config.num_hidden_layers, len(tokens)
+        layers, rows = self.decoder.config.num_hidden_layers, tokens.shape[0]
         places = [tuple(repeated(one, rows) for one in pair) for pair in of_names("place_", state, layers)]
         cache = EncoderDecoderCache(DynamicCache(of_names("", state, layers)), DynamicCache(places))
         length = places[0][0].shape[2]
@@ -201,7 +201,7 @@ NAMES = ("keys", "values")
 
 def repeated(tensor: Tensor, rows: int) -> Tensor:
     """A tensor of B pictures for R rows, R / B of each picture."""
-    return tensor if len(tensor) == rows else tensor.repeat_interleave(rows // len(tensor), 0)
+    return tensor if tensor.shape[0] == rows else tensor.repeat_interleave(rows // tensor.shape[0], 0)
 
 
 def takes(function: Any, argument: str) -> bool:

@@ -157,7 +157,7 @@ class GIT(LibraryCaptioner):
         """Logits of the next word; keys and values have one word more."""
         places, words = of_names("place_", state, self.layers), of_names("", state, self.layers)
         past = [
-            tuple(torch.cat([repeated(one, len(tokens)), other], 2) for one, other in zip(seen, said, strict=True))
+            tuple(torch.cat([repeated(one, tokens.shape[0]), other], 2) for one, other in zip(seen, said, strict=True))
             for seen, said in zip(places, words, strict=True)
         ]
         cache, count = DynamicCache(past), places[0][0].shape[2]
