@@ -24,7 +24,16 @@ from zoo.functional.samplers import Callback, Solver, make_solver, sample, start
 from zoo.functional.seeded_noise import normal_like
 from zoo.tasks.generation import Generation, generators_of
 
-SAMPLING = ("solver", "solver_options", "steps", "guidance", "guidance_interval", "strength", "likelihood_steps")
+SAMPLING = (
+    "solver",
+    "solver_options",
+    "steps",
+    "guidance",
+    "guidance_interval",
+    "strength",
+    "likelihood_steps",
+    "test_samples",
+)
 
 
 class Denoising(Generation):
@@ -115,6 +124,7 @@ class Denoising(Generation):
         needs = ("num_classes",) if classes else ()
         self.denoiser: Architecture = self.make("denoiser", needs, num_classes=classes)
         self.val_loss, self.test_loss, self.test_bits = MeanMetric(), MeanMetric(), MeanMetric()
+        self.build_judge()
 
     def losses(self, images: Tensor, noise: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """The loss (B,) of scaled images with their noise and times."""

@@ -44,6 +44,9 @@ class Diffusion(Denoising):
         clip: bound the estimated images to [-1, 1] in every step.
         strength: for given pictures, the share of the steps that are taken, and so how much changes.
         likelihood_steps: of the bits per dimension at test; 0 leaves them out.
+        judge: the classifier that judges a test's samples; left out, none does.
+        judge_epochs: of its training, before the first step; one with pretrained weights is used as it is.
+        test_samples: number of samples that a test makes for it.
         weights: a checkpoint whose tensors are loaded where name and shape agree.
         facts: known properties of the data; the data module adds the missing ones.
 
@@ -70,6 +73,9 @@ class Diffusion(Denoising):
         clip: bool = True,
         strength: float = 0.5,
         likelihood_steps: int = 0,
+        judge: ArchitectureFactory | None = None,
+        judge_epochs: int = 8,
+        test_samples: int = 1000,
         weights: str | None = None,
         facts: Facts | None = None,
     ) -> None:
@@ -77,6 +83,7 @@ class Diffusion(Denoising):
         betas = linear_betas(trained_steps) if schedule == "linear" else cosine_betas(trained_steps)
         self.path: VariancePreserving = VariancePreserving(betas)
         self.prediction, self.weighting, self.clip = prediction, weighting, clip
+        self.take_judging(judge_epochs, test_samples)
         self.take_sampling(
             conditional,
             drop_label,

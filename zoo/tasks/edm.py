@@ -43,6 +43,9 @@ class EDM(Denoising):
         guidance_interval: noise, from and to, between which there is guidance; left out, everywhere.
         strength: for given pictures, the share of the steps that are taken, and so how much changes.
         likelihood_steps: of the bits per dimension at test; 0 leaves them out.
+        judge: the classifier that judges a test's samples; left out, none does.
+        judge_epochs: of its training, before the first step; one with pretrained weights is used as it is.
+        test_samples: number of samples that a test makes for it.
         weights: a checkpoint whose tensors are loaded where name and shape agree.
         facts: known properties of the data; the data module adds the missing ones.
 
@@ -76,6 +79,9 @@ class EDM(Denoising):
         guidance_interval: list[float] | None = None,
         strength: float = 0.5,
         likelihood_steps: int = 0,
+        judge: ArchitectureFactory | None = None,
+        judge_epochs: int = 8,
+        test_samples: int = 1000,
         weights: str | None = None,
         facts: Facts | None = None,
     ) -> None:
@@ -84,6 +90,7 @@ class EDM(Denoising):
             raise UserError("EDM: sigma_min must be above 0 and below sigma_max; sigma_data, rho and noise_std above 0")
         self.sigma_data, self.schedule = sigma_data, (sigma_min, sigma_max, rho)
         self.noise_mean, self.noise_std = noise_mean, noise_std
+        self.take_judging(judge_epochs, test_samples)
         self.take_sampling(
             conditional,
             drop_label,

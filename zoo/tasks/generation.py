@@ -16,14 +16,18 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from zoo import drawing
+from zoo.data.base import Data
 from zoo.data.seeds import derive_seed
 from zoo.errors import UserError
 from zoo.facts import class_names
 from zoo.functional.samplers import Callback
 from zoo.functional.seeded_noise import normal_like, slerp
+from zoo.metrics.generation import GenerationMetrics
 from zoo.tasks.base import Task
+from zoo.tasks.judge import Judge
 
 SHOWN = 40  # samples in the grid of a validation, at most
+JUDGED_AT_ONCE = 100  # samples
 SIDE = 56  # pixels of a sample in the grid, at least
 
 
@@ -45,6 +49,8 @@ class Generated:
 class Generation(Task):
     """Base of tasks that generate images.
 
+    A judge, if there is one, says after a test how good samples are (``zoo.metrics.generation``).
+
     Attributes:
         class_count: number of classes that samples can be asked for; 0 without.
     """
@@ -52,6 +58,55 @@ class Generation(Task):
     needs = ("in_channels", "image_size")
     batch: ClassVar[str] = "images"
     class_count: int = 0
+
+    # Judging
+
+    def take_judging(self, judge_epochs: int, test_samples: int) -> None:
+        """Check and keep the arguments that say how samples are judged; for a constructor that has ``judge``, too.
+
+        Args:
+            judge_epochs: of its training, before the first step; one with pretrained weights is used as it is.
+            test_samples: number of samples that a test makes for it.
+
+        Raises:
+            UserError: one of them is out of range.
+        """
+        if judge_epochs < 1 or test_samples < 1:
+            raise UserError("model.judge_epochs and model.test_samples must be at least 1")
+        self.judge_epochs, self.test_samples = judge_epochs, test_samples
+
+    def build_judge(self) -> None:
+        """Build the judge, if there is one, and its metrics; for ``build``."""
+        factory = self.factories.get("judge")
+        self.judge = None if factory is None else Judge(factory, self.facts, self.judge_epochs)
+        knows = self.judge is not None and self.judge.knows_classes
+        self.test_quality = None if self.judge is None else GenerationMetrics(knows)
+
+    def on_fit_start(self) -> None:
+        """Train the judge, too, if that is to be done and has not been."""
+        super().on_fit_start()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.judge is not None and isinstance(data, Data):
+            self.judge.prepare(self, data)
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Show the judge the real pictures."""
+        if self.judge is None or self.test_quality is None:
+            return
+        labels = batch[1] if self.judge.knows_classes else None
+        labels = labels.argmax(1) if labels is not None and labels.dim() == 2 else labels
+        seen = self.judge(batch[0])
+        self.test_quality.update(seen.features, seen.log_probs, labels, real=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Make samples, each process its share, and log what the judge says of them."""
+        if self.judge is None or self.test_quality is None:
+            return
+        own = torch.arange(self.trainer.global_rank, self.test_samples, self.trainer.world_size)
+        for indices in own.split(JUDGED_AT_ONCE):
+            seen, asked = self.judge(self.sample(indices)), self.turns(indices)
+            self.test_quality.update(seen.features, seen.log_probs, asked, real=False)
+        self.log_computed("test", self.test_quality)
 
     # To be defined by a subclass
 

@@ -22,7 +22,7 @@ from zoo.data.base import Data, Split
 from zoo.data.loading import Loader
 from zoo.data.seeds import derive_seed, run_seed
 from zoo.errors import UserError
-from zoo.factories import ArchitectureFactory, build, pretrained_classes
+from zoo.factories import ArchitectureFactory, build, check_role, pretrained_classes
 from zoo.facts import Facts
 from zoo.tasks.normalize import Normalize
 
@@ -61,6 +61,7 @@ class Judge(nn.Module):
 
     def __init__(self, factory: ArchitectureFactory, facts: Facts, epochs: int) -> None:
         super().__init__()
+        check_role(factory, "classifier", "model.judge")
         own = len(pretrained_classes(factory))
         self.knows_classes = not own or own == facts.get("num_classes")
         if not own and facts.get("num_classes", 0) < 2:

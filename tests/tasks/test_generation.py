@@ -1,0 +1,84 @@
+"""Judged samples: what a test logs of a generator that makes three greys, with and without classes."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from known_denoiser import FACTS, VARIANCE, Known
+from running import quiet_trainer
+from torch import Tensor, nn
+
+from zoo import Data, Facts
+from zoo.architectures.base import Architecture
+from zoo.data.loading import TensorSource
+from zoo.tasks.flow_matching import FlowMatching
+
+COUNT = 60
+
+
+class Greys(Data):
+    batch = "classification"
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(**{**FACTS, "mirror": True, "mean": [0.5], "std": [0.2]})
+
+    def samples(self, split: str) -> Any:
+        random = torch.Generator().manual_seed(["train", "val", "test"].index(split))
+        labels = torch.arange(COUNT) % 3
+        noise = torch.randn(COUNT, 1, 4, 4, generator=random) * VARIANCE**0.5
+        return TensorSource((((labels - 1) / 2).view(-1, 1, 1, 1) + noise + 1) / 2, labels)
+
+
+class Brightness(Architecture):
+    """A judge of little to learn."""
+
+    roles = ("classifier",)
+
+    def __init__(self, num_classes: int, in_channels: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, 24), nn.ReLU())
+        self.head = nn.Linear(24, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))
+
+
+def tested(**options: Any) -> dict[str, float]:
+    torch.manual_seed(0)
+    devices = options.pop("devices", 1)
+    task = FlowMatching(
+        partial(Known, kind="flow"), judge=Brightness, judge_epochs=120, test_samples=45, steps=24, **options
+    )
+    strategy = {"devices": devices, "strategy": "ddp_fork"} if devices > 1 else {}
+    trainer = quiet_trainer(max_epochs=1, enable_checkpointing=False, limit_val_batches=0)
+    data = Greys(batch_size=20)
+    trainer.fit(task, datamodule=data)
+    assert bool(task.judge.trained)
+    trainer = quiet_trainer(enable_checkpointing=False, **strategy)
+    return {k: float(v) for k, v in trainer.test(task, datamodule=data, verbose=False)[0].items()}
+
+
+@pytest.fixture(scope="module")
+def judged() -> dict[str, float]:
+    return tested(conditional=True)
+
+
+def test_samples_of_the_right_class_are_recognised(judged: dict[str, float]) -> None:
+    assert judged["test/judge_accuracy"] > 0.95
+    assert judged["test/class_accuracy"] > 0.95
+    assert judged["test/samples"] == 45
+    assert judged["test/compared"] == COUNT / 2
+    assert judged["test/spread"] == pytest.approx(1, abs=0.35)
+
+
+def test_without_classes_they_are_compared_alike(judged: dict[str, float]) -> None:
+    found = tested(conditional=False)
+    assert found["test/class_accuracy"] != found["test/class_accuracy"], "none was asked for"
+    assert found["test/frechet"] > 2 * judged["test/frechet"], "it makes one grey alone"
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_figures_of_one(judged: dict[str, float]) -> None:
+    assert tested(devices=2, conditional=True) == pytest.approx(judged, rel=1e-4, abs=1e-6)
