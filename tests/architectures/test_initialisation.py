@@ -57,6 +57,8 @@ SEGMENTERS = (
     "SemanticFPN",
     "UNet",
 )  # their papers'
+CAPTIONERS = ("CaptionTransformer", "ShowAndTell", "ShowAttendAndTell")
+DENOISERS = ("DenoisingUNet", "DiT")
 DETECTORS = (
     "FCOS",
     "FasterRCNN",
@@ -352,11 +354,13 @@ def test_other_layers_are_left_and_shapes_alone_will_do() -> None:
 
 
 def test_every_architecture_of_ours_takes_init() -> None:
-    """By the same function; library networks, detectors and segmenters keep theirs, and a CPPN's are its pattern."""
+    """By the same function; libraries' networks and those whose heads or papers have their own keep it, and a CPPN's
+    weights are its pattern.
+    """
     entries = [e for e in registry.entries() if e.kind == "architectures" and e.full_path.startswith("zoo.")]
     without = {e.name for e in entries if "init" not in inspect.signature(e.load()).parameters}
     libraries = {"Timm", "TorchVision", "EfficientNetLite0", "Pretrained"}
-    assert without == {*libraries, "CPPN", "RTDETR", *DETECTORS, *SEGMENTERS}
+    assert without == {*libraries, "CPPN", "RTDETR", *DETECTORS, *SEGMENTERS, *CAPTIONERS, *DENOISERS}
     assert len(entries) > 10
 
 
