@@ -1,11 +1,13 @@
 """Judged samples: what a test logs of a generator that makes three greys, with and without classes."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from known_denoiser import FACTS, VARIANCE, Known
+from PIL import Image
 from running import quiet_trainer
 from torch import Tensor, nn
 
@@ -82,3 +84,20 @@ def test_without_classes_they_are_compared_alike(judged: dict[str, float]) -> No
 @pytest.mark.slow
 def test_two_processes_give_the_figures_of_one(judged: dict[str, float]) -> None:
     assert tested(devices=2, conditional=True) == pytest.approx(judged, rel=1e-4, abs=1e-6)
+
+
+def test_prediction_draws_all_samples_a_column_for_each_class(tmp_path: Path) -> None:
+    task = FlowMatching(partial(Known, kind="flow"), conditional=True, steps=4, facts=FACTS)
+    task.configure_model()
+    asked = torch.tensor([[0, index, -1] for index in range(6)])
+    results = task.predict_step((asked, [f"sample-{index}" for index in range(6)]), 0)
+    rows = []
+    for row, picture in zip(task.as_json(results), task.draw(None, results), strict=True):
+        picture.save(tmp_path / f"{row['name']}.png")
+        rows.append({**row, "picture": f"{row['name']}.png"})
+    task.write_summary(tmp_path, rows[::-1])
+    with Image.open(tmp_path / "samples.png") as made:
+        assert made.size == (3 * (4 + 2) + 2, 2 * (4 + 2) + 2)
+        columns = [made.getpixel((2 + 6 * column, 8))[0] for column in range(3)]
+    assert columns == sorted(columns), "dark, middle and bright"
+    assert columns[2] - columns[0] > 80

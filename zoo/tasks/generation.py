@@ -6,9 +6,11 @@ function of a seed and of the sample's number alone, so that neither batches nor
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +30,7 @@ from zoo.tasks.judge import Judge
 
 SHOWN = 40  # samples in the grid of a validation, at most
 JUDGED_AT_ONCE = 100  # samples
+LARGEST = 400  # samples in the picture that prediction makes of all
 SIDE = 56  # pixels of a sample in the grid, at least
 
 
@@ -254,6 +257,15 @@ class Generation(Task):
     def as_json(self, results: list[Generated]) -> list[dict[str, Any]]:
         """Each sample's name, and its class where it has one."""
         return [{"name": r.name, **({} if r.label is None else {"class": r.label})} for r in results]
+
+    def write_summary(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The samples side by side in ``samples.png``, the first ``LARGEST`` of them in the order of their names."""
+        chosen = sorted(rows, key=lambda row: str(row["name"]))[:LARGEST]
+        pictures = [Image.open(folder / row["picture"]) for row in chosen]
+        if pictures:
+            labels = {row.get("class") for row in chosen}
+            columns = len(labels) if 1 < len(labels) <= 10 else math.ceil(math.sqrt(len(chosen)))
+            drawing.grid(pictures, columns, 2).save(folder / "samples.png")
 
     # What can be watched
 
