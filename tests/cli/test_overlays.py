@@ -74,6 +74,22 @@ class TestOverlays:
         name = "architecture.head.weight"
         assert not torch.equal(checkpoint["state_dict"][name], checkpoint["current_model_state"][name])
 
+    def test_kept_features_trains_a_captioner_on_its_frozen_backbone_s_maps(self, capsys, tmp_path, monkeypatch):
+        monkeypatch.setenv("ZOO_DATA", str(tmp_path))
+        backbone = {"class_path": "ResNet", "init_args": {"depth": 20, "width": 0.25}}
+        network = {"class_path": "ShowAndTell", "init_args": {"backbone": backbone, "width": 8}}
+        frozen = {"parameter_groups": [{"pattern": "^backbone", "frozen": True}]}
+        model = {"class_path": "Captioning", "init_args": {"architecture": network, **frozen}}
+        sizes = {"image_size": 32, "scale": [0.3, 0.5], "train_size": 8, "val_size": 2, "test_size": 2, "batch_size": 4}
+        write_recipe(Path("toy.yaml"), model, {"class_path": "SceneCaptions", "init_args": sizes})
+        assert zoo("fit", "--config", "toy.yaml", "--config", "trainer/kept_features") == 0
+        assert "feature maps kept in" in capsys.readouterr().err
+        assert list((tmp_path / "features").glob("SceneCaptions-*.npy"))
+        assert [c["class_path"].rpartition(".")[2] for c in resolved(folder_of("toy"))["callbacks"]] == ["KeptFeatures"]
+        write_recipe(Path("toy.yaml"), *TOY)
+        wrong = said(capsys, "fit", "--config", "toy.yaml", "--config", "trainer/kept_features")
+        assert "KeptFeatures is for captioners over a backbone, not for ToyNet" in wrong
+
     @pytest.mark.parametrize(("overlay", "name"), [("compile", "Compile"), ("channels_last", "ChannelsLast")])
     def test_acceleration_is_added_to_the_recipes_own_callbacks(self, monkeypatch, overlay, name):
         started = []

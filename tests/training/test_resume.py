@@ -21,6 +21,72 @@ PLATEAU = classify(
     {"class_path": "torch.optim.lr_scheduler.ReduceLROnPlateau", "init_args": {"patience": 0, "threshold": 0.5}}
 )
 GAN = {"class_path": "ToyGAN", "init_args": {"generator": "ToyGenerator"}}
+SMALL = {"class_path": "ResNet", "init_args": {"depth": 20, "width": 0.25}}
+MASKS = {
+    "class_path": "InstanceSegmentation",
+    "init_args": {
+        "architecture": {
+            "class_path": "MaskRCNN",
+            "init_args": {
+                "backbone": SMALL,
+                "levels": [2, 4],
+                "extra_level": False,
+                "pyramid_channels": 8,
+                "anchor_sizes": [12, 24],
+                "min_size": None,
+                "box_head_width": 16,
+                "box_samples": 8,
+                "anchor_samples": 16,
+                "proposals_train": 16,
+                "proposals_test": 4,
+            },
+        },
+        "optimizer": SGD,
+    },
+}
+MIXED = {
+    "class_path": "Scenes",
+    "init_args": {
+        "image_size": 48,
+        "train_size": 6,
+        "val_size": 2,
+        "batch_size": 2,
+        "fresh": True,
+        "augment": [{"class_path": "CopyPaste"}, {"class_path": "LargeScaleJitter"}],
+        "strong_augment": [{"class_path": "Mosaic"}, {"class_path": "DetectionMixUp"}],
+        "strong_epochs": 1,
+    },
+}
+TELL = {
+    "class_path": "Captioning",
+    "init_args": {
+        "architecture": {"class_path": "ShowAndTell", "init_args": {"backbone": SMALL, "width": 12}},
+        "optimizer": SGD,
+    },
+}
+SAID = {
+    "class_path": "SceneCaptions",
+    "init_args": {
+        "image_size": 32,
+        "scale": [0.3, 0.5],
+        "train_size": 8,
+        "val_size": 2,
+        "batch_size": 2,
+        "fresh": True,
+    },
+}
+FLOW = {
+    "class_path": "FlowMatching",
+    "init_args": {
+        "denoiser": {
+            "class_path": "DenoisingUNet",
+            "init_args": {"width": 8, "multipliers": [1], "attention": [], "blocks": 1},
+        },
+        "conditional": True,
+        "steps": 1,
+    },
+}
+FEW = {"limit_train_batches": 3, "limit_val_batches": 1}
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "in memory": (CLASSIFY, "ToyTensors", {}),
     "workers": (
@@ -48,6 +114,9 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "half precision": (CLASSIFY, "ToyTensors", {"precision": "bf16-mixed"}),
     "lists": ("ToyDetection", "ToyBoxes", {}),
     "two optimisers": (GAN, "ToyTensors", {}),
+    "boxes and masks that are pasted and mixed": (MASKS, MIXED, {}),
+    "captions": (TELL, SAID, {}),
+    "flow and its average": (FLOW, "Digits", {**FEW, "callbacks": [{"class_path": "MovingAverage"}]}),
     "image as parameter": ("ToyImage", "ToyPicture", {"max_epochs": 3}),
 }
 
