@@ -96,7 +96,12 @@ def test_what_can_t_judge_is_refused() -> None:
     with pytest.raises(UserError, match="the data has no classes: give it pretrained weights"):
         Judge(ToyNet, {"in_channels": 1, "image_size": [6, 6]}, 1)
 
+    with pytest.raises(UserError, match="needs an architecture of the role classifier"):
+        Judge(ToyEncoder, FACTS, 1)
+
     class Headless(ToyEncoder):
+        roles = ("classifier",)
+
         def __init__(self, num_classes: int, in_channels: int = 1) -> None:
             super().__init__()
 
