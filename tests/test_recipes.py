@@ -37,6 +37,13 @@ SEGMENTERS = ("voc/fcn_resnet50", "voc/deeplabv3_resnet50", "voc/lraspp_mobilene
 OFFLINE = {"--model.architecture.backbone.weights": "null", "--data.image_size": "64", "--data.num_workers": "0"}
 NARROW |= {name: [word for pair in OFFLINE.items() for word in pair] for name in SEGMENTERS}
 
+# The same of captioners, and splits of a file that the small pictures have not.
+CAPTIONERS = ("coco/show_attend_and_tell", "coco/self_critical", "flickr8k/show_attend_and_tell")
+SHORT = [word for pair in OFFLINE.items() for word in pair] + ["--model.architecture.width", "16"]
+NARROW |= dict.fromkeys(CAPTIONERS, SHORT)
+for name in CAPTIONERS[:2]:
+    NARROW[name] = [*SHORT, "--data.karpathy", "false"]
+
 # Forty samples for the grid, by many calls of the network.
 NARROW |= {name: ["--model.steps", "2"] for name in ("diffusion", "flow_matching")}
 
