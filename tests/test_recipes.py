@@ -45,7 +45,7 @@ for name in CAPTIONERS[:2]:
     NARROW[name] = [*SHORT, "--data.karpathy", "false"]
 
 # Forty samples for the grid, by many calls of the network.
-NARROW |= {name: ["--model.steps", "2"] for name in ("diffusion", "flow_matching")}
+NARROW |= {name: ["--model.steps", "2"] for name in ("diffusion", "edm", "flow_matching")}
 
 
 def small_data(recipe: dict[str, Any], root: Path) -> list[str]:
