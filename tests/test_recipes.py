@@ -44,8 +44,9 @@ NARROW |= dict.fromkeys(CAPTIONERS, SHORT)
 for name in CAPTIONERS[:2]:
     NARROW[name] = [*SHORT, "--data.karpathy", "false"]
 
-# Forty samples for the grid, by many calls of the network.
-NARROW |= {name: ["--model.steps", "2"] for name in ("diffusion", "edm", "flow_matching")}
+# Forty samples for the grid, by many calls of the network, and a judge's training.
+SAMPLED = ["--model.steps", "2", "--model.test_samples", "20", "--model.judge_epochs", "1"]
+NARROW |= dict.fromkeys(("diffusion", "edm", "flow_matching"), SAMPLED)
 
 
 def small_data(recipe: dict[str, Any], root: Path) -> list[str]:
