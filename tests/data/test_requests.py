@@ -30,13 +30,16 @@ def test_classes_come_in_turns_and_batches_change_nothing() -> None:
 def test_classes_have_names() -> None:
     data = Samples(count=2, classes=["cat", "0"])
     facts = {"num_classes": 2, "class_names": ["dog", "cat"]}
-    module = SimpleNamespace(facts=facts)
+    module = SimpleNamespace(facts=facts, batch="images")
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
         lightning_module=module, world_size=1, global_rank=0, predicting=True, training=False
     )
     assert [row[2] for row in (data.samples("predict")[i] for i in range(2))] == [1, 0]
     data.classes = ["cow"]
     with pytest.raises(UserError, match="there is no class cow"):
+        data.samples("predict")
+    module.batch = "captioning"
+    with pytest.raises(UserError, match="for tasks that generate images, not for"):
         data.samples("predict")
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zoo import Data, Facts
 from zoo.architectures.base import Architecture
 from zoo.data.loading import TensorSource
+from zoo.errors import UserError
 from zoo.tasks.flow_matching import FlowMatching
 
 COUNT = 60
@@ -101,3 +102,11 @@ def test_prediction_draws_all_samples_a_column_for_each_class(tmp_path: Path) ->
         columns = [made.getpixel((2 + 6 * column, 8))[0] for column in range(3)]
     assert columns == sorted(columns), "dark, middle and bright"
     assert columns[2] - columns[0] > 80
+
+
+def test_classes_are_not_asked_of_a_generator_without() -> None:
+    task = FlowMatching(partial(Known, kind="flow"), steps=4, facts=FACTS)
+    task.configure_model()
+    with pytest.raises(UserError, match=r"data\.classes asks for classes"):
+        task.predict_step((torch.tensor([[0, 0, 2]]), ["a"]), 0)
+    assert task.predict_step((torch.tensor([[0, 0, -1]]), ["a"]), 0)[0].label is None

@@ -79,6 +79,9 @@ class Samples(Data):
         """
         if split != "predict":
             raise UserError(f"Samples are for zoo predict: there is no {split} split")
+        module: Any = self.trainer.lightning_module if self.trainer else None
+        if module is not None and module.batch != "images":
+            raise UserError(f"Samples are for tasks that generate images, not for {type(module).__name__}")
         return Requests(self.count, [self._number(str(one)) for one in self.classes], self.seed)
 
     def _number(self, which: str) -> int:

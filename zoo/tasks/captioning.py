@@ -118,6 +118,8 @@ class Captioning(Task):
             raise UserError(f"model.label_smoothing must be from 0 to 1, not {label_smoothing}")
         if attention_weight < 0:
             raise UserError(f"model.attention_weight must be at least 0, not {attention_weight}")
+        if temperature is None and top_p != 1:
+            raise UserError(f"model.top_p is {top_p}, but nothing is drawn: give model.temperature, such as 1.0, too")
         if temperature is None and candidates > beam:
             raise UserError(f"model.candidates is {candidates}, but a beam of {beam} finds no more than {beam}")
         self.label_smoothing, self.attention_weight = label_smoothing, attention_weight

@@ -235,6 +235,8 @@ class Generation(Task):
             return self._results(self.from_images(asked), None, names)
         seeds, indices, labels = asked.unbind(1)
         turns = self.turns(indices)
+        if turns is None and bool((labels >= 0).any()):
+            raise UserError("data.classes asks for classes, but this generator has learnt none: leave them out")
         labels = None if turns is None else torch.where(labels < 0, turns, labels)
         generators = [g for s, i in zip(seeds, indices, strict=True) for g in generators_of(int(s), i[None])]
         with torch.no_grad():
