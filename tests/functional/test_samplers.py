@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,6 +145,50 @@ def test_mistakes_end_in_one_line() -> None:
         make_solver("ddim", churn=1)
     with pytest.raises(UserError, match="solver dpm has no option eta: it has none"):
         make_solver("dpm", eta=1)
+
+
+MARKED = """
+from zoo.functional.samplers import Solver, moved
+
+
+class Counting(Solver):
+    def __init__(self, first: int = 0) -> None:
+        self.count = first
+
+    def begin(self, path, times):
+        made = Counting(self.count)
+        made.visits = list(times)
+        return made
+
+    def step(self, step):
+        assert self.visits[self.count] == step.s
+        self.count += 1
+        found = step.denoiser.estimate(step.x, step.s)
+        return moved(step, found, step.t), found
+
+
+class Other:
+    pass
+"""
+
+
+def test_a_plugins_solver_is_found_by_name_and_begins_anew(fake_plugin: Callable[..., Path]) -> None:
+    entries = {"parts": {name: f"acme_solvers:{name}" for name in ("Counting", "Other")}}
+    fake_plugin(files={"acme_solvers.py": MARKED}, entries=entries)
+    path, times = PATHS["linear"]
+    denoiser, made = Gaussian(path).denoiser(), make_solver("Counting", first=0)
+    for _ in range(2):
+        torch.testing.assert_close(
+            sample(denoiser, normal(2), times, made), sample(denoiser, normal(2), times, Euler())
+        )
+    assert made.count == 0  # type: ignore[attr-defined]
+    assert type(make_solver("zoo.parts.Counting")) is type(made)
+    with pytest.raises(UserError, match="solver Counting has no option eta: its options are first"):
+        make_solver("Counting", eta=1)
+    with pytest.raises(UserError, match=r"solver is one of .*, or a plugin's, not Conting; did you mean Counting"):
+        make_solver("Conting")
+    with pytest.raises(UserError, match="solver is one of"):
+        make_solver("Other")
 
 
 @pytest.mark.parametrize("solver", [DDPM(), DDIM(0.7)])

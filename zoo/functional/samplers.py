@@ -18,10 +18,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo import registry
 from zoo.errors import UserError
 from zoo.functional.diffusion import Denoiser, Estimate, Path, VarianceExploding, forward_variance, posterior
 from zoo.functional.seeded_noise import Randomness, normal_like
-from zoo.registry import did_you_mean
 
 Callback = Callable[[int, Tensor, Estimate], None]
 Constrain = Callable[[Tensor, float], Tensor]
@@ -50,7 +50,7 @@ class Step(NamedTuple):
 
 
 class Solver(ABC):
-    """Takes steps along the times; without a state, so that it can be shared.
+    """Takes steps along the times; without a state, so that it can be shared: ``begin`` gives one that may have some.
 
     Attributes:
         order: how fast its error falls with the number of steps.
@@ -64,6 +64,16 @@ class Solver(ABC):
     def is_deterministic(self) -> bool:
         """Whether it adds no noise, so that it can be run backwards."""
         return True
+
+    def begin(self, path: Path, times: Sequence[float]) -> Solver:
+        """The solver that takes the steps along these times; as it stands, itself.
+
+        A solver that remembers more than the step before gives a new one.
+
+        Raises:
+            UserError: it can't visit these times.
+        """
+        return self
 
     @abstractmethod
     def step(self, step: Step) -> tuple[Tensor, Estimate]:
@@ -256,19 +266,30 @@ def make_solver(name: str, **options: Any) -> Solver:
     """The solver of this name.
 
     Args:
-        name: one of ``SOLVERS``.
+        name: one of ``SOLVERS``, or a solver among the registered parts, by name or path.
         options: arguments of its class.
 
     Raises:
         UserError: there is no such solver, or it has no such option.
     """
-    if name not in SOLVERS:
-        raise UserError(f"solver is one of {', '.join(SOLVERS)}, not {name}{did_you_mean(name, list(SOLVERS))}")
-    known = list(inspect.signature(SOLVERS[name]).parameters)
+    cls = SOLVERS[name] if name in SOLVERS else _registered(name)
+    if cls is None:
+        parts = [entry.name for entry in registry.entries() if entry.kind == "parts" and entry.package != registry.OURS]
+        close = registry.did_you_mean(name, [*SOLVERS, *parts])
+        raise UserError(f"solver is one of {', '.join(SOLVERS)}, or a plugin's, not {name}{close}")
+    known = list(inspect.signature(cls).parameters)
     if unknown := [option for option in options if option not in known]:
         taken = f"its options are {', '.join(known)}" if known else "it has none"
         raise UserError(f"solver {name} has no option {unknown[0]}: {taken}")
-    return SOLVERS[name](**options)
+    return cls(**options)
+
+
+def _registered(name: str) -> type[Solver] | None:
+    """The solver among the registered parts that this name or path refers to."""
+    if (claimed := registry.clash(name, "parts")) is not None:
+        raise UserError(claimed)
+    parts = [entry.load() for entry in registry.mentioned(name) if entry.kind == "parts"]
+    return next((cls for cls in parts if issubclass(cls, Solver)), None)
 
 
 def start(denoiser: Denoiser, noise: Tensor, t: float) -> Tensor:
@@ -302,6 +323,7 @@ def sample(
         The samples at the last time, (B, ...).
     """
     past: tuple[float, Tensor] | None = None
+    solver = solver.begin(denoiser.path, times)
     for index, (s, t) in enumerate(pairwise(times)):
         x, found = solver.step(Step(denoiser, x, s, t, past, generator, len(times) - 1))
         past = (s, found.image)
