@@ -151,10 +151,10 @@ def _fact_list(facts: Mapping[str, str]) -> list[str]:
 
 
 def _argument_table(entry: Entry, view: Any) -> list[str]:
-    from_data = ("num_classes", "in_channels", "image_size", "vocabulary_size") if entry.kind == "architectures" else ()
+    filled = showing.FILLED if entry.kind == "architectures" else {}
     rows = []
     for name, annotation, default in view.arguments:
-        value = "from the data" if name in from_data else "required" if default is None else code(default)
+        value = filled.get(name) or ("required" if default is None else code(default))
         rows.append((code(name), code(annotation) if annotation else "", value, markdown(view.meanings.get(name, ""))))
     return table(("argument", "type", "default", "meaning"), rows)
 

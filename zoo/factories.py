@@ -29,10 +29,20 @@ from zoo.errors import UserError
 
 
 class ArchitectureFactory(Protocol):
-    """Builds a network; keywords are the facts that it may accept."""
+    """Builds a network; keywords are the facts that it may accept.
+
+    ``timestep`` is what a denoiser of a library that counts steps needs: factor and offset that make such a step of the
+    time that it is told.
+    """
 
     def __call__(
-        self, *, num_classes: int, in_channels: int, image_size: list[int], vocabulary_size: int
+        self,
+        *,
+        num_classes: int,
+        in_channels: int,
+        image_size: list[int],
+        vocabulary_size: int,
+        timestep: list[float],
     ) -> Architecture:
         """The network."""
         ...

@@ -33,6 +33,25 @@ def images(count: int = 6, seed: int = 0) -> Tensor:
     return torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
 
 
+class Stepping(Known):
+    """Shape: as it has."""
+
+    def __init__(self, kind: str, timestep: list[float], num_classes: int = 3, in_channels: int = 1) -> None:
+        super().__init__(num_classes, in_channels, kind)
+        self.timestep = timestep
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [("diffusion", {"trained_steps": 50}, [50, -1]), ("flow", {}, [1000, 0]), ("edm", {}, [1, 0])],
+)
+def test_networks_that_count_steps_are_told_how(kind: str, options: dict[str, Any], expected: list[float]) -> None:
+    cls: Any = {"diffusion": Diffusion, "edm": EDM, "flow": FlowMatching}[kind]
+    task = cls(partial(Stepping, kind=kind), facts=FACTS, **options)
+    task.configure_model()
+    assert task.denoiser.timestep == expected
+
+
 # Losses
 
 

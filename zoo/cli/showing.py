@@ -224,13 +224,20 @@ def _meanings(doc: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in found.items()}
 
 
+# Arguments of architectures that recipes leave out, and what fills them in.
+FILLED = {
+    **dict.fromkeys(("num_classes", "in_channels", "image_size", "vocabulary_size"), "from the data"),
+    "timestep": "from the task",
+}
+
+
 def _argument_list(entry: Entry, view: _View) -> str:
-    from_data = ("num_classes", "in_channels", "image_size", "vocabulary_size") if entry.kind == "architectures" else ()
+    filled = FILLED if entry.kind == "architectures" else {}
     lines = []
     for name, annotation, default in view.arguments:
         kind = f": {annotation}" if annotation else ""
         value = "(required)" if default is None else f"= {default}"
-        lines.append(_wrapped(f"{name}{kind} {'(from the data)' if name in from_data else value}", "  ", "      "))
+        lines.append(_wrapped(f"{name}{kind} {f'({filled[name]})' if name in filled else value}", "  ", "      "))
         if meaning := view.meanings.get(name):
             lines.append(_wrapped(meaning, "      ", "      "))
     return "\n".join(["Arguments", *lines]) if lines else ""

@@ -100,6 +100,11 @@ class Denoising(Generation):
     def least_time(self) -> float:
         """Where an image counts as one without noise, above 0 if the network says nothing at 0."""
 
+    @property
+    def timestep(self) -> list[float]:
+        """Factor and offset that make a step of the papers' code of a time: for networks that are told such steps."""
+        return [1000.0, 0.0]
+
     def likelihood_times(self, steps: int) -> list[float]:
         """The times of the probability-flow equation, from image to noise; close to each other near the image."""
         return [self.least_time + (1 - self.least_time) * (i / steps) ** 2 for i in range(steps + 1)]
@@ -122,7 +127,7 @@ class Denoising(Generation):
         """Build the network and the metrics."""
         classes = self.classes_for(self.conditional)
         needs = ("num_classes",) if classes else ()
-        self.denoiser: Architecture = self.make("denoiser", needs, num_classes=classes)
+        self.denoiser: Architecture = self.make("denoiser", needs, num_classes=classes, timestep=self.timestep)
         self.val_loss, self.test_loss, self.test_bits = MeanMetric(), MeanMetric(), MeanMetric()
         self.build_judge()
 

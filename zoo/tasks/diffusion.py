@@ -36,8 +36,8 @@ class Diffusion(Denoising):
             of times with little noise.
         conditional: whether it learns to generate by class.
         drop_label: share of the training labels that are dropped, for guidance.
-        solver: ``ddpm``, ``ddim``, ``dpm``, ``euler``, ``midpoint`` or ``heun``.
-        solver_options: of its class in ``zoo.functional.samplers``.
+        solver: ``ddpm``, ``ddim``, ``dpm``, ``euler``, ``midpoint``, ``heun``, or a solver of a plugin.
+        solver_options: of its class, for the zoo's in ``zoo.functional.samplers``.
         steps: of the solver.
         guidance: strength of the class in samples; 1 for none.
         guidance_interval: times, from and to, between which there is guidance; left out, everywhere.
@@ -100,6 +100,11 @@ class Diffusion(Denoising):
     def least_time(self) -> float:
         """The first step."""
         return 1 / self.path.steps
+
+    @property
+    def timestep(self) -> list[float]:
+        """Counted from 0, as in Ho et al.'s code: the first step of noise is 0."""
+        return [float(self.path.steps), -1.0]
 
     def training_times(self, count: int, generator: Generator | None) -> Tensor:
         """Each step as often as any other."""

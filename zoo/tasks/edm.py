@@ -36,8 +36,8 @@ class EDM(Denoising):
         noise_std: its standard deviation.
         conditional: whether it learns to generate by class.
         drop_label: share of the training labels that are dropped, for guidance.
-        solver: ``heun``, ``euler``, ``midpoint``, ``dpm``, ``ddim`` or ``ddpm``.
-        solver_options: of its class in ``zoo.functional.samplers``; ``churn`` and more for ``heun``.
+        solver: ``heun``, ``euler``, ``midpoint``, ``dpm``, ``ddim``, ``ddpm``, or a solver of a plugin.
+        solver_options: of its class, for the zoo's in ``zoo.functional.samplers``; ``churn`` and more for ``heun``.
         steps: of the solver.
         guidance: strength of the class in samples; 1 for none.
         guidance_interval: noise, from and to, between which there is guidance; left out, everywhere.
@@ -107,6 +107,11 @@ class EDM(Denoising):
     def least_time(self) -> float:
         """The smallest noise."""
         return self.schedule[0]
+
+    @property
+    def timestep(self) -> list[float]:
+        """The paper's code tells the network a quarter of the logarithm as it is."""
+        return [1.0, 0.0]
 
     def training_times(self, count: int, generator: Generator | None) -> Tensor:
         """Log-normal."""

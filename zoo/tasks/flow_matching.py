@@ -34,8 +34,8 @@ class FlowMatching(Denoising):
             less, and fewer steps are needed.
         conditional: whether it learns to generate by class.
         drop_label: share of the training labels that are dropped, for guidance.
-        solver: ``heun``, ``euler``, ``midpoint``, ``dpm``, ``ddim`` or ``ddpm``.
-        solver_options: of its class in ``zoo.functional.samplers``.
+        solver: ``heun``, ``euler``, ``midpoint``, ``dpm``, ``ddim``, ``ddpm``, or a solver of a plugin.
+        solver_options: of its class, for the zoo's in ``zoo.functional.samplers``.
         steps: of the solver.
         guidance: strength of the class in samples; 1 for none.
         guidance_interval: times, from and to, between which there is guidance; left out, everywhere.
