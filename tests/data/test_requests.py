@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from zoo import contracts
+from zoo.data.request import Request
 from zoo.data.requests import Samples
 from zoo.errors import UserError
 
@@ -25,6 +26,14 @@ def test_classes_come_in_turns_and_batches_change_nothing() -> None:
     assert names == [f"sample-{i:05d}" for i in range(5)]
     assert read(Samples(count=5, classes=[3, 7], seed=1, batch_size=64)) == (asked, names)
     assert [row[2] for row in read(Samples(count=3))[0]] == [-1, -1, -1], "the generator chooses"
+
+
+def test_on_the_way_to_another_seed_each_sample_is_a_row() -> None:
+    asked, names = read(Samples(count=2, classes=[3, 7], seed=1, to_seed=9, columns=3, batch_size=4))
+    assert [Request(*row)[:6] for row in asked] == [(1, n, c, 9, p, 3) for n, c in ((0, 3), (1, 7)) for p in range(3)]
+    assert [Request(*row).weight for row in asked] == [0, 0.5, 1] * 2
+    assert names == [f"sample-{n:05d}-{p:02d}" for n in range(2) for p in range(3)]
+    assert [row[6] for row in read(Samples(count=2, animation=True))[0]] == [1, 1]
 
 
 def test_classes_have_names() -> None:
@@ -48,3 +57,5 @@ def test_nothing_is_trained_on_them() -> None:
         Samples().samples("train")
     with pytest.raises(UserError, match="at least 1"):
         Samples(count=0)
+    with pytest.raises(UserError, match="columns at least 2"):
+        Samples(columns=1)

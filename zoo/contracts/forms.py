@@ -244,7 +244,8 @@ def _unlabelled(batch: Any, facts: Facts, split: str) -> None:
 
 def _requests(batch: Any, facts: Facts, split: str) -> None:
     asked, names = batch
-    expect(asked.shape == (len(names), 3) and asked.dtype == torch.int64, f"{split}: expected requests int64 (B, 3)")
+    right = asked.shape in ((len(names), 3), (len(names), 7)) and asked.dtype == torch.int64
+    expect(right, f"{split}: expected requests int64 (B, 3) or (B, 7)")
 
 
 def _stylization(batch: Any, facts: Facts, split: str) -> None:
@@ -359,7 +360,8 @@ FORMS = (
     ),
     Form(
         "requests",
-        "for prediction alone: seed, number and class (-1 for any) of samples to generate, int64 (B, 3), and names",
+        "for prediction alone: seed, number and class (-1 for any) of samples to generate, int64 (B, 3), and names; "
+        "(B, 7) where they are to be interpolated or animated",
         (),
         _requests,
     ),

@@ -30,16 +30,17 @@ def _normal(shape: torch.Size, dtype: torch.dtype, generator: Generator) -> Tens
     return torch.randn(shape, dtype=dtype, generator=generator, device=generator.device)
 
 
-def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
+def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     """Spherical interpolation between noises, sample by sample: it keeps a Gaussian's norm where a mean shrinks it.
 
     Shoemake, "Animating Rotation with Quaternion Curves", 1985; the lengths are interpolated linearly.
 
     Args:
-        a: (B, ...), the result at weight 0.
-        b: like a, the result at weight 1.
-        weight: in [0, 1].
+        a: (B, ...), the result at weight 0, to the last bit.
+        b: like a, the result at weight 1, likewise.
+        weight: in [0, 1]; one, or one for each sample, (B,).
     """
+    weight = torch.as_tensor(weight, dtype=a.dtype, device=a.device).view(-1, 1)
     flat_a, flat_b = a.flatten(1), b.flatten(1)
     length_a, length_b = flat_a.norm(dim=1, keepdim=True), flat_b.norm(dim=1, keepdim=True)
     unit_a, unit_b = flat_a / length_a, flat_b / length_b
@@ -48,4 +49,5 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     turned = ((1 - weight) * angle).sin() / sine * unit_a + (weight * angle).sin() / sine * unit_b
     straight = torch.lerp(unit_a, unit_b, weight)
     unit = torch.where(angle < 1e-4, straight, turned)
-    return (torch.lerp(length_a, length_b, weight) * unit).view_as(a)
+    found = torch.lerp(length_a, length_b, weight) * unit
+    return torch.where(weight == 0, flat_a, torch.where(weight == 1, flat_b, found)).view_as(a)

@@ -197,6 +197,16 @@ class Denoising(Generation):
         denoiser, times = self.denoiser_for(labels), self.sampling_times(self.steps)
         return sample(denoiser, start(denoiser, noise, times[0]), times, self.solver, generators, callback)
 
+    @property
+    def sampling_steps(self) -> int:
+        """Those of the solver."""
+        return len(self.sampling_times(self.steps)) - 1
+
+    def shown_step(self, index: int, x: Tensor) -> Tensor:
+        """The samples with their noise, with less contrast where that would be darker or brighter than can be shown."""
+        alpha, sigma = self.path.at(self.sampling_times(self.steps)[index + 1])
+        return self.unscaled(x / max(1.0, math.hypot(alpha, sigma)))
+
     # Given images
 
     def inverted(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -226,7 +236,7 @@ class Denoising(Generation):
             labels: what they are to become, (B,); None for no class.
             seed: of the noise.
         """
-        generators = generators_of(seed, torch.arange(len(images)))
+        generators = generators_of(seed, range(len(images)))
         denoiser, times = self.denoiser_for(labels), from_strength(self.sampling_times(self.steps), strength)
         x = noised_at(denoiser, self.scaled(images), times[0], generators)
         return self.unscaled(sample(denoiser, x, times, self.solver, generators))
@@ -241,7 +251,7 @@ class Denoising(Generation):
             labels: what they are of, (B,); None for no class.
             seed: of the noise.
         """
-        generators = generators_of(seed, torch.arange(len(images)))
+        generators = generators_of(seed, range(len(images)))
         denoiser, times = self.denoiser_for(labels), self.sampling_times(self.steps)
         x = start(denoiser, self.noise(generators), times[0])
         known = keep_known(denoiser, self.scaled(images), mask, generators)

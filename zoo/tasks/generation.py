@@ -6,7 +6,6 @@ function of a seed and of the sample's number alone, so that neither batches nor
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Generator, Tensor
 
 from zoo import drawing
 from zoo.data.base import Data
+from zoo.data.request import Request
 from zoo.data.seeds import derive_seed
 from zoo.errors import UserError
 from zoo.facts import class_names
@@ -27,10 +27,11 @@ from zoo.functional.seeded_noise import normal_like, slerp
 from zoo.metrics.generation import GenerationMetrics
 from zoo.tasks.base import Task
 from zoo.tasks.judge import Judge
+from zoo.tasks.sample_files import Frames, write_grids, write_steps
+from zoo.training.sampler_bar import SamplerBar
 
 SHOWN = 40  # samples in the grid of a validation, at most
 JUDGED_AT_ONCE = 100  # samples
-LARGEST = 400  # samples in the picture that prediction makes of all
 SIDE = 56  # pixels of a sample in the grid, at least
 
 
@@ -42,11 +43,15 @@ class Generated:
         name: of the sample.
         image: in [0, 1], (C, H, W), on the CPU.
         label: name of the class that was asked for; None without classes.
+        weight: how far its noise is on the way from one seed to another, in [0, 1]; None where there is no way.
+        frames: how it was made, uint8 (F, C, H, W); None where that was not asked for.
     """
 
     name: str
     image: Tensor
     label: str | None
+    weight: float | None = None
+    frames: Tensor | None = None
 
 
 class Generation(Task):
@@ -130,6 +135,20 @@ class Generation(Task):
             callback: called after each step by those that take several.
         """
 
+    @property
+    def sampling_steps(self) -> int:
+        """Steps in which ``generate`` makes samples and after which it calls back; as it stands, 1 without a call."""
+        return 1
+
+    def shown_step(self, index: int, x: Tensor) -> Tensor:
+        """What an animation shows after a step of ``generate``, in [0, 1]; as it stands, the samples as they are.
+
+        Args:
+            index: of the step, from 0.
+            x: as the callback gets it.
+        """
+        return self.unscaled(x)
+
     def noise(self, generators: Sequence[Generator]) -> Tensor:
         """Noise that samples are made of, from each one's own generator; as it stands, of the images' shape."""
         shape = (len(generators), self.facts["in_channels"], *self.facts["image_size"])
@@ -192,15 +211,32 @@ class Generation(Task):
             seed: of all samples.
             callback: called after each step of those that take several.
         """
-        return self._sampled(generators_of(seed, indices), self._asked(indices, labels), callback)
+        labels = self.turns(indices) if labels is None else labels
+        return self._sampled(generators_of(seed, indices), self._asked(labels), callback)
 
     def _sampled(
         self, generators: Sequence[Generator], labels: Tensor | None, callback: Callback | None = None
     ) -> Tensor:
-        return self.unscaled(self.generate(self.noise(generators), labels, generators, callback))
+        watched = self.watched(self.sampling_steps, callback)
+        return self.unscaled(self.generate(self.noise(generators), labels, generators, watched))
 
-    def _asked(self, indices: Tensor, labels: Tensor | None) -> Tensor | None:
-        labels = self.turns(indices) if labels is None else labels
+    def watched(self, steps: int, callback: Callback | None = None) -> Callback | None:
+        """A callback that calls this one and moves the progress bar, if there is one, of so many steps."""
+        callbacks: list[Any] = self._trainer.callbacks if self._trainer else []  # type: ignore[attr-defined]
+        bars = [one for one in callbacks if isinstance(one, SamplerBar)]
+        if not bars or steps == 1:
+            return callback
+
+        def told(index: int, x: Tensor, found: Any) -> None:
+            for bar in bars:
+                bar.stepped(index + 1, steps)
+            if callback is not None:
+                callback(index, x, found)
+
+        return told
+
+    def _asked(self, labels: Tensor | None) -> Tensor | None:
+        """Labels for the network, where it has classes."""
         return None if labels is None or not self.class_count else labels.to(self.device)
 
     @torch.no_grad()
@@ -214,12 +250,12 @@ class Generation(Task):
             label: of all of them; None for the first sample's.
             seed: of the samples.
         """
-        ends = self.noise(generators_of(seed, torch.tensor([first, second])))
-        weights = torch.linspace(0, 1, count).tolist()
-        noise = torch.cat([slerp(ends[:1], ends[1:], weight) for weight in weights])
-        labels = None if label is None else torch.full((count,), label)
-        numbers = torch.full((count,), first)  # what is added on the way is the same for all
-        return self.unscaled(self.generate(noise, self._asked(numbers, labels), generators_of(seed, numbers)))
+        ends = self.noise(generators_of(seed, [first, second]))
+        start, end = (one.expand(count, *one.shape[1:]) for one in ends.split(1))
+        noise = slerp(start, end, torch.linspace(0, 1, count))
+        labels = self.turns(torch.full((count,), first)) if label is None else torch.full((count,), label)
+        generators = generators_of(seed, [first] * count)  # what is added on the way is the same for all
+        return self.unscaled(self.generate(noise, self._asked(labels), generators))
 
     # Prediction
 
@@ -227,21 +263,42 @@ class Generation(Task):
         """Samples that were asked for, or for given pictures what ``from_images`` makes of them.
 
         Args:
-            batch: requests int64 (B, 3) of seed, number and class (-1 for the classes in turns), or images; and names.
+            batch: requests int64 (B, 3) of seed, number and class (-1 for the classes in turns), or (B, 7) as in
+                ``zoo.data.requests.Request``; or images; and names.
             batch_idx: not used.
         """
         asked, names = batch
         if asked.is_floating_point():
             return self._results(self.from_images(asked), None, names)
-        seeds, indices, labels = asked.unbind(1)
-        turns = self.turns(indices)
+        labels, turns = asked[:, 2], self.turns(asked[:, 1])
         if turns is None and bool((labels >= 0).any()):
             raise UserError("data.classes asks for classes, but this generator has learnt none: leave them out")
         labels = None if turns is None else torch.where(labels < 0, turns, labels)
-        generators = [g for s, i in zip(seeds, indices, strict=True) for g in generators_of(int(s), i[None])]
         with torch.no_grad():
-            made = self._sampled(generators, self._asked(indices, labels))
-        return self._results(made, labels, names)
+            return self._fulfilled([Request(*row) for row in asked.tolist()], labels, names)
+
+    def _fulfilled(self, asked: Sequence[Request], labels: Tensor | None, names: Sequence[str]) -> list[Generated]:
+        """The samples of one batch, which are asked for alike."""
+        steps, animated = self.sampling_steps, bool(asked[0].animated)
+        if animated and steps == 1:
+            raise UserError(f"data.animation: {type(self).__name__} makes samples at once, without steps to be shown")
+        generators, noise = self._noise_for(asked)
+        frames = Frames(steps, self.shown_step) if animated else None
+        images = self.generate(noise, self._asked(labels), generators, self.watched(steps, frames))
+        results = self._results(self.unscaled(images), labels, names)
+        for i, (result, one) in enumerate(zip(results, asked, strict=True)):
+            result.weight = one.weight if one.places > 1 else None
+            result.frames = None if frames is None else frames.of_sample(i)
+        return results
+
+    def _noise_for(self, asked: Sequence[Request]) -> tuple[list[Generator], Tensor]:
+        """The samples' generators and their noise; what is added on a way is the same all along it."""
+        generators = [generators_of(one.seed, [one.number])[0] for one in asked]
+        noise = self.noise(generators)
+        if asked[0].places > 1:
+            others = self.noise([generators_of(one.to_seed, [one.number])[0] for one in asked])
+            noise = slerp(noise, others, torch.tensor([one.weight for one in asked]))
+        return generators, noise
 
     def from_images(self, images: Tensor) -> Tensor:
         """What is made of given pictures (B, C, H, W) in [0, 1]; as it stands, as many samples."""
@@ -257,17 +314,18 @@ class Generation(Task):
         return [drawing.to_picture(result.image, 0) for result in results]
 
     def as_json(self, results: list[Generated]) -> list[dict[str, Any]]:
-        """Each sample's name, and its class where it has one."""
-        return [{"name": r.name, **({} if r.label is None else {"class": r.label})} for r in results]
+        """Each sample's name, its class where it has one, and its place on the way to another seed."""
+        return [{k: v for k, v in _told(one).items() if v is not None} for one in results]
+
+    def write_files(self, folder: Path, results: list[Generated]) -> None:
+        """The steps in which each sample was made, where that was asked for."""
+        for one in results:
+            if one.frames is not None:
+                write_steps(folder, one.name, one.frames)
 
     def write_summary(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The samples side by side in ``samples.png``, the first ``LARGEST`` of them in the order of their names."""
-        chosen = sorted(rows, key=lambda row: str(row["name"]))[:LARGEST]
-        pictures = [Image.open(folder / row["picture"]) for row in chosen]
-        if pictures:
-            labels = {row.get("class") for row in chosen}
-            columns = len(labels) if 1 < len(labels) <= 10 else math.ceil(math.sqrt(len(chosen)))
-            drawing.grid(pictures, columns, 2).save(folder / "samples.png")
+        """The samples side by side by their names in ``samples.png``, and their steps as ``samples.gif``."""
+        write_grids(folder, rows)
 
     # What can be watched
 
@@ -290,6 +348,11 @@ class Generation(Task):
     _grid: Tensor | None = None
 
 
-def generators_of(seed: int, indices: Tensor) -> list[Generator]:
+def generators_of(seed: int, indices: Sequence[int] | Tensor) -> list[Generator]:
     """A generator for each sample, of a seed and the sample's number; on the CPU, so that all devices agree."""
-    return [Generator().manual_seed(derive_seed(seed, index)) for index in indices.tolist()]
+    numbers = indices.tolist() if isinstance(indices, Tensor) else indices
+    return [Generator().manual_seed(derive_seed(seed, number)) for number in numbers]
+
+
+def _told(one: Generated) -> dict[str, Any]:
+    return {"name": one.name, "class": one.label, "weight": one.weight}

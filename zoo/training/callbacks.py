@@ -367,6 +367,6 @@ def _clock(seconds: float) -> str:
 
 def progress() -> Callback:
     """A bar on a terminal, a line per epoch elsewhere."""
-    from lightning.pytorch.callbacks import RichProgressBar
+    from zoo.training.sampler_bar import SamplerBar
 
-    return RichProgressBar(refresh_rate=10) if sys.stdout.isatty() else EpochLines()
+    return SamplerBar(refresh_rate=10) if sys.stdout.isatty() else EpochLines()

@@ -76,6 +76,8 @@ class PredictionFiles(BasePredictionWriter):
         print(f"images       {len(self.rows)}")
         if self.rows:
             print(f"pictures     {self.folder / 'pictures'}")
+        for path in sorted(self.folder.glob("samples.*")):
+            print(f"samples      {path}")
         print(f"predictions  {self.folder / 'predictions.json'}", flush=True)
         if self.unreadable:
             print(f"unreadable   {len(self.unreadable)}: {', '.join(self.unreadable)}", flush=True)
