@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -14,15 +13,16 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from zoo.architectures.base import Architecture
-from zoo.data.seeds import derive_seed
 from zoo.errors import UserError
+from zoo.facts import class_index, class_names
 from zoo.functional.diffusion import Denoiser, Path, Prediction, guided, target
 from zoo.functional.diffusion_likelihood import bits_per_dimension, dequantized, log_likelihood
 from zoo.functional.diffusion_schedules import from_strength
 from zoo.functional.editing import invert, keep_known, noised_at
 from zoo.functional.samplers import Callback, Solver, make_solver, sample, start
 from zoo.functional.seeded_noise import normal_like
-from zoo.tasks.generation import Generation, generators_of
+from zoo.tasks.generation import Generated, Generation
+from zoo.tasks.given_pictures import generators_for, noise_file, read_mask, seed_of
 
 SAMPLING = (
     "solver",
@@ -31,6 +31,9 @@ SAMPLING = (
     "guidance",
     "guidance_interval",
     "strength",
+    "mask",
+    "invert",
+    "given_class",
     "likelihood_steps",
     "test_samples",
 )
@@ -80,6 +83,20 @@ class Denoising(Generation):
         self.interval = None if guidance_interval is None else (guidance_interval[0], guidance_interval[1])
         self.steps, self.strength, self.likelihood_steps = steps, strength, likelihood_steps
         self.sampling_times(steps)
+
+    def take_given(self, mask: str | None, invert: bool, given_class: str | int | None) -> None:
+        """Check and keep the arguments that say what becomes of given pictures; for the constructor, at its end.
+
+        Raises:
+            UserError: they contradict each other.
+        """
+        if mask is not None and invert:
+            raise UserError("model.mask and model.invert exclude each other: a picture is filled in, or inverted")
+        if given_class is not None and not self.conditional:
+            raise UserError("model.given_class needs model.conditional")
+        if invert and not self.solver.is_deterministic:
+            raise UserError("model.invert needs a model.solver that adds no noise, such as heun or ddim")
+        self.mask, self.invert, self.given_class = mask, invert, given_class
 
     # To be defined by a subclass
 
@@ -155,7 +172,7 @@ class Denoising(Generation):
     def _evaluated(self, batch: Any) -> Tensor:
         """The loss (B,) at times and with noise that are functions of each image."""
         images = batch[0]
-        generators = [Generator().manual_seed(_seed_of(image)) for image in images]
+        generators = [Generator().manual_seed(seed_of(image)) for image in images]
         t = torch.cat([self.training_times(1, generator) for generator in generators]).to(self.device)
         scaled = self.scaled(images)
         return self.losses(scaled, normal_like(scaled, generators), t, self.labels_of(batch))
@@ -217,14 +234,46 @@ class Denoising(Generation):
         """
         denoiser = self._unguided(labels)
         times = [self.least_time, *self.sampling_times(self.steps)[-2::-1]]
-        return invert(denoiser, self.scaled(images), sorted(set(times)), self.solver)
+        times = sorted(set(times))
+        return invert(denoiser, self.scaled(images), times, self.solver, self._watched(times))
 
     def _unguided(self, labels: Tensor | None) -> Denoiser:
         return Denoiser(lambda x, t: self.predicted(x, t, labels), self.path, self.prediction)
 
-    def from_images(self, images: Tensor) -> Tensor:
-        """Variations of pictures: noise of ``strength`` is added, and the solver takes it away."""
-        return self.varied(images, self.strength)
+    def edited(self, images: Tensor, names: Sequence[str]) -> list[Generated]:
+        """Pictures inverted and made again from their noise, filled in, or varied, as the arguments say."""
+        labels = self._given_labels(len(images))
+        if self.invert:
+            return self._inverted(images, labels, names)
+        if self.mask is not None:
+            mask = read_mask(self.mask, self.facts["image_size"], names).to(self.device)
+            return self._results(self.inpainted(images, mask, labels), labels, names)
+        return self._results(self.varied(images, self.strength, labels), labels, names)
+
+    @torch.no_grad()
+    def _inverted(self, images: Tensor, labels: Tensor | None, names: Sequence[str]) -> list[Generated]:
+        noise, denoiser, times = self.inverted(images, labels), self._unguided(labels), self.sampling_times(self.steps)
+        again = sample(denoiser, start(denoiser, noise, times[0]), times, self.solver, callback=self._watched(times))
+        results = self._results(self.unscaled(again), labels, names)
+        for result, name, own in zip(results, names, noise.float().cpu(), strict=True):
+            result.noise, result.noise_file = own, noise_file(name)
+        return results
+
+    def _given_labels(self, count: int) -> Tensor | None:
+        """The class of given pictures; None for none.
+
+        Raises:
+            UserError: there is no such class, or the network has learnt nothing but classes.
+        """
+        if self.given_class is not None:
+            label = class_index(str(self.given_class), class_names(self.facts))
+            return torch.full((count,), label, device=self.device)
+        if self.conditional and not self.drop_label:
+            raise UserError("model.given_class must be given: with model.drop_label 0 the network needs a class")
+        return None
+
+    def _watched(self, times: Sequence[float]) -> Callback | None:
+        return self.watched(len(times) - 1)
 
     @torch.no_grad()
     def varied(self, images: Tensor, strength: float, labels: Tensor | None = None, seed: int = 0) -> Tensor:
@@ -234,12 +283,12 @@ class Denoising(Generation):
             images: in [0, 1], (B, C, H, W).
             strength: share of the steps that are taken, in (0, 1].
             labels: what they are to become, (B,); None for no class.
-            seed: of the noise.
+            seed: of the noise, which is a function of it and of each picture.
         """
-        generators = generators_of(seed, range(len(images)))
+        generators = generators_for(images, seed)
         denoiser, times = self.denoiser_for(labels), from_strength(self.sampling_times(self.steps), strength)
         x = noised_at(denoiser, self.scaled(images), times[0], generators)
-        return self.unscaled(sample(denoiser, x, times, self.solver, generators))
+        return self.unscaled(sample(denoiser, x, times, self.solver, generators, self._watched(times)))
 
     @torch.no_grad()
     def inpainted(self, images: Tensor, mask: Tensor, labels: Tensor | None = None, seed: int = 0) -> Tensor:
@@ -249,13 +298,13 @@ class Denoising(Generation):
             images: in [0, 1], (B, C, H, W).
             mask: broadcast with them: 1 where something is missing.
             labels: what they are of, (B,); None for no class.
-            seed: of the noise.
+            seed: of the noise, which is a function of it and of each picture.
         """
-        generators = generators_of(seed, range(len(images)))
+        generators = generators_for(images, seed)
         denoiser, times = self.denoiser_for(labels), self.sampling_times(self.steps)
         x = start(denoiser, self.noise(generators), times[0])
         known = keep_known(denoiser, self.scaled(images), mask, generators)
-        return self.unscaled(sample(denoiser, x, times, self.solver, generators, constrain=known))
+        return self.unscaled(sample(denoiser, x, times, self.solver, generators, self._watched(times), known))
 
     # Likelihood
 
@@ -268,16 +317,10 @@ class Denoising(Generation):
         with torch.inference_mode(False), torch.enable_grad():
             images = images.float().clone()
             labels = None if labels is None else labels.clone()
-            generators = [Generator().manual_seed(_seed_of(image)) for image in images]
+            generators = [Generator().manual_seed(seed_of(image)) for image in images]
             uniform = torch.stack([torch.rand(images.shape[1:], generator=g) for g in generators]).to(images)
             times = self.likelihood_times(self.likelihood_steps or self.steps)
             alpha = self.path.at(times[0])[0]
             x = alpha * dequantized(images, uniform)
             density = log_likelihood(self._unguided(labels), x, times, generators) + x[0].numel() * math.log(alpha)
         return bits_per_dimension(density, x[0].numel())
-
-
-def _seed_of(image: Tensor) -> int:
-    """A seed from an image's pixels, so that its noise depends neither on its batch nor on its process."""
-    pixels = (255 * image.detach().float()).round().to(torch.uint8).cpu().contiguous()
-    return derive_seed(zlib.crc32(pixels.numpy().tobytes()))

@@ -40,6 +40,9 @@ class FlowMatching(Denoising):
         guidance: strength of the class in samples; 1 for none.
         guidance_interval: times, from and to, between which there is guidance; left out, everywhere.
         strength: for given pictures, the share of the steps that are taken, and so how much changes.
+        mask: for given pictures, the file of a mask whose white part is filled in.
+        invert: for given pictures, write the noise that leads to them, and what it leads to, without guidance.
+        given_class: name or number of the class that given pictures have or get; left out, none.
         likelihood_steps: of the bits per dimension at test; 0 leaves them out.
         judge: the classifier that judges a test's samples; left out, none does.
         judge_epochs: of its training, before the first step; one with pretrained weights is used as it is.
@@ -70,6 +73,9 @@ class FlowMatching(Denoising):
         guidance: float = 1.0,
         guidance_interval: list[float] | None = None,
         strength: float = 0.5,
+        mask: str | None = None,
+        invert: bool = False,
+        given_class: str | int | None = None,
         likelihood_steps: int = 0,
         judge: ArchitectureFactory | None = None,
         judge_epochs: int = 8,
@@ -91,6 +97,7 @@ class FlowMatching(Denoising):
             strength,
             likelihood_steps,
         )
+        self.take_given(mask, invert, given_class)
 
     def training_times(self, count: int, generator: Generator | None) -> Tensor:
         """Logit-normal or uniform."""

@@ -26,6 +26,7 @@ from zoo.functional.samplers import Callback
 from zoo.functional.seeded_noise import normal_like, slerp
 from zoo.metrics.generation import GenerationMetrics
 from zoo.tasks.base import Task
+from zoo.tasks.given_pictures import write_noise
 from zoo.tasks.judge import Judge
 from zoo.tasks.sample_files import Frames, write_grids, write_steps
 from zoo.training.sampler_bar import SamplerBar
@@ -45,6 +46,8 @@ class Generated:
         label: name of the class that was asked for; None without classes.
         weight: how far its noise is on the way from one seed to another, in [0, 1]; None where there is no way.
         frames: how it was made, uint8 (F, C, H, W); None where that was not asked for.
+        noise: of a given picture, like the image; None where that was not asked for.
+        noise_file: where it is written.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Generated:
     label: str | None
     weight: float | None = None
     frames: Tensor | None = None
+    noise: Tensor | None = None
+    noise_file: str | None = None
 
 
 class Generation(Task):
@@ -260,7 +265,7 @@ class Generation(Task):
     # Prediction
 
     def predict_step(self, batch: Any, batch_idx: int) -> list[Generated]:
-        """Samples that were asked for, or for given pictures what ``from_images`` makes of them.
+        """Samples that were asked for, or for given pictures what ``edited`` makes of them.
 
         Args:
             batch: requests int64 (B, 3) of seed, number and class (-1 for the classes in turns), or (B, 7) as in
@@ -269,7 +274,7 @@ class Generation(Task):
         """
         asked, names = batch
         if asked.is_floating_point():
-            return self._results(self.from_images(asked), None, names)
+            return self.edited(asked, names)
         labels, turns = asked[:, 2], self.turns(asked[:, 1])
         if turns is None and bool((labels >= 0).any()):
             raise UserError("data.classes asks for classes, but this generator has learnt none: leave them out")
@@ -300,6 +305,10 @@ class Generation(Task):
             noise = slerp(noise, others, torch.tensor([one.weight for one in asked]))
         return generators, noise
 
+    def edited(self, images: Tensor, names: Sequence[str]) -> list[Generated]:
+        """What prediction gives for pictures (B, C, H, W) in [0, 1] with these names; as it stands, ``from_images``."""
+        return self._results(self.from_images(images), None, names)
+
     def from_images(self, images: Tensor) -> Tensor:
         """What is made of given pictures (B, C, H, W) in [0, 1]; as it stands, as many samples."""
         return self.sample(torch.arange(len(images)))
@@ -318,8 +327,10 @@ class Generation(Task):
         return [{k: v for k, v in _told(one).items() if v is not None} for one in results]
 
     def write_files(self, folder: Path, results: list[Generated]) -> None:
-        """The steps in which each sample was made, where that was asked for."""
+        """The steps in which each sample was made and the noise of given pictures, where that was asked for."""
         for one in results:
+            if one.noise is not None and one.noise_file is not None:
+                write_noise(folder / one.noise_file, one.noise)
             if one.frames is not None:
                 write_steps(folder, one.name, one.frames)
 
@@ -355,4 +366,4 @@ def generators_of(seed: int, indices: Sequence[int] | Tensor) -> list[Generator]
 
 
 def _told(one: Generated) -> dict[str, Any]:
-    return {"name": one.name, "class": one.label, "weight": one.weight}
+    return {"name": one.name, "class": one.label, "weight": one.weight, "noise": one.noise_file}
