@@ -22,6 +22,15 @@ BASES: dict[str, type] = {"architectures": Architecture, "tasks": Task, "data": 
 # One of the recipes of each plugin that has some, a metric of its test, and the flags that make a run of a few steps
 # out of it.
 SHORT = {
+    "zoo-diffusers": (
+        "diffusers_unet",
+        "test/class_accuracy",
+        "--trainer.max_steps=2",
+        "--trainer.limit_test_batches=1",
+        "--model.steps=2",
+        "--model.judge_epochs=1",
+        "--model.test_samples=20",
+    ),
     "zoo-smp": ("smp_segmentation", "test/miou", "--trainer.max_steps=2", "--data.val_size=4", "--data.test_size=4"),
     "zoo-squeezenet": ("faces", "test/top1", "--trainer.max_steps=2"),
     "zoo-transformers": (

@@ -1,0 +1,1 @@
+"""The networks and samplers of Hugging Face's diffusers, as a plugin of the zoo."""
