@@ -57,7 +57,7 @@ def made(name: str, library: Any, config: Mapping[str, Any], taken: Sequence[str
         raise UserError(f"{name} can't be built: {first_line(error)}") from error
 
 
-def load(own: Any, name: str, folder: str, free: Sequence[str]) -> None:
+def load(own: Any, name: str, folder: str, free: Sequence[str], without: Sequence[str] = ()) -> None:
     """Load weights of the library into a network.
 
     Args:
@@ -65,11 +65,14 @@ def load(own: Any, name: str, folder: str, free: Sequence[str]) -> None:
         name: a folder that the library or ``zoo diffusers write`` wrote, or a repository on huggingface.co.
         folder: of this network within such a folder, if there are several; of a repository it is a part of the name.
         free: fields of the configuration that do not change what weights compute.
+        without: layers that the network has not.
 
     Raises:
         UserError: they can't be read, or are of another network.
     """
     theirs = _fetched(type(own), name, folder)
+    for layer in without:
+        setattr(theirs, layer, None)
     own_values, their_values = (_plain(network.config, fields(type(own))) for network in (own, theirs))
     needed = {k: v for k, v in their_values.items() if k not in free and own_values[k] != v}
     if needed:

@@ -33,7 +33,7 @@ def discrete(task: Diffusion) -> Any:
     }
     return diffusers.DDPMScheduler(
         num_train_timesteps=task.path.steps,
-        **named[task.hparams["schedule"]],  # type: ignore[arg-type]
+        **named[task.hparams["schedule"]],
         prediction_type=PREDICTIONS[task.prediction],  # type: ignore[arg-type]
         clip_sample=task.clip,
         timestep_spacing="trailing",
@@ -93,7 +93,8 @@ def write(task: Task, folder: Path) -> list[str]:
         raise UserError(f"{folder} is there already; it is not overwritten")
     with quiet():
         if isinstance(network, UNet2D) and isinstance(task, Diffusion) and not network.num_classes:
-            diffusers.DDPMPipeline(network.network, scheduler).save_pretrained(folder)
+            pipeline: Any = diffusers.DDPMPipeline(network.network, scheduler)
+            pipeline.save_pretrained(folder)
         else:
             network.network.save_pretrained(folder / network.folder)
             scheduler.save_pretrained(folder / "scheduler")

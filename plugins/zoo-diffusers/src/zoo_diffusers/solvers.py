@@ -53,7 +53,7 @@ class LibrarySolver(Solver):
             with quiet():
                 made = self.made(self.noise(path, finite)) if len(finite) > 1 else None
         except Exception as error:  # of many types
-            raise UserError(f"{name} with {asdict(self)}: {error}") from error  # type: ignore[call-overload]
+            raise UserError(f"{name} with {asdict(self)}: {error}") from error
         return Steps(self, made, finite)
 
     @staticmethod
@@ -69,7 +69,7 @@ class LibrarySolver(Solver):
 
     def made(self, noise: Tensor) -> Any:
         """A scheduler that visits this noise, (steps + 1,)."""
-        made = self.scheduler(prediction_type=self.prediction, **asdict(self))  # type: ignore[call-overload]
+        made = self.scheduler(prediction_type=self.prediction, **asdict(self))
         made.set_timesteps(len(noise) - 1)
         made.sigmas = noise.float()
         made.set_begin_index(0)
@@ -259,7 +259,7 @@ class DDIM(LibrarySolver):
         """It reads the noise in a table, in which each step has its place."""
         count = len(noise) - 1
         kept = 1 / (1 + noise**2)
-        made = self.scheduler(
+        made: Any = self.scheduler(
             num_train_timesteps=count, clip_sample=False, prediction_type=self.prediction, timestep_spacing="leading"
         )
         made.set_timesteps(count)
