@@ -156,8 +156,12 @@ def target(prediction: Prediction, image: Tensor, noise: Tensor, alpha: Tensor, 
     return alpha * noise - sigma * image if prediction == "velocity" else noise - image
 
 
-def split(prediction: Prediction, predicted: Tensor, x: Tensor, alpha: float, sigma: float) -> Estimate:
+def split(
+    prediction: Prediction, predicted: Tensor, x: Tensor, alpha: float | Tensor, sigma: float | Tensor
+) -> Estimate:
     """Image and noise from what a network has predicted of ``x = alpha image + sigma noise``.
+
+    Factors may be tensors that are broadcast with x; these are not checked.
 
     Raises:
         UserError: the prediction says nothing at this time, such as the image where there is no noise.
@@ -175,8 +179,8 @@ def split(prediction: Prediction, predicted: Tensor, x: Tensor, alpha: float, si
     return Estimate((x - sigma * predicted) / total, (x + alpha * predicted) / total)
 
 
-def _refuse_zero(factor: float, prediction: str, where: str) -> None:
-    if factor == 0:
+def _refuse_zero(factor: float | Tensor, prediction: str, where: str) -> None:
+    if not isinstance(factor, Tensor) and factor == 0:
         raise UserError(f"a prediction of the {prediction} can't be used at a time at which {where}")
 
 

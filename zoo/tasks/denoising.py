@@ -21,6 +21,8 @@ from zoo.functional.diffusion_schedules import from_strength
 from zoo.functional.editing import invert, keep_known, noised_at
 from zoo.functional.samplers import Callback, Solver, make_solver, sample, start
 from zoo.functional.seeded_noise import normal_like
+from zoo.tasks.denoiser_export import exported_denoiser
+from zoo.tasks.exported import Exported
 from zoo.tasks.generation import Generated, Generation
 from zoo.tasks.given_pictures import generators_for, noise_file, read_mask, seed_of
 
@@ -305,6 +307,10 @@ class Denoising(Generation):
         x = start(denoiser, self.noise(generators), times[0])
         known = keep_known(denoiser, self.scaled(images), mask, generators)
         return self.unscaled(sample(denoiser, x, times, self.solver, generators, self._watched(times), known))
+
+    def exported(self) -> Exported:
+        """The denoiser and a step of the sampler, each with guidance."""
+        return exported_denoiser(self)
 
     # Likelihood
 
