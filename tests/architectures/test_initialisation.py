@@ -59,6 +59,7 @@ SEGMENTERS = (
 )  # their papers'
 CAPTIONERS = ("CaptionTransformer", "ShowAndTell", "ShowAttendAndTell")
 DENOISERS = ("DenoisingUNet", "DiT")
+ADVERSARIAL = ("DCGANDiscriminator", "DCGANGenerator", "R3GANDiscriminator", "R3GANGenerator")
 DETECTORS = (
     "FCOS",
     "FasterRCNN",
@@ -360,7 +361,7 @@ def test_every_architecture_of_ours_takes_init() -> None:
     entries = [e for e in registry.entries() if e.kind == "architectures" and e.full_path.startswith("zoo.")]
     without = {e.name for e in entries if "init" not in inspect.signature(e.load()).parameters}
     libraries = {"Timm", "TorchVision", "EfficientNetLite0", "Pretrained"}
-    assert without == {*libraries, "CPPN", "RTDETR", *DETECTORS, *SEGMENTERS, *CAPTIONERS, *DENOISERS}
+    assert without == {*libraries, "CPPN", "RTDETR", *DETECTORS, *SEGMENTERS, *CAPTIONERS, *DENOISERS, *ADVERSARIAL}
     assert len(entries) > 10
 
 
