@@ -40,7 +40,7 @@ class AlternatingTask(Task):
         super().__init__()
         self.automatic_optimization = False
         self._batches: list[tuple[Any, int]] = []
-        self._asked: dict[str, Any] = {}
+        self._hidden: dict[str, Any] = {}
         self._turn = ""
 
     # To be defined by a subclass
@@ -89,15 +89,15 @@ class AlternatingTask(Task):
         """Hide what Lightning would refuse and this task does itself, until Lightning has looked."""
         if self.trainer.state.fn == "fit":
             trainer: Trainer = self.trainer
-            self._asked = {name: getattr(trainer, name) for name in ("gradient_clip_val", "accumulate_grad_batches")}
+            self._hidden = {name: getattr(trainer, name) for name in ("gradient_clip_val", "accumulate_grad_batches")}
             trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
         return []
 
     def setup(self, stage: str) -> None:
         """Put back what was hidden, and tell DDP that a backward pass reaches one network of several."""
-        for name, value in self._asked.items():
+        for name, value in self._hidden.items():
             setattr(self.trainer, name, value)
-        self._asked, self._batches = {}, []
+        self._hidden, self._batches = {}, []
         strategy = self.trainer.strategy
         if stage == "fit" and isinstance(strategy, DDPStrategy):
             strategy._ddp_kwargs["find_unused_parameters"] = True

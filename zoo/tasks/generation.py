@@ -117,7 +117,7 @@ class Generation(Task):
             return
         own = torch.arange(self.trainer.global_rank, self.test_samples, self.trainer.world_size)
         for indices in own.split(JUDGED_AT_ONCE):
-            seen, asked = self.judge(self.sample(indices)), self.turns(indices)
+            seen, asked = self.judge(self.sample(indices)), self.classes_in_turn(indices)
             self.test_quality.update(seen.features, seen.log_probs, asked, real=False)
         self.log_computed("test", self.test_quality)
 
@@ -186,7 +186,7 @@ class Generation(Task):
             raise UserError("model.conditional is true, but the data gives no class for each image")
         return labels
 
-    def turns(self, indices: Tensor) -> Tensor | None:
+    def classes_in_turn(self, indices: Tensor) -> Tensor | None:
         """Labels of samples for which none were asked: the classes in turns."""
         return indices % self.class_count if self.class_count else None
 
@@ -216,7 +216,7 @@ class Generation(Task):
             seed: of all samples.
             callback: called after each step of those that take several.
         """
-        labels = self.turns(indices) if labels is None else labels
+        labels = self.classes_in_turn(indices) if labels is None else labels
         return self._sampled(generators_of(seed, indices), self._asked(labels), callback)
 
     def _sampled(
@@ -258,7 +258,7 @@ class Generation(Task):
         ends = self.noise(generators_of(seed, [first, second]))
         start, end = (one.expand(count, *one.shape[1:]) for one in ends.split(1))
         noise = slerp(start, end, torch.linspace(0, 1, count))
-        labels = self.turns(torch.full((count,), first)) if label is None else torch.full((count,), label)
+        labels = self.classes_in_turn(torch.full((count,), first)) if label is None else torch.full((count,), label)
         generators = generators_of(seed, [first] * count)  # what is added on the way is the same for all
         return self.unscaled(self.generate(noise, self._asked(labels), generators))
 
@@ -275,7 +275,7 @@ class Generation(Task):
         asked, names = batch
         if asked.is_floating_point():
             return self.edited(asked, names)
-        labels, turns = asked[:, 2], self.turns(asked[:, 1])
+        labels, turns = asked[:, 2], self.classes_in_turn(asked[:, 1])
         if turns is None and bool((labels >= 0).any()):
             raise UserError("data.classes asks for classes, but this generator has learnt none: leave them out")
         labels = None if turns is None else torch.where(labels < 0, turns, labels)
