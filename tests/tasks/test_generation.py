@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from zoo.architectures.base import Architecture
 from zoo.data.loading import TensorSource
 from zoo.errors import UserError
 from zoo.tasks.flow_matching import FlowMatching
+from zoo.tasks.nearest_pictures import nearest_training
 
 COUNT = 60
 
@@ -50,10 +52,8 @@ class Brightness(Architecture):
 
 def tested(**options: Any) -> dict[str, float]:
     torch.manual_seed(0)
-    devices = options.pop("devices", 1)
-    task = FlowMatching(
-        partial(Known, kind="flow"), judge=Brightness, judge_epochs=120, test_samples=45, steps=24, **options
-    )
+    devices, cls = options.pop("devices", 1), options.pop("cls", FlowMatching)
+    task = cls(partial(Known, kind="flow"), judge=Brightness, judge_epochs=120, test_samples=45, steps=24, **options)
     strategy = {"devices": devices, "strategy": "ddp_fork"} if devices > 1 else {}
     trainer = quiet_trainer(max_epochs=1, enable_checkpointing=False, limit_val_batches=0)
     data = Greys(batch_size=20)
@@ -80,6 +80,36 @@ def test_without_classes_they_are_compared_alike(judged: dict[str, float]) -> No
     found = tested(conditional=False)
     assert found["test/class_accuracy"] != found["test/class_accuracy"], "none was asked for"
     assert found["test/frechet"] > 2 * judged["test/frechet"], "it makes one grey alone"
+
+
+class Copying(FlowMatching):
+    """Makes training pictures, the same on every run."""
+
+    def generate(self, noise: Tensor, labels: Any, generators: Any, callback: Any = None) -> Tensor:
+        return self.scaled(Greys().samples("train").tensors[0].clamp(0, 1)[: len(noise)])
+
+
+def test_copies_are_seen(judged: dict[str, float]) -> None:
+    assert judged["test/nearer_to_training"] == pytest.approx(0.5, abs=0.15)
+    assert tested(conditional=True, cls=Copying)["test/nearer_to_training"] > 0.98
+
+
+def test_the_nearest_training_picture_is_shown_beside_each_sample() -> None:
+    data = Greys(batch_size=20)
+    images = data.samples("train").tensors[0]
+    shown, order = images[[7, 59, 30]], torch.tensor([7, 59, 30])
+    queries = torch.cat([shown, images[:5] + 0.01]).flatten(1)
+    found = nearest_training(data, lambda x: x.flatten(1), queries, shown, torch.device("cpu"))
+    assert found is not None
+    assert torch.equal(found.pictures, images[order])
+    torch.testing.assert_close(found.distances, torch.tensor([0.0] * 3 + [0.04] * 5).double(), atol=1e-6, rtol=0)
+    task = FlowMatching(partial(Known, kind="flow"), conditional=True, steps=2, facts=FACTS)
+    task.configure_model()
+    task._grid, task._trainer = shown, SimpleNamespace(datamodule=data)
+    task._compare_with_training(lambda x: x.flatten(1), None)
+    (pairs,) = task.pictures()["nearest"]
+    left, right = (pairs.crop((8 + i * 56, 8, 64 + i * 56, 64)) for i in range(2))
+    assert left.tobytes() == right.tobytes()
 
 
 @pytest.mark.slow

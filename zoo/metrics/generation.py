@@ -15,6 +15,7 @@ from zoo.functional.sample_quality import (
     frechet_distance,
     kernel_distance,
     manifold_scores,
+    share_nearer,
 )
 
 
@@ -43,6 +44,8 @@ class GenerationMetrics(Metric):
     - ``precision``, ``recall``, ``density``, ``coverage``.
     - ``spread`` and ``least_spread``: within each class, how far samples are from their mean relative to real pictures;
       mean and least over the classes. A generator of one picture a class has 0.
+    - ``nearer_to_training``: the probability that a sample is nearer to its nearest training picture than a real one is
+      to its own; 0.5 is as far away as these, 1 copies. Only where ``add_nearest`` was called.
     - ``samples``: their number.
 
     What can't be computed, for want of classes or pictures, is NaN.
@@ -53,6 +56,10 @@ class GenerationMetrics(Metric):
     """
 
     full_state_update = False
+    real_features: list[Tensor]
+    made_features: list[Tensor]
+    real_nearest: list[Tensor]
+    made_nearest: list[Tensor]
 
     def __init__(self, with_classes: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -60,6 +67,7 @@ class GenerationMetrics(Metric):
         for kind in ("real", "made"):
             for name in Seen._fields:
                 self.add_state(f"{kind}_{name}", [], dist_reduce_fx=None)
+            self.add_state(f"{kind}_nearest", [], dist_reduce_fx=None)
 
     def update(self, features: Tensor, log_probs: Tensor, labels: Tensor | None, real: bool) -> None:
         """Add a batch.
@@ -74,6 +82,15 @@ class GenerationMetrics(Metric):
         seen = Seen(features.detach().float(), none if labels is None else labels.long(), log_probs.argmax(1))
         for name, values in zip(Seen._fields, seen, strict=True):
             getattr(self, f"{'real' if real else 'made'}_{name}").append(values.cpu())
+
+    def own_features(self, real: bool) -> Tensor:
+        """Features (N, D) of all pictures of a kind that this process has added, in their order; on the CPU."""
+        added = self.real_features if real else self.made_features
+        return torch.cat(added) if added else torch.zeros(0, 1)
+
+    def add_nearest(self, distances: Tensor, real: bool) -> None:
+        """Add distances (N,) from the nearest training pictures, of real pictures or of samples."""
+        (self.real_nearest if real else self.made_nearest).append(distances.detach().double().cpu())
 
     def _seen(self, kind: str) -> Seen:
         """All of a kind, in an order that does not depend on who saw them."""
@@ -90,6 +107,9 @@ class GenerationMetrics(Metric):
         enough = min(len(real.features), len(made.features)) > NEIGHBOURS
         names = ("precision", "recall", "density", "coverage")
         found |= manifold_scores(real.features, made.features) if enough else dict.fromkeys(names, math.nan)
+        real_near, made_near = (torch.cat([*p, torch.zeros(0)]) for p in (self.real_nearest, self.made_nearest))
+        if len(real_near) and len(made_near):
+            found["nearer_to_training"] = share_nearer(made_near, real_near)
         if self.with_classes:
             found |= {"judge_accuracy": _accuracy(real), "class_accuracy": _accuracy(made), **_spreads(real, made)}
         return found

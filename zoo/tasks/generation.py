@@ -7,7 +7,7 @@ function of a seed and of the sample's number alone, so that neither batches nor
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +28,7 @@ from zoo.metrics.generation import GenerationMetrics
 from zoo.tasks.base import Task
 from zoo.tasks.given_pictures import write_noise
 from zoo.tasks.judge import Judge
+from zoo.tasks.nearest_pictures import draw_pairs, nearest_training
 from zoo.tasks.sample_files import Frames, write_grids, write_steps
 from zoo.training.sampler_bar import SamplerBar
 
@@ -112,14 +113,34 @@ class Generation(Task):
         self.test_quality.update(seen.features, seen.log_probs, labels, real=True)
 
     def on_test_epoch_end(self) -> None:
-        """Make samples, each process its share, and log what the judge says of them."""
+        """Make samples, each process its share, log what the judge says, and look for the nearest training pictures."""
         if self.judge is None or self.test_quality is None:
+            self._compare_with_training(lambda images: images.flatten(1), None)
             return
+        look = self.judge
         own = torch.arange(self.trainer.global_rank, self.test_samples, self.trainer.world_size)
         for indices in own.split(JUDGED_AT_ONCE):
             seen, asked = self.judge(self.sample(indices)), self.classes_in_turn(indices)
             self.test_quality.update(seen.features, seen.log_probs, asked, real=False)
+        self._compare_with_training(lambda images: look(images).features, self.test_quality)
         self.log_computed("test", self.test_quality)
+
+    def _compare_with_training(self, look: Callable[[Tensor], Tensor], metrics: GenerationMetrics | None) -> None:
+        """Find the nearest training picture of what this process has seen, and of the grid that is to be shown."""
+        data, grid = self.trainer.datamodule, self._grid  # type: ignore[attr-defined]
+        shown = torch.zeros(0) if grid is None else grid
+        parts = [look(shown.to(self.device)).cpu()] if len(shown) else []
+        parts += [] if metrics is None else [metrics.own_features(real) for real in (True, False)]
+        parts = [part for part in parts if len(part)]
+        if not parts or not isinstance(data, Data):
+            return
+        found = nearest_training(data, look, torch.cat(parts), shown, self.device)
+        if found is not None and metrics is not None:
+            real, made = (len(metrics.own_features(real)) for real in (True, False))
+            _, of_real, of_made = found.distances.split([len(shown), real, made])
+            metrics.add_nearest(of_real, real=True)
+            metrics.add_nearest(of_made, real=False)
+        self._nearest = None if found is None else found.pictures
 
     # To be defined by a subclass
 
@@ -351,12 +372,18 @@ class Generation(Task):
         return min(self.class_count, 10) or 8
 
     def pictures(self) -> dict[str, list[Image.Image]]:
-        """The grid of samples; each column is a class where there are classes."""
+        """The grid of samples, whose columns are the classes if there are some; after a test, each with the nearest
+        training picture, too.
+        """
         if self._grid is None:
             return {}
-        return {"samples": [drawing.grid([drawing.to_picture(image, SIDE) for image in self._grid], self.columns, 2)]}
+        grids = {"samples": [drawing.grid([drawing.to_picture(image, SIDE) for image in self._grid], self.columns, 2)]}
+        if self._nearest is not None:
+            grids["nearest"] = [draw_pairs(list(self._grid), list(self._nearest), SIDE)]
+        return grids
 
     _grid: Tensor | None = None
+    _nearest: Tensor | None = None
 
 
 def generators_of(seed: int, indices: Sequence[int] | Tensor) -> list[Generator]:
