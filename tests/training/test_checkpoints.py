@@ -94,6 +94,8 @@ def test_a_damaged_last_means_the_newest_whole_one_of_the_same_run(workspace: Pa
     last.write_bytes(b"")
     assert find_last(Path("runs")) == last.with_name("best.ckpt")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert checkpoint_after_restart(Path("runs/x/run")) is None, "the job's first start"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert checkpoint_after_restart(Path("runs/x/run")) == last.with_name("best.ckpt")
     assert checkpoint_after_restart(Path("runs/x/new")) is None
     monkeypatch.delenv("SLURM_JOB_ID")

@@ -29,9 +29,46 @@ def test_processes_that_lightning_starts_share_the_folder(workspace: Path) -> No
 def test_a_restarted_job_finds_its_folder(environment, name, workspace: Path, monkeypatch) -> None:
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
-    first = run_folder.folder_for("x")
-    monkeypatch.delenv(run_folder.VARIABLE)
-    assert run_folder.folder_for("x") == first == Path("runs/x") / name
+    first = in_job(monkeypatch)
+    restart = "SLURM_RESTART_COUNT" if "SLURM_JOB_ID" in environment else "TORCHELASTIC_RESTART_COUNT"
+    assert in_job(monkeypatch, **{restart: "1"}) == first == Path("runs/x") / name
+
+
+def in_job(monkeypatch, recipe: str = "", **environment: str) -> Path:
+    """The folder that a new process of a job gets."""
+    monkeypatch.delenv(run_folder.VARIABLE, raising=False)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    return run_folder.folder_for("x", recipe=recipe)
+
+
+def test_each_run_of_a_job_has_its_own_folder_and_finds_it_again(workspace: Path, monkeypatch) -> None:
+    """A batch script that loops over seeds, killed in its second; the restart leaves the first out."""
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    first, second = (in_job(monkeypatch, seed) for seed in ("seed 0", "seed 1"))
+    assert [first.name, second.name] == ["slurm-17.batch", "slurm-17.batch-2"]
+    again = in_job(monkeypatch, "seed 1", SLURM_RESTART_COUNT="1")
+    assert again == second
+    assert in_job(monkeypatch, "seed 2").name == "slurm-17.batch-3", "new in this start"
+    assert in_job(monkeypatch, "seed 1").name == "slurm-17.batch-4", "the second of one recipe in one start"
+    assert in_job(monkeypatch, "seed 1", SLURM_RESTART_COUNT="2") == second
+    assert in_job(monkeypatch, "seed 1").name == "slurm-17.batch-4"
+
+
+def test_processes_of_a_run_agree_and_their_second_run_has_another_folder(workspace: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    # Process 0 is ahead by a run.
+    folders = [in_job(monkeypatch, "a", SLURM_PROCID=process).name for process in "00112"]
+    assert folders == ["slurm-17.0", "slurm-17.0-2", "slurm-17.0", "slurm-17.0-2", "slurm-17.0"]
+    more = [in_job(monkeypatch, "a", SLURM_PROCID=p, SLURM_RESTART_COUNT="1").name for p in "0123"]
+    assert more == ["slurm-17.0"] * 4, "a process that was not there before goes along"
+
+
+def test_a_count_of_restarts_that_is_none_is_refused(workspace: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with pytest.raises(UserError, match="ZOO_RESTART_COUNT is 'yes'"):
+        in_job(monkeypatch, ZOO_RESTART_COUNT="yes")
 
 
 def test_torchrun_on_several_nodes_needs_a_run_id(workspace: Path, monkeypatch) -> None:
@@ -48,9 +85,24 @@ def test_a_run_is_not_written_over_but_may_be_added_to(workspace: Path, monkeypa
     with pytest.raises(UserError, match="already holds a run"):
         run_folder.folder_for("x", out="mine")
     assert run_folder.folder_for("test-x", out="mine", trains=False) == Path("mine")
-    monkeypatch.delenv(run_folder.VARIABLE)
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert run_folder.folder_for("x", out="mine") == Path("mine"), "a requeued job goes on there"
+
+
+def test_a_chosen_folder_is_a_jobs_for_one_run_and_its_restarts(workspace: Path, monkeypatch) -> None:
+    def chosen(**environment: str) -> Path:
+        monkeypatch.delenv(run_folder.VARIABLE, raising=False)
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
+        return run_folder.folder_for("x", out="mine")
+
+    assert chosen(SLURM_JOB_ID="17") == Path("mine")
+    Path("mine/checkpoints").mkdir()
+    Path("mine/checkpoints/last.ckpt").write_text("")
+    assert chosen(SLURM_PROCID="1") == Path("mine"), "the other process of the run"
+    with pytest.raises(UserError, match="already holds a run"):
+        chosen()
+    assert chosen(SLURM_RESTART_COUNT="1") == Path("mine")
+    with pytest.raises(UserError, match="already holds a run"):
+        chosen(SLURM_JOB_ID="18")
 
 
 def test_a_checkpoint_outside_a_run_has_no_owner(workspace: Path) -> None:

@@ -5,6 +5,7 @@ Precedence is defaults < checkpoint < recipes in their order < flags. A checkpoi
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
@@ -118,9 +119,10 @@ class ZooCLI(LightningCLI):
         self._place_writers(config.trainer)
 
     def _choose_folder(self, out: str | None) -> Path:
+        doing = json.dumps([self.recipe, str(self.checkpoint_path)], sort_keys=True, default=str)
         if self.subcommand == "fit":
-            return run_folder.folder_for(self._label(), self.checkpoint_path, out)
-        return run_folder.folder_for(f"{self.subcommand}-{self._label()}", None, out, trains=False)
+            return run_folder.folder_for(self._label(), self.checkpoint_path, out, recipe=doing)
+        return run_folder.folder_for(f"{self.subcommand}-{self._label()}", None, out, trains=False, recipe=doing)
 
     def _place_writers(self, trainer: Namespace) -> None:
         """All that the trainer, its loggers, callbacks and profiler write lies in the run's folder."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from zoo.errors import UserError
 from zoo.factories import class_of, takes
 from zoo.tasks.base import Task
 from zoo.training import checkpoints
+from zoo.training.jobs import current_job
 
 # Arguments that a schedule over the whole run depends on.
 LENGTH = ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_batches")
@@ -135,13 +135,13 @@ def refuse_another_length(task: Task, before: Mapping[str, Any], now: Mapping[st
 
 
 def checkpoint_after_restart(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a job that SLURM or torchrun starts again; None for every other run.
+    """The newest whole checkpoint of a run whose job has been started again; None for every other run.
 
     Raises:
         UserError: all of its checkpoints are damaged.
     """
-    restarted = "SLURM_JOB_ID" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
-    if not restarted or not any(folder.glob("checkpoints/*.ckpt")):
+    job = current_job()
+    if job is None or not job.restarted or not any(folder.glob("checkpoints/*.ckpt")):
         return None
     return checkpoints.find_last(folder)
 

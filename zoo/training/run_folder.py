@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from zoo.errors import UserError
+from zoo.training.jobs import TAKEN, current_job
 
 VARIABLE = "ZOO_RUN_DIR"  # set for the processes that Lightning starts
 _created: set[Path] = set()  # by this process; a folder that was there before is its owner's
@@ -73,6 +74,7 @@ def folder_for(
     out: str | None = None,
     root: Path = Path("runs"),
     trains: bool = True,
+    recipe: str = "",
 ) -> Path:
     """The folder of this run.
 
@@ -82,38 +84,48 @@ def folder_for(
         out: folder that the user chose instead.
         root: parent folder of all runs.
         trains: the command writes a recipe and checkpoints; one that does not may add to another run's folder.
+        recipe: what the run does, by which a job that is started again knows its runs.
     """
     if VARIABLE in os.environ:
         return Path(os.environ[VARIABLE])
-    folder = _chosen(label, checkpoint, out, root, trains)
+    folder = _chosen(label, checkpoint, out, root, trains, recipe)
     os.environ[VARIABLE] = str(folder)
     return folder
 
 
-def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path, trains: bool) -> Path:
+def _chosen(label: str, checkpoint: Path | None, out: str | None, root: Path, trains: bool, recipe: str) -> Path:
     owner = owner_of(checkpoint) if checkpoint is not None else None
     if out:
         resumed = owner is not None and owner.resolve() == Path(out).resolve()
-        return _made(Path(out), shared=resumed or not trains)
+        return _made(Path(out), recipe, shared=resumed or not trains)
     if owner is not None:
         return owner
-    if shared := _shared_name():
-        return _there(root / label / shared)
+    if (job := current_job()) is not None:
+        before = set((root / label).glob(f"{job.name}*"))
+        folder = job.folder(root / label, recipe)
+        _created.update({folder.resolve()} if folder not in before else ())
+        return folder
     return new_folder(root / label)
 
 
-def _made(out: Path, shared: bool) -> Path:
-    """The folder that the user chose; another run's folder is refused, except for jobs that resume that run."""
+def _made(out: Path, recipe: str, shared: bool) -> Path:
+    """The folder that the user chose; another run's is refused, but for the same run of a job that starts again."""
     refuse_remote(out)
-    if not shared and _shared_name() is None and (there := _of_a_run(out)) is not None:
-        raise UserError(
-            f"--out {out} already holds a run ({there.name}), and nothing is overwritten: give another folder, or "
-            f"resume that run (zoo fit --ckpt_path {shlex.quote(str(out))})"
-        )
+    job = current_job()
+    there = None if shared else _of_a_run(out)
     try:
-        return _there(out)
+        own = _there(out)
+        if shared or (there is None and job is None):
+            return own
+        if job is not None and (there is None or (out / TAKEN).is_dir()) and job.take(out, recipe):
+            return own
     except OSError as error:
         raise UserError(f"the run folder {out} can't be created: {error.strerror}") from error
+    name = there.name if there is not None else TAKEN
+    raise UserError(
+        f"--out {out} already holds a run ({name}), and nothing is overwritten: give another folder, or "
+        f"resume that run (zoo fit --ckpt_path {shlex.quote(str(out))})"
+    )
 
 
 def _there(folder: Path) -> Path:
@@ -141,10 +153,15 @@ def unused_path(path: Path) -> Path:
 def forget_if_empty() -> None:
     """Remove the run's folder if this process created it and the run ended before it wrote a file."""
     folder = Path(os.environ.get(VARIABLE) or "")
-    if folder.resolve() in _created and folder.is_dir() and not any(p.is_file() for p in folder.rglob("*")):
+    if folder.resolve() in _created and folder.is_dir() and not any(map(_matters, folder.rglob("*"))):
         shutil.rmtree(folder)
         if folder.parent.parts and not any(folder.parent.iterdir()):
             folder.parent.rmdir()
+
+
+def _matters(path: Path) -> bool:
+    """Whether it is a file that a run has written."""
+    return path.is_file() and path.parent.name != TAKEN
 
 
 def owner_of(checkpoint: Path) -> Path | None:
@@ -154,20 +171,3 @@ def owner_of(checkpoint: Path) -> Path | None:
         if (folder / RECIPE).is_file():
             return Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
     return None
-
-
-def _shared_name() -> str | None:
-    """A name shared by processes that a launcher started: SLURM's job id, torchrun's run id.
-
-    Raises:
-        UserError: torchrun on several nodes without a run id.
-    """
-    if job := os.environ.get("SLURM_JOB_ID"):
-        return f"slurm-{job}.{os.environ.get('SLURM_STEP_ID', 'batch')}"  # unchanged when the job is requeued
-    if (run := os.environ.get("TORCHELASTIC_RUN_ID")) is None:
-        return None
-    if run != "none":
-        return f"torchrun-{run}"
-    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
-        raise UserError("torchrun on several nodes needs a run id, so that all use the same run folder: --rdzv-id NAME")
-    return f"torchrun-{os.getppid()}"
