@@ -323,7 +323,7 @@ def _traced(plan: _Plan) -> ExportedProgram:
 
     inputs, free = _inputs(plan, plan.count), plan.exported.free
     batch, sizes = torch.export.Dim("batch", min=1), {size for axes in free.values() for size in axes.values()}
-    others = {size: torch.export.Dim(size, min=0) for size in sizes}
+    others = {size: torch.export.Dim(size, min=0, max=plan.exported.most.get(size)) for size in sizes}
     shapes = {name: {axis: others[size] for axis, size in free.get(name, {}).items()} for name in inputs}
     for name in plan.free:
         shapes[name][0] = batch

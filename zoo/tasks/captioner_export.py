@@ -120,15 +120,16 @@ def exported_captioner(task: Task, network: Captioner, max_length: int) -> Expor
         image_size=size,
         normalize=normalize,
         name="encoder",
-        others=(_exported_step(network, SpecialIds.of(task.facts), first, steps),),
+        others=(_exported_step(network, SpecialIds.of(task.facts), first, steps, max(max_length, SAID) - 1),),
         texts={"tokenizer.json": json.dumps({**tokenizer_of(task.facts).facts(), "max_length": max_length})},
         usage={format: lines + DECODE for format, lines in LOAD.items()},
     )
 
 
 def _exported_step(
-    network: Captioner, ids: SpecialIds, first: State, steps: Callable[[int, Generator], dict[str, Tensor]]
+    network: Captioner, ids: SpecialIds, first: State, steps: Callable[[int, Generator], dict[str, Tensor]], most: int
 ) -> Exported:
+    """The step; ``most`` words are said before it."""
     step, given = Step(network, ids, [*first]), steps(1, Generator())
     grown = {name: _grown(tensor, given[name]) for name, tensor in first.items()}
     outputs = ["best", "logits", *(NEXT + name for name in step.changing)]
@@ -140,6 +141,7 @@ def _exported_step(
         (*outputs, *(["attention"] if has_attention else [])),
         "the last tokens and the state -> the best next tokens, and the state with the last",
         free={name: axes for name, axes in grown.items() if axes},
+        most={PAST: most},
         notes={"tokens": "start_id at first", "best": "neither padding nor start", "attention": "of the last tokens"},
         name="step",
     )

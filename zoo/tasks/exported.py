@@ -46,6 +46,7 @@ class Exported:
         normalize: the normalisation inside it, for the description.
         part: the factory argument of the task whose network is inside.
         free: names of the sizes of further axes that the file takes at any size, from 0 on, by axis and by input.
+        most: the largest size by its name, for those of ``free`` that have one.
         difference: takes the file's outputs and the network's; gives how far they are apart, where 0 is the same. Left
             out, the largest difference relative to the largest value. For outputs that rounding may reorder.
         name: what the file's name ends in before the suffix, where a task writes several.
@@ -66,6 +67,7 @@ class Exported:
     normalize: Normalize | None = None
     part: str = "architecture"
     free: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    most: Mapping[str, int] = field(default_factory=dict)
     difference: Callable[[Sequence[Tensor], Sequence[Tensor]], float] | None = None
     name: str = ""
     others: Sequence[Exported] = ()
