@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo import Data, Facts
 from zoo.architectures.base import Architecture
+from zoo.data.digits import Digits
 from zoo.data.loading import TensorSource
 from zoo.errors import UserError
 from zoo.tasks.flow_matching import FlowMatching
@@ -110,6 +111,27 @@ def test_the_nearest_training_picture_is_shown_beside_each_sample() -> None:
     (pairs,) = task.pictures()["nearest"]
     left, right = (pairs.crop((8 + i * 56, 8, 64 + i * 56, 64)) for i in range(2))
     assert left.tobytes() == right.tobytes()
+
+
+def test_a_test_alone_sets_up_the_training_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    images = torch.rand(3, 1, 64)
+
+    def nearest_of(data: Data) -> Any:
+        return nearest_training(data, lambda x: x.flatten(1), images.flatten(1), images[:0], torch.device("cpu"))
+
+    data = Digits(image_size=8)
+    data.setup("test")
+    found = nearest_of(data)
+    assert found is not None
+    assert bool(found.distances.isfinite().all())
+
+    class Away(Greys):
+        def setup(self, stage: str | None = None) -> None:
+            if stage == "fit":
+                raise UserError("there is no folder train")
+
+    assert nearest_of(Away()) is None
+    assert "no nearest training pictures: there is no folder train" in capsys.readouterr().out
 
 
 @pytest.mark.slow

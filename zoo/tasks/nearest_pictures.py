@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo import drawing
 from zoo.data.base import Data
+from zoo.errors import UserError
 from zoo.functional.sample_quality import nearest
 from zoo.tasks.judge import pictures_of
 
@@ -43,18 +44,30 @@ def nearest_training(
         shown: images (M, C, H, W) for which the pictures are kept.
         device: on which the images are looked at.
     """
-    samples = data.samples("train")
-    if samples is None or len(samples) > LARGEST_SET or not len(queries):
+    if not len(queries) or not _has_training_pictures(data):
         return None
     queries, pictures = queries.double().to(device), shown.cpu().clone()
     distances = queries.new_full((len(queries),), float("inf"))
-    for batch in pictures_of(data, "train"):
-        found, indices = nearest(queries, look(batch[0].to(device)).double())
-        rows = (found < distances)[: len(shown)].nonzero().flatten().cpu()
-        if len(rows):
-            pictures[rows] = batch[0][indices.cpu()[rows]].to(pictures)
-        distances = torch.minimum(distances, found)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # files may be cropped at random, on all processes alike
+        for batch in pictures_of(data, "train"):
+            found, indices = nearest(queries, look(batch[0].to(device)).double())
+            rows = (found < distances)[: len(shown)].nonzero().flatten().cpu()
+            if len(rows):
+                pictures[rows] = batch[0][indices.cpu()[rows]].to(pictures)
+            distances = torch.minimum(distances, found)
     return Nearest(distances, pictures)
+
+
+def _has_training_pictures(data: Data) -> bool:
+    """Whether there are some, and not too many; a test alone has not set them up, and may be where they are not."""
+    try:
+        data.setup("fit")
+        samples = data.samples("train")
+    except UserError as error:
+        print(f"zoo: no nearest training pictures: {error}", flush=True)
+        return False
+    return samples is not None and len(samples) <= LARGEST_SET
 
 
 def draw_pairs(samples: Sequence[Tensor], pictures: Sequence[Tensor], side: int) -> Image.Image:
