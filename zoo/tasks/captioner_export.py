@@ -154,7 +154,7 @@ def _state(network: Captioner, images: Tensor, said: Tensor) -> State:
     names = [*state]
     for tokens in said:
         _, state = network.step(tokens, state)
-    return {name: state[name] for name in names}
+    return {name: state[name].contiguous() for name in names}  # a view's strides would become conditions
 
 
 def _grown(before: Tensor, after: Tensor) -> dict[int, str]:

@@ -20,6 +20,7 @@ from zoo.architectures.base import skip_pretrained
 from zoo.errors import UserError
 from zoo.functional.decoding import Limits, SpecialIds, greedy
 from zoo.functional.tokenizing import SubwordTokenizer
+from zoo.tasks.captioner_export import Encoder, Step
 from zoo.testing import conformance
 
 test_everything = conformance("zoo-transformers")
@@ -334,3 +335,30 @@ def test_the_recipe_trains_and_a_checkpoint_captions(tmp_path: Path, monkeypatch
     assert isinstance(task.architecture, GIT)
     (results,) = Path("runs/git_captioning").glob("*/results.json")
     assert {"test/cider", "test/bleu_4", "test/content_accuracy"} <= set(json.loads(results.read_text()))
+
+
+@pytest.mark.parametrize("name", ["BLIP", "GIT"])
+def test_can_be_traced_for_any_number_of_pictures_and_words(name: str) -> None:
+    """As ``zoo export`` does, whose step takes as many words as the positions allow."""
+    cls, arguments = NETWORKS[name]
+    network = make(cls, **arguments)
+    batch = torch.export.Dim("batch", min=1)
+    pictures = torch.rand(2, 3, *SIZE)
+    with torch.no_grad():
+        state = network.start(network.encode(pictures))
+        encoder = Encoder(network, None, [*state])
+        program = torch.export.export(encoder, (pictures,), dynamic_shapes=({0: batch},))
+        more = torch.rand(3, 3, *SIZE)
+        for found, expected in zip(program.module()(more), encoder(more), strict=True):
+            torch.testing.assert_close(found, expected)
+        said = state
+        for token in ([START, START], [4, 5], [6, 7], [8, 9]):
+            _, said = network.step(torch.tensor(token), said)
+        step = Step(network, IDS, [*state])
+        past = torch.export.Dim("past", min=0, max=29)
+        axes = tuple({0: batch} if name in network.picture_state else {0: batch, 2: past} for name in state)
+        inputs = (torch.tensor([4, 5]), *(said[name] for name in state))
+        traced = torch.export.export(step, inputs, dynamic_shapes=({0: batch}, axes)).module()
+        first = (torch.full((2,), START), *state.values())
+        for found, expected in zip(traced(*first), step(*first), strict=True):
+            torch.testing.assert_close(found, expected)

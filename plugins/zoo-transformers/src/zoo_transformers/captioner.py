@@ -148,7 +148,7 @@ class CrossCaptioner(LibraryCaptioner):
         The library computes the picture's with the first word; any word will do.
         """
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        word = torch.zeros(len(memory), 1, dtype=torch.int64, device=memory.device)
+        word = torch.zeros(memory.shape[0], 1, dtype=torch.int64, device=memory.device)
         self.decoder(input_ids=word, encoder_hidden_states=memory, use_cache=True, cache=cache)
         words = [(keys[:, :, :0], values[:, :, :0]) for keys, values in pairs(cache.self_attention_cache)]
         return named("", words) | named("place_", pairs(cache.cross_attention_cache))

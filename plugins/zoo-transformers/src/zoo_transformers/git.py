@@ -164,7 +164,7 @@ class GIT(LibraryCaptioner):
         with self._watched() as watched:
             word = self._embed(tokens[:, None], words[0][0].shape[2])
             hidden = self.network.git.encoder(word, attention_mask=None, cache=cache).last_hidden_state
-        said = [(keys[:, :, count:], values[:, :, count:]) for keys, values in pairs(cache)]
+        said = [(keys[:, :, count:].contiguous(), values[:, :, count:].contiguous()) for keys, values in pairs(cache)]
         attention = _of_places(watched[0], count)[:, 0]
         return self.network.output(hidden[:, 0]), state | named("", said) | {"attention": attention}
 
