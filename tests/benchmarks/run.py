@@ -14,7 +14,7 @@ from zoo.results import commit, hardware, versions
 
 HERE = Path(__file__).parent
 NAMES = ("throughput", "families", "fast", "step_profile", "timm_loop", "data_speed", "startup", "style")
-NAMES += ("detection_metrics", "detectors", "caption_scores", "captioning")
+NAMES += ("detection_metrics", "detectors", "caption_scores", "captioning", "generation")
 
 
 def run(name: str, rounds: int | None) -> dict[str, object]:

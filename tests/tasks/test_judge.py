@@ -13,7 +13,10 @@ from zoo_toys.networks import ToyEncoder, ToyNet
 
 from zoo import Facts
 from zoo.architectures import TorchVision
+from zoo.architectures.efficientnet_lite import EfficientNetLite0
+from zoo.data.digits import Digits
 from zoo.errors import UserError
+from zoo.functional.sample_quality import kernel_distance
 from zoo.tasks.judge import Judge, jittered, pictures_of
 
 FACTS: Facts = {"num_classes": CLASSES, "in_channels": 1, "image_size": [6, 6], "mean": [0.35], "std": [0.2]}
@@ -118,3 +121,18 @@ def test_jitter_moves_pixels_and_keeps_the_ground() -> None:
     assert not torch.equal(moved, images)
     assert torch.equal(moved[:, :, 0], images[:, :, 0])
     assert moved.sum((1, 2, 3)).tolist() == pytest.approx([32.0] * 8, rel=0.35)
+
+
+def test_the_packaged_imagenet_network_judges_small_grey_images() -> None:
+    """Digits of 8×8 pixels that are shown at 32×32: halves of them are nearer to each other than to noisy ones."""
+    data = Digits(image_size=32)
+    data.setup("test")
+    images = torch.cat([batch[0] for batch in pictures_of(data, "test")])[:240]
+    judge = Judge(EfficientNetLite0, Facts(**data.facts), 1)
+    assert (bool(judge.trained), judge.knows_classes) == (True, False)
+    noise = torch.randn(images[::2].shape, generator=torch.Generator().manual_seed(0))
+    noisy = (images[::2] + 0.15 * noise).clamp(0, 1)
+    with torch.no_grad():
+        one, other, worse = (judge(part).features for part in (images[::2], images[1::2], noisy))
+    assert one.shape == (120, 1280)
+    assert kernel_distance(one, worse) > 5 * abs(kernel_distance(one, other))
