@@ -39,6 +39,9 @@ class ClassEmbedding(nn.Module):
 class WithClass(nn.Module):
     """Noise of a generator, followed by an embedding of its class, or by zeros for no class.
 
+    The embedding begins near zero, so that the generator first learns without classes: one that is told them from the
+    start may ignore its noise where there are few images (Shahbazi et al., "Collapse by Conditioning", 2022).
+
     Args:
         num_classes: 0 for a generator without classes, whose noise stays as it is.
         latent: length of the noise, and of the embedding.
@@ -49,7 +52,7 @@ class WithClass(nn.Module):
 
     def __init__(self, num_classes: int, latent: int) -> None:
         super().__init__()
-        self.embedding = ClassEmbedding(num_classes, latent)
+        self.embedding = ClassEmbedding(num_classes, latent, 0.02)
         self.size = 2 * latent if num_classes else latent
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
