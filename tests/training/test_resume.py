@@ -86,6 +86,19 @@ FLOW = {
         "steps": 1,
     },
 }
+ADVERSARIAL = {
+    "class_path": "GAN",
+    "init_args": {
+        "generator": {"class_path": "DCGANGenerator", "init_args": {"latent": 4, "widths": [8, 4]}},
+        "discriminator": {"class_path": "DCGANDiscriminator", "init_args": {"widths": [4, 8], "norm": "spectral"}},
+        "loss": "relativistic",
+        "r1": 1.0,
+        "discriminator_steps": 2,
+        "augment": ["colour", "translation", "cutout"],
+        "conditional": True,
+    },
+}
+AVERAGED = {"callbacks": [{"class_path": "MovingAverage"}]}
 FEW = {"limit_train_batches": 3, "limit_val_batches": 1}
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "in memory": (CLASSIFY, "ToyTensors", {}),
@@ -117,6 +130,11 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "boxes and masks that are pasted and mixed": (MASKS, MIXED, {}),
     "captions": (TELL, SAID, {}),
     "flow and its average": (FLOW, "Digits", {**FEW, "callbacks": [{"class_path": "MovingAverage"}]}),
+    "adversarial, gathered and averaged": (
+        ADVERSARIAL,
+        "Digits",
+        {**AVERAGED, "limit_train_batches": 5, "limit_val_batches": 1, "accumulate_grad_batches": 2},
+    ),
     "image as parameter": ("ToyImage", "ToyPicture", {"max_epochs": 3}),
 }
 
