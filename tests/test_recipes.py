@@ -45,14 +45,16 @@ for name in CAPTIONERS[:2]:
     NARROW[name] = [*SHORT, "--data.karpathy", "false"]
 
 # Forty samples for the grid, by many calls of the network, and a judge's training.
-SAMPLED = ["--model.steps", "2", "--model.test_samples", "20", "--model.judge_epochs", "1"]
+JUDGED = ["--model.test_samples", "20", "--model.judge_epochs", "1"]
+SAMPLED = ["--model.steps", "2", *JUDGED]
 ADVERSARIAL = ("dcgan", "wgan_gp", "r3gan")
-NARROW |= dict.fromkeys(ADVERSARIAL, SAMPLED[2:])
+NARROW |= dict.fromkeys(ADVERSARIAL, JUDGED)
 SLIM = [
     f"--model.{network}.{k}={v}" for network in ("generator", "discriminator") for k, v in (("widths", "[16, 16]"),)
 ]
 NARROW["cifar10/r3gan"] = [*SLIM, "--model.generator.blocks", "1", "--trainer.precision", "32"]
 NARROW |= dict.fromkeys(("diffusion", "edm", "flow_matching"), SAMPLED)
+NARROW["vae"] = JUDGED
 
 
 def small_data(recipe: dict[str, Any], root: Path) -> list[str]:

@@ -52,14 +52,14 @@ class Architecture(LightningModule, ABC):
 
     Attributes:
         roles: how tasks call it (``classifier``, ``segmenter``, ``detector``, ``generator``, ``discriminator``,
-            ``denoiser``, ``captioner``, ``transform``, ``stylizer``, ``pattern``); the conformance kit tests it in
-            each of these roles.
+            ``encoder``, ``decoder``, ``denoiser``, ``captioner``, ``transform``, ``stylizer``, ``pattern``); the
+            conformance kit tests it in each of these roles.
         fixed_channels: the number of input channels where it can't be chosen (grey images are then repeated), else
             None.
         mean, std: the normalisation that its weights were trained with, per channel of images in [0, 1]; None to use
             the data's. These three are the backbone's (``find_backbone``) unless the class or its constructor sets
             them.
-        latent_shape: shape of one sample's noise, for generators.
+        latent_shape: shape of one sample's noise or latent, for generators, encoders and decoders.
         may_change: arguments that a resumed run may change, since the network still computes the same function.
         example: arguments of a small instance for tests.
         licence: licence of the pretrained weights, if there are any.

@@ -31,6 +31,13 @@ def _with_labels_or_none(sizes: Sizes, count: int, generator: Generator, *first:
     return [(*first, _labels(sizes, count, generator)), first]
 
 
+def _with_every_label(sizes: Sizes, count: int, generator: Generator, *first: Any) -> list[Inputs]:
+    """The same, and with the label that says "no class"."""
+    ways = _with_labels_or_none(sizes, count, generator, *first)
+    no_class = torch.full((count,), sizes.get("num_classes", 0))
+    return [*ways, (*first, no_class)] if len(ways) > 1 else ways
+
+
 # Checks
 
 
@@ -67,6 +74,13 @@ def _one_a_sample(found: Any, inputs: Inputs, sizes: Sizes) -> None:
 def _generated(found: Any, inputs: Inputs, sizes: Sizes) -> None:
     shape, wanted = tuple(_floats(found).shape), (len(inputs[0]), sizes["in_channels"], *sizes["image_size"])
     expect(shape == wanted, f"images {shape}, expected {wanted}")
+
+
+def _two_of_latents(found: Any, inputs: Inputs, sizes: Sizes) -> None:
+    expect(isinstance(found, tuple) and len(found) == 2, "expected a mean and a logarithm of the variance")
+    (mean, log_variance), count = map(_floats, found), len(inputs[0])
+    expect(mean.shape == log_variance.shape, f"a mean {tuple(mean.shape)}, a variance {tuple(log_variance.shape)}")
+    expect(mean.shape[:1] == (count,), f"output {tuple(mean.shape)}, expected {count} in front")
 
 
 def _words(found: Any, inputs: Inputs, sizes: Sizes) -> None:
@@ -146,11 +160,17 @@ def _discriminator_inputs(network: Any, sizes: Sizes, count: int, generator: Gen
     return _with_labels_or_none(sizes, count, generator, _images(sizes, count, generator))
 
 
+def _encoder_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
+    return _with_every_label(sizes, count, generator, _images(sizes, count, generator))
+
+
+def _decoder_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
+    return _with_every_label(sizes, count, generator, torch.randn(count, *network.latent_shape, generator=generator))
+
+
 def _denoiser_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
     images, times = _images(sizes, count, generator), torch.rand(count, generator=generator)
-    ways = _with_labels_or_none(sizes, count, generator, images, times)
-    no_class = torch.full((count,), sizes.get("num_classes", 0))
-    return [*ways, (images, times, no_class)] if len(ways) > 1 else ways
+    return _with_every_label(sizes, count, generator, images, times)
 
 
 def _captioner_inputs(network: Any, sizes: Sizes, count: int, generator: Generator) -> list[Inputs]:
@@ -226,6 +246,24 @@ ROLES = (
         _discriminator_inputs,
         _one_a_sample,
         ("scores",),
+    ),
+    Role(
+        "encoder",
+        "images in [-1, 1], labels or none -> mean and logarithm of the variance of a Gaussian of the latent, both "
+        "(B, *latent_shape); a label of num_classes is no class, as is none",
+        _encoder_inputs,
+        _two_of_latents,
+        input_names=("images", "labels"),
+        outputs=("mean", "log_variance"),
+    ),
+    Role(
+        "decoder",
+        "latents (B, *latent_shape), labels or none -> parameters of the images' likelihood (B, in_channels, H, W), "
+        "several channels for one of the images if it has several; a label of num_classes is no class, as is none",
+        _decoder_inputs,
+        _generated,
+        input_names=("z", "labels"),
+        outputs=("parameters",),
     ),
     Role(
         "denoiser",
