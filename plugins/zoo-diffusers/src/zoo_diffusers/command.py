@@ -12,7 +12,7 @@ def parser() -> Parser:
     made = Parser("diffusers", "Write trained networks in the format of Hugging Face's diffusers.")
     commands = made.add_subparsers(dest="what", required=True, metavar="COMMAND")
     write = commands.add_parser("write", description="Write network and scheduler of a checkpoint into a folder.")
-    write.add_argument("checkpoint", type=Path, help="of diffusion, EDM or flow matching with a network of this plugin")
+    write.add_argument("checkpoint", type=Path, help="of a task with a network of this plugin")
     write.add_argument("folder", type=Path, help="to make")
     return made
 

@@ -17,6 +17,8 @@ from zoo.tasks.base import Task
 from zoo.tasks.diffusion import Diffusion
 from zoo.tasks.edm import EDM
 from zoo.tasks.flow_matching import FlowMatching
+from zoo.tasks.vae import VAE
+from zoo_diffusers.autoencoder import KLDecoder, KLEncoder, whole
 from zoo_diffusers.configs import quiet
 from zoo_diffusers.denoiser import LibraryDenoiser
 from zoo_diffusers.unet import UNet2D
@@ -72,10 +74,10 @@ def write(task: Task, folder: Path) -> list[str]:
 
     ``DDPMPipeline.from_pretrained`` of the library opens the folder of a ``UNet2D`` without classes that was trained as
     ``Diffusion``; for other tasks and classes the library has no pipeline without an autoencoder, but its classes open
-    the two folders within.
+    the two folders within. ``AutoencoderKL.from_pretrained`` opens that of a ``VAE``.
 
     Args:
-        task: with a network of this plugin.
+        task: with networks of this plugin.
         folder: to make.
 
     Returns:
@@ -84,13 +86,12 @@ def write(task: Task, folder: Path) -> list[str]:
     Raises:
         UserError: it has another network, the library has no scheduler for it, or the folder is there.
     """
-    scheduler, network = scheduler_of(task), task.denoiser
-    if not isinstance(network, LibraryDenoiser):
-        raise UserError(
-            f"a {type(network).__name__} is not a network of diffusers: train one of this plugin, such as UNet2D"
-        )
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise UserError(f"{folder} is there already; it is not overwritten")
+    if isinstance(task, VAE):
+        return _write_autoencoder(task, folder)
+    scheduler, network = scheduler_of(task), task.denoiser
+    _check(network, LibraryDenoiser, "UNet2D")
     with quiet():
         if isinstance(network, UNet2D) and isinstance(task, Diffusion) and not network.num_classes:
             pipeline: Any = diffusers.DDPMPipeline(network.network, scheduler)
@@ -99,6 +100,24 @@ def write(task: Task, folder: Path) -> list[str]:
             network.network.save_pretrained(folder / network.folder)
             scheduler.save_pretrained(folder / "scheduler")
     return _remarks(task, network)
+
+
+def _write_autoencoder(task: VAE, folder: Path) -> list[str]:
+    _check(task.encoder, KLEncoder, "KLEncoder")
+    _check(task.decoder, KLDecoder, "KLDecoder")
+    made = whole(task.encoder, task.decoder)  # type: ignore[arg-type]  # they are checked
+    with quiet():
+        made.save_pretrained(folder)
+    return [
+        f"the decoder gives the parameters of the likelihood, {made.config.out_channels} for each pixel, not images"
+    ]
+
+
+def _check(network: Any, wanted: type, example: str) -> None:
+    if not isinstance(network, wanted):
+        raise UserError(
+            f"a {type(network).__name__} is not a network of diffusers: train one of this plugin, such as {example}"
+        )
 
 
 def _remarks(task: Any, network: LibraryDenoiser) -> list[str]:
