@@ -143,10 +143,10 @@ class R3GANDiscriminator(Architecture):
         for change, level in zip(self.halvings, self.levels[1:], strict=True):
             maps = level(change(F.avg_pool2d(maps, 2)))
         found = self.last(self.basis(maps).flatten(1))
-        if labels is None and self.told.table is None:
-            return found
-        told = self.told.table.weight.mean(0) if labels is None else self.told(labels)
-        return (found * told).sum(1, keepdim=True)
+        table = self.told.table
+        if labels is None:
+            return found if table is None else (found * table.weight.mean(0)).sum(1, keepdim=True)
+        return (found * self.told(labels)).sum(1, keepdim=True)
 
 
 class Block(nn.Module):

@@ -246,7 +246,8 @@ class GAN(AlternatingTask, Generation):
         """What samples and images in [0, 1] are compared by."""
         if self.judge is not None:
             return self.judge(images)
-        size = [min(side, POOLED) for side in images.shape[2:]]
+        height, width = images.shape[2:]
+        size = (min(height, POOLED), min(width, POOLED))
         return Judged(F.adaptive_avg_pool2d(images, size).flatten(1), images.new_zeros(len(images), 1))
 
     # Samples

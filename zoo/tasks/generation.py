@@ -69,7 +69,7 @@ class Generation(Task):
         class_count: number of classes that samples can be asked for; 0 without.
     """
 
-    needs = ("in_channels", "image_size")
+    needs: ClassVar[tuple[str, ...]] = ("in_channels", "image_size")
     batch: ClassVar[str] = "images"
     class_count: int = 0
 
