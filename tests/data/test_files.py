@@ -133,6 +133,8 @@ def test_random_boxes_are_inceptions():
     reference = functional_boxes(3000)
     assert abs(area.mean() - reference.mean()) < 0.02
     assert random_resized(1000, 2) == central(1000, 2)
+    areas = [(r - x) * (b - t) for x, t, r, b in (random_resized(400, 300, least=0.6) for _ in range(200))]
+    assert 0.58 < min(areas) / (400 * 300) < 0.7
 
 
 def functional_boxes(count):

@@ -241,6 +241,7 @@ def test_a_folder_shows_rare_classes_more_often(tmp_path):
     assert labels(plain).bincount().tolist() == [10, 2]
     assert labels(balanced).bincount().tolist() in ([10, 3], [9, 4], [10, 4]), "2 of 12 come sqrt(0.5 * 6) times each"
     assert len(labels(balanced)) == 13
+    assert len(labels(make(repeat_below="even"))) == 13, "half of two classes"
     assert [len(labels(short, epoch)) for epoch in range(3)] == [5, 5, 5]
     for wrong in ({"repeat_below": 0.0}, {"repeat_below": 1.5}, {"samples_per_epoch": 0}):
         with pytest.raises(UserError, match=f"data.{next(iter(wrong))} must be"):

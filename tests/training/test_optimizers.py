@@ -4,7 +4,7 @@ import copy
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,9 +14,13 @@ from torch.optim import LBFGS, SGD, Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
 from zoo import load
+from zoo.architectures.resnet import ResNet
+from zoo.architectures.timm import Timm
+from zoo.architectures.torchvision import TorchVision
 from zoo.errors import UserError
 from zoo.training.checkpoints import read
 from zoo.training.optimizers import MultiOptimizer, Muon, orthogonalised
+from zoo.training.parameter_groups import make_optimizer, split_parameters
 from zoo.training.schedulers import WarmupCosine
 
 # Orthogonalisation
@@ -248,3 +252,50 @@ def test_a_group_may_name_optimisers_only(tmp_path: Path, workspace: Path, capsy
         recipe = write_recipe(tmp_path / "case.yaml", model, {"class_path": "Digits"})
         assert zoo("fit", "--config", str(recipe)) == 2
         assert wrong.rpartition(".")[2] in capsys.readouterr().err
+
+
+# Groups by the network's own words
+
+
+def test_one_rate_changes_all_groups_that_have_a_factor() -> None:
+    network = ResNet(depth=18, width=0.125, num_classes=3)
+    groups = [{"part": "head"}, {"pattern": "", "lr_factor": 0.1}]
+    for lr in (0.5, 2.0):
+        made = make_optimizer(partial(SGD, lr=lr), split_parameters(network, cast(Any, groups)))
+        assert [group["lr"] for group in made.param_groups] == pytest.approx([lr, lr / 10])
+        assert [id(p) for p in made.param_groups[0]["params"]] == [id(p) for p in list(network.parameters())[-2:]]
+        assert all("lr_factor" not in group for group in made.param_groups)
+
+
+@pytest.mark.parametrize(
+    ("group", "line"),
+    [
+        ({"part": "head", "pattern": "x"}, "either a pattern, or a part"),
+        ({"lr": 0.1}, "either a pattern, or a part"),
+        ({"part": "head", "lr_factor": 2.0, "lr": 0.1}, "has lr_factor and lr"),
+        ({"part": "head", "lr_factor": 2.0, "frozen": True}, "lr_factor has no effect"),
+        ({"part": "head", "lr_factor": -1.0}, "at least 0"),
+    ],
+)
+def test_groups_that_contradict_themselves_are_refused(group: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        split_parameters(ResNet(depth=18, width=0.125, num_classes=3), [cast(Any, group)])
+
+
+def test_only_a_network_of_the_zoo_has_a_head() -> None:
+    with pytest.raises(UserError, match="Linear has no head"):
+        split_parameters(nn.Linear(2, 2), [{"part": "head"}])
+
+
+@pytest.mark.parametrize(
+    ("network", "head"),
+    [
+        (partial(Timm, "resnet18", num_classes=3), ["network.fc"]),
+        (partial(Timm, "deit_tiny_distilled_patch16_224", num_classes=3), ["network.head", "network.head_dist"]),
+        (partial(TorchVision, "mobilenet_v3_small", num_classes=3), ["network.classifier.3"]),
+        (partial(TorchVision, "squeezenet1_1", num_classes=3), ["network.classifier.1"]),
+    ],
+)
+def test_libraries_networks_name_their_heads(network: Any, head: list[str]) -> None:
+    with torch.device("meta"):
+        assert list(network().head_layers) == head

@@ -130,6 +130,15 @@ class Architecture(LightningModule, ABC):
         return next((module for module in self.children() if isinstance(module, Architecture)), None)
 
     @property
+    def head_layers(self) -> Sequence[str]:
+        """The names of the layers that give the output from features: as it stands, the last linear or convolution.
+
+        Over pretrained weights they are new, and need a higher learning rate.
+        """
+        kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
+        return [name for name, module in self.named_modules() if isinstance(module, kinds)][-1:]
+
+    @property
     def stages(self) -> list[Stage]:
         """The layers that a backbone's feature maps come from, finest first.
 

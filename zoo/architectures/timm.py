@@ -91,10 +91,11 @@ class Timm(Architecture):
         if image_size is not None and cfg.fixed_input_size:
             arguments.setdefault("img_size", tuple(image_size))
         self.network = _create(name, cfg, pretrained and should_load_pretrained(), arguments)
+        self._head = [cfg.classifier] if isinstance(cfg.classifier, str) else list(cfg.classifier or ())
         if pretrained:
             if num_classes not in (0, cfg.num_classes) and should_load_pretrained():
-                for head in [cfg.classifier] if isinstance(cfg.classifier, str) else cfg.classifier or ():
-                    start_head(self.network.get_submodule(head))  # a distilled network has two heads
+                for head in self.head_layers:
+                    start_head(self.get_submodule(head))
             self.mean, self.std = by_channel(cfg.mean, in_channels), by_channel(cfg.std, in_channels)
         self._indices = _last_of_each_reduction(self.network.feature_info)
         if num_classes == 0:
@@ -109,6 +110,11 @@ class Timm(Architecture):
             return []
         subset = infer_imagenet_subset(_pretrained_cfg(arguments["name"], True).to_dict())
         return list(ImageNetInfo(subset).label_descriptions()) if subset else []
+
+    @property
+    def head_layers(self) -> list[str]:
+        """The classifier; a distilled network has two. None for a backbone."""
+        return [f"network.{name}" for name in self._head] if self.num_classes else []
 
     @property
     def stages(self) -> list[Stage]:

@@ -51,15 +51,15 @@ def central(width: int, height: int, aspect: float = 1.0) -> Box:
     return left, top, left + w, top + h
 
 
-def random_resized(width: int, height: int, aspect: float = 1.0) -> Box:
-    """A random box of 8 to 100 % of the area and 3/4 to 4/3 of the aspect ratio.
+def random_resized(width: int, height: int, aspect: float = 1.0, least: float = 0.08) -> Box:
+    """A random box of ``least`` to all of the area and 3/4 to 4/3 of the aspect ratio.
 
     Szegedy et al., "Going Deeper with Convolutions", 2014, section 6; ten trials, then the central box, as torchvision
     has it. Draws from torch's default generator.
     """
     for _ in range(10):
         area, stretch = torch.rand(2).tolist()
-        area = width * height * (0.08 + 0.92 * area)
+        area = width * height * (least + (1 - least) * area)
         ratio = aspect * math.exp(math.log(4 / 3) * (2 * stretch - 1))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:

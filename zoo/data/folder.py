@@ -43,7 +43,8 @@ class ImageFolder(ImageFiles):
         in_channels: 3 for colour, 1 for grey.
         missing_classes: accept classes that have no pictures in a part; otherwise they are an error.
         repeat_below: classes with a smaller fraction of the training pictures than this are repeated: a picture whose
-            class has the fraction f is used ``sqrt(repeat_below / f)`` times per epoch (Gupta et al. 2019).
+            class has the fraction f is used ``sqrt(repeat_below / f)`` times per epoch (Gupta et al. 2019); ``even``
+            is the fraction that each would have if all had as many.
         samples_per_epoch: training pictures per epoch; each epoch continues where the last one stopped; default: all of
             them.
         kwargs: as for every data set of picture files.
@@ -64,14 +65,14 @@ class ImageFolder(ImageFiles):
         image_size: int | None = 224,
         resize: int | None = None,
         missing_classes: bool = False,
-        repeat_below: float | None = None,
+        repeat_below: float | Literal["even"] | None = None,
         samples_per_epoch: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size=image_size, resize=resize, **kwargs)
         if not 0 <= test_fraction < 1:
             raise UserError(f"data.test_fraction must be at least 0 and below 1, not {test_fraction}")
-        if repeat_below is not None and not 0 < repeat_below <= 1:
+        if repeat_below not in (None, "even") and not 0 < float(repeat_below) <= 1:
             raise UserError(f"data.repeat_below must be above 0 and at most 1, not {repeat_below}")
         if samples_per_epoch is not None and samples_per_epoch < 1:
             raise UserError(f"data.samples_per_epoch must be at least 1, not {samples_per_epoch}")
@@ -89,7 +90,8 @@ class ImageFolder(ImageFiles):
         """Shuffled; with ``repeat_below`` and ``samples_per_epoch`` if they are given."""
         found = super().order(samples)
         if self.repeat_below is not None:
-            found = rare_more_often(repeat_factors(samples.labels[:, None].tolist(), self.repeat_below))
+            share = 1 / len(self.class_names) if self.repeat_below == "even" else self.repeat_below
+            found = rare_more_often(repeat_factors(samples.labels[:, None].tolist(), share))
         return found if self.samples_per_epoch is None else part_of_each(found, self.samples_per_epoch)
 
     def labelled(self, part: Part) -> tuple[Any, Tensor] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -333,6 +334,7 @@ class ImageFiles(ImageClassification):
         crop: how training crops a picture: ``center``, the central square, resized to ``resize`` if an augmentation
             crops from it (Krizhevsky et al. 2012), or ``random_resized``, a random box resized to ``image_size``
             (Szegedy et al. 2014).
+        least_area: the smallest share of a picture that ``random_resized`` takes.
         skip_unreadable: leave pictures that can't be read out of training, where each is printed to stderr. Evaluation
             skips none: before training, all pictures for validation and test are read, and unreadable ones refused.
         kwargs: as for every labelled image data set.
@@ -345,11 +347,14 @@ class ImageFiles(ImageClassification):
     def __init__(
         self,
         crop: Literal["center", "random_resized"] = "center",
+        least_area: float = 0.08,
         skip_unreadable: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.crop, self.skip_unreadable = crop, skip_unreadable
+        if not 0 < least_area <= 1:
+            raise UserError(f"data.least_area must be above 0 and at most 1, not {least_area}")
+        self.crop, self.least_area, self.skip_unreadable = crop, least_area, skip_unreadable
 
     def setup(self, stage: str | None = None) -> None:
         """Set up as every data set does; with ``skip_unreadable``, read all pictures for evaluation.
@@ -369,7 +374,8 @@ class ImageFiles(ImageClassification):
     def subset(self, source: Sequence[str], rows: Tensor, split: Split) -> LabelledFiles:
         """These files; training files at the size that augmentation starts from."""
         train = split == "train"
-        region = random_resized if train and self.crop == "random_resized" else central
+        cropped = train and self.crop == "random_resized"
+        region = partial(random_resized, least=self.least_area) if cropped else central
         return self._files(source, rows, self.train_size if train else self.resize, region)
 
     def _files(self, source: Any, rows: Tensor, side: int, region: Region) -> LabelledFiles:
