@@ -54,9 +54,22 @@ from zoo.training.run_folder import safe_name
 
 
 class ZooCLI(LightningCLI):
-    """Lightning's command line over tasks and data modules."""
+    """Lightning's command line over tasks and data modules.
+
+    Args:
+        verb: the command that is run. Its parser alone is built: each takes as long as a small task's whole fit.
+        options: Lightning's own.
+    """
+
+    def __init__(self, verb: str, **options: Any) -> None:
+        self.verb = verb
+        super().__init__(**options)
 
     # Options
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one command, and the arguments of the trainer's method that are no options."""
+        return {self.verb: LightningCLI.subcommands()[self.verb]}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Trainer, model and data; the last two may also come from a checkpoint."""
@@ -169,6 +182,13 @@ class ZooCLI(LightningCLI):
         return checkpoints.run_record(self.checkpoint).get("wandb_id")
 
     # Building
+
+    def _dump_config(self) -> None:
+        """What a task keeps as its hyper-parameters; all of it is validated already, so not again as in Lightning."""
+        if not hasattr(self, "config_dump"):
+            wanted = {"skip_link_targets": False, "skip_unset": False, "skip_validation": True}
+            text = self.parser.dump(self.config, format="yaml", **wanted)
+            self.config_dump = yaml.safe_load(text)[self.subcommand]
 
     def instantiate_classes(self) -> None:
         """Build data, task and trainer; whatever they refuse ends in one line."""
@@ -382,6 +402,7 @@ def _run(argv: list[str]) -> int:
     try:
         with explaining(Context()):
             ZooCLI(
+                argv[0],
                 save_config_callback=SaveRecipe,
                 trainer_defaults={
                     "enable_autolog_hparams": False,

@@ -113,15 +113,11 @@ def _fit_parser() -> ArgumentParser:
     class ParserOnly(ZooCLI):
         """Stops when its parser is built."""
 
-        @staticmethod
-        def subcommands() -> dict[str, set[str]]:
-            return {"fit": ZooCLI.subcommands()["fit"]}
-
         def parse_arguments(self, parser: Any, args: Any) -> None:
             raise Built(parser)
 
     try:
-        ParserOnly(parser_class=ZooParser, seed_everything_default=0, auto_configure_optimizers=False, args=[])
+        ParserOnly("fit", parser_class=ZooParser, seed_everything_default=0, auto_configure_optimizers=False, args=[])
     except Built as built:
         return built.args[0]
     raise AssertionError("the command line was not built")
