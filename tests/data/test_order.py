@@ -1,5 +1,6 @@
 """Orders of training are pure functions; a run that goes on at any step sees what an uninterrupted one sees."""
 
+import gc
 import math
 from collections import Counter
 from functools import partial
@@ -181,6 +182,20 @@ def test_workers_live_on_between_epochs():
     workers = list(loader._workers._iterator._workers)
     loader.close()
     assert all(not worker.is_alive() for worker in workers)
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["finished", "left in the middle"])
+def test_a_loader_that_is_dropped_ends_its_workers_at_once(left):
+    loader = Loader(Noisy(), 6, num_workers=1)
+    next(iter(loader)) if left else list(loader)
+    (worker,) = loader._workers._iterator._workers
+    gc.disable()  # which would free them in an order in which the wait for each takes five seconds
+    try:
+        assert worker.is_alive()
+        del loader
+        assert not worker.is_alive()
+    finally:
+        gc.enable()
 
 
 def test_an_epoch_left_in_the_middle_disturbs_no_other():

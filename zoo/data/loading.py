@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import random
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -212,7 +214,7 @@ class Loader:
         self.order, self.skipped = order, skipped
         self._batches = _KeyedBatches()
         self._workers: DataLoader | None = None
-        self._epoch: Any = None
+        self._epoch: Callable[[], Any] = lambda: None
 
     @property
     def _rank(self) -> int:
@@ -261,10 +263,15 @@ class Loader:
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self.samples, InMemory):
             return self._in_memory()
-        if self._epoch is not None:  # an unfinished iteration, whose workers are needed
-            self._epoch.close()
-        self._epoch = self._from_workers()
-        return self._epoch
+        self._end_epoch()
+        epoch = self._from_workers()
+        self._epoch = weakref.ref(epoch)
+        return epoch
+
+    def _end_epoch(self) -> None:
+        """End an unfinished iteration, whose workers are needed."""
+        if (unfinished := self._epoch()) is not None:
+            unfinished.close()
 
     def _in_memory(self) -> Iterator[Any]:
         for indices in self.indices(*self._position()):
@@ -272,7 +279,11 @@ class Loader:
 
     def _from_workers(self) -> Iterator[Any]:
         position = self._position()
-        self._batches.epoch = lambda: self._keyed(*position)
+        # No reference leads from the workers back to this loader: were they freed by the garbage collector, which ends
+        # their queues first, the wait for each would take five seconds.
+        plan = copy(self)
+        plan._workers, plan._epoch = None, lambda: None
+        self._batches.epoch = lambda: plan._keyed(*position)
         if self._workers is None:
             self._workers = self._start()
         for number, batch in enumerate(self._workers, position[1]):
@@ -326,9 +337,8 @@ class Loader:
 
     def close(self) -> None:
         """Stop the worker processes; a later epoch would start new ones."""
-        if self._epoch is not None:
-            self._epoch.close()
-        self._epoch = self._workers = None
+        self._end_epoch()
+        self._workers = None
 
     def state_dict(self) -> dict[str, Any]:
         """Empty: the trainer's counters hold the position."""
