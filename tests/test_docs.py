@@ -107,10 +107,15 @@ def test_flags_and_names_of_other_commands_exist(words, capsys):
         assert [registry.find_recipe(name) for name in measure.parser().parse_args(rest).recipes] or "--table" in rest
 
 
+@pytest.fixture(scope="module")
+def generated():
+    """Names of the pages that are made."""
+    return set(generate().all_pages([]))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_relative_links_lead_somewhere(page):
+def test_relative_links_lead_somewhere(page, generated):
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    generated = set(generate().all_pages([]))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         file, _, anchor = target.partition("#")
         if re.match(r"[a-z]+:", target):

@@ -161,10 +161,26 @@ def test_nothing_is_written_outside_by_a_recipe_name(name: str, trap: Path) -> N
     assert "no recipe" in told
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs of one short fit; its recipe keeps the best checkpoint, too."""
+    folder = tmp_path_factory.mktemp("finished")
+    saves = part(MC, save_last=True, monitor="val/loss", save_top_k=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("ZOO_RUN_DIR", "")  # so that what the fit sets is taken back
+        patch.delenv("ZOO_RUN_DIR")
+        for name, settings in {"good": {}, "saves": {"callbacks": [saves]}}.items():
+            toys = {"class_path": "ToyTensors"}
+            recipe = write_recipe(folder / f"{name}.yaml", MODEL, toys, max_epochs=1, **settings)
+            assert zoo("fit", "--config", str(recipe), "--no_test") == 0
+    return folder
+
+
 @pytest.fixture
-def checkpoint(workspace: Path) -> Path:
-    recipe = write_recipe(workspace / "good.yaml", MODEL, {"class_path": "ToyTensors"}, max_epochs=1)
-    assert zoo("fit", "--config", str(recipe), "--no_test") == 0
+def checkpoint(finished: Path, workspace: Path) -> Path:
+    """A copy in this test's own folder."""
+    shutil.copytree(finished / "runs" / "good", workspace / "runs" / "good")
     return next(workspace.glob("runs/good/*/checkpoints/last.ckpt"))
 
 
@@ -473,10 +489,8 @@ MC = "lightning.pytorch.callbacks.ModelCheckpoint"
 
 @pytest.mark.parametrize("scheme", ["local://", "file://", ""])
 @pytest.mark.parametrize("key", ["best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"])
-def test_a_checkpoint_removes_nothing_elsewhere(scheme: str, key: str, trap: Path) -> None:
-    data, callbacks = {"class_path": "ToyTensors"}, [part(MC, save_last=True, monitor="val/loss", save_top_k=1)]
-    recipe = write_recipe(trap.parent / "r.yaml", MODEL, data, max_epochs=1, callbacks=callbacks)
-    assert zoo("fit", "--config", str(recipe), "--no_test") == 0
+def test_a_checkpoint_removes_nothing_elsewhere(scheme: str, key: str, finished: Path, trap: Path) -> None:
+    shutil.copytree(finished / "runs" / "saves", "runs/saves")
     (checkpoint, *_) = Path("runs").rglob("last.ckpt")
     content = torch.load(checkpoint, weights_only=True)
     (state,) = (v for k, v in content["callbacks"].items() if k.startswith("ModelCheckpoint"))
