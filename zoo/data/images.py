@@ -373,10 +373,9 @@ class ImageFiles(ImageClassification):
 
     def subset(self, source: Sequence[str], rows: Tensor, split: Split) -> LabelledFiles:
         """These files; training files at the size that augmentation starts from."""
-        train = split == "train"
-        cropped = train and self.crop == "random_resized"
-        region = partial(random_resized, least=self.least_area) if cropped else central
-        return self._files(source, rows, self.train_size if train else self.resize, region)
+        if split != "train" or self.crop != "random_resized":
+            return self._files(source, rows, self.train_size if split == "train" else self.resize, central)
+        return self._files(source, rows, self.train_size, partial(random_resized, least=self.least_area))
 
     def _files(self, source: Any, rows: Tensor, side: int, region: Region) -> LabelledFiles:
         paths, labels = source
