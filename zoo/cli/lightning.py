@@ -44,7 +44,7 @@ from zoo.errors import UserError
 from zoo.factories import spec
 from zoo.parsing import ZooParser, refuse_functions, words_for_enums
 from zoo.tasks.base import Task
-from zoo.training import checkpoints, restore, run_folder, wandb
+from zoo.training import checkpoints, requeue, restore, run_folder, wandb
 from zoo.training.callbacks import Plateau, RequireValidation, ResumeAtEpochEnd, RunCheckpoints, Stopped, progress
 from zoo.training.finite import RequireFinite
 from zoo.training.loader_states import RestoreLoaders
@@ -390,11 +390,12 @@ def run(argv: list[str]) -> int:
     quiet()
     outlive_readers()
     status = 1
-    try:
-        status = _run(argv)
-    finally:
-        wandb.finish(status)
-        run_folder.forget_if_empty()
+    with requeue.listening(argv[0]):
+        try:
+            status = _run(argv)
+        finally:
+            wandb.finish(status)
+            run_folder.forget_if_empty()
     return status
 
 
@@ -415,6 +416,5 @@ def _run(argv: list[str]) -> int:
                 args=None if argv == sys.argv[1:] else argv,
             )
     except Stopped as stopped:
-        print(f"zoo: {stopped}", flush=True)
-        return stopped.status
+        return stopped.leave()
     return 0

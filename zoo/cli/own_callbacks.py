@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from zoo.errors import UserError
-from zoo.training.callbacks import RunCheckpoints, Stopped
+from zoo.training.callbacks import RunCheckpoints
 from zoo.training.checkpoints import RUN_KEY
 
 # Callbacks that change a value of the recipe during the run, by what they change.
@@ -104,7 +104,7 @@ class SaveWhenStopped(RunCheckpoints):
         stop, _ = self._agreed(trainer)
         if stop:
             self._save(trainer)
-            raise Stopped(stop, self.last)
+            self._leave(trainer, stop)
 
 
 def chosen_by(callbacks: Sequence[Any]) -> Path | None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from zoo.data.base import Data
 from zoo.errors import UserError
 from zoo.training.checkpoints import RUN_KEY
+from zoo.training.requeue import RunningJob, job_of
 
 
 class Stopped(Exception):  # noqa: N818  not an error: the run was asked to stop, has saved, and leaves
@@ -30,13 +31,21 @@ class Stopped(Exception):  # noqa: N818  not an error: the run was asked to stop
     Args:
         number: the signal; the exit status is 128 more.
         path: the checkpoint to go on from.
+        requeued: what has become of its job, if that was to be requeued; empty in all processes but the first.
     """
 
-    def __init__(self, number: int, path: Path) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(number).name}; resume with: zoo fit --ckpt_path {shlex.quote(str(path))}"
-        )
-        self.status = 128 + number
+    def __init__(self, number: int, path: Path, requeued: str | None = None) -> None:
+        resume = f"resume with: zoo fit --ckpt_path {shlex.quote(str(path))}"
+        super().__init__(f"stopped by {signal.Signals(number).name}; {resume}" if requeued is None else requeued)
+        self.status, self.ends_job = 128 + number, requeued is not None
+
+    def leave(self) -> int:
+        """Say what was done; the exit status."""
+        if self.ends_job:  # with a SIGTERM, whose handler Lightning has given back; the loggers have yet to finish
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if str(self):
+            print(f"zoo: {self}", flush=True)
+        return self.status
 
 
 class Plateau(Callback):
@@ -173,6 +182,7 @@ class RunCheckpoints(Checkpoint):
         self._signal: int | None = None
         self._saved_at = time.monotonic()
         self._handlers: dict[int, Any] = {}
+        self._job: RunningJob | None = None
 
     @property
     def last(self) -> Path:
@@ -186,6 +196,11 @@ class RunCheckpoints(Checkpoint):
         return best if self.monitor and best.is_file() else self.last
 
     # Signals
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look for a job that can be requeued, before Lightning looks for handlers."""
+        if stage == "fit":
+            self._job = job_of(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals; Lightning would save, or stop, in the middle of a step."""
@@ -263,14 +278,23 @@ class RunCheckpoints(Checkpoint):
         if always or improved or stop or overdue:
             self._save(trainer)
         if stop:
-            raise Stopped(stop, self.last)
+            self._leave(trainer, stop)
+
+    def _leave(self, trainer: Trainer, number: int) -> NoReturn:
+        """Requeue the job where this is the signal for it, and leave."""
+        if self._job is None or number != self._job.number:
+            raise Stopped(number, self.last)
+        self._give_back()
+        raise Stopped(number, self.last, self._job.requeue(trainer))
 
     def _agreed(self, trainer: Trainer) -> tuple[int, bool]:
         """The signal and whether a save is overdue, the same for every process."""
         overdue = time.monotonic() - self._saved_at > 60 * self.minutes
+        asked = self._job.asked() if self._job else 0
+        number = self._signal or asked
         if trainer.world_size == 1:
-            return self._signal or 0, overdue
-        own = torch.tensor([self._signal or 0, int(overdue)], device=trainer.strategy.root_device)
+            return number, overdue
+        own = torch.tensor([number, int(overdue)], device=trainer.strategy.root_device)
         every = torch.as_tensor(trainer.strategy.all_gather(own)).view(-1, 2)
         return int(every[:, 0].max()), bool(every[:, 1].max())
 
