@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo import registry
@@ -20,7 +21,8 @@ HELP = """\
 usage: zoo show NAME
 
 A class (AlexNet, zoo.data.MNIST5k) with its package, paper, arguments and the
-recipes that use it; or a recipe (alexnet, package:name) with its file.
+recipes that use it; or a recipe (alexnet, package:name) with its file; or, by
+the name slurm, a batch script for that scheduler (zoo show slurm > job.sh).
 """
 
 
@@ -40,6 +42,9 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         raise UserError("zoo show takes one name (`zoo list` shows them all)")
     entries, recipes = _entries_of(argv[0]), registry.named_recipes(argv[0])
+    if not entries and not recipes and argv == ["slurm"]:
+        print(Path(__file__).with_name("slurm.sh").read_text(encoding="utf-8"), end="")
+        return 0
     if not entries and not recipes:
         raise UserError(
             f"nothing called {argv[0]} is installed{registry.did_you_mean(argv[0], known_names())}"
