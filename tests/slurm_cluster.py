@@ -127,7 +127,7 @@ class Cluster:
         assert found is not None, name
         return found[1]
 
-    def wait(self, job: str, seconds: float = 240) -> str:
+    def wait(self, job: str, seconds: float = 600) -> str:
         """The state in which a job ends."""
         until = time.monotonic() + seconds
         while (state := self.field(job, "JobState")) in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING"):

@@ -68,7 +68,7 @@ def log(job: str) -> str:
 
 def when_it_trains(cluster: Cluster, job: str) -> Path:
     """The checkpoint that the job has written, as soon as it has."""
-    last, until = Path(f"runs/toy/slurm-{job}.0/checkpoints/last.ckpt"), time.monotonic() + 180
+    last, until = Path(f"runs/toy/slurm-{job}.0/checkpoints/last.ckpt"), time.monotonic() + 400
     while not last.is_file():
         assert time.monotonic() < until, log(job)
         assert cluster.field(job, "JobState") in ("PENDING", "CONFIGURING", "RUNNING"), log(job)
