@@ -14,7 +14,7 @@ from running import different, state, write_recipe
 from slurm_cluster import Cluster, missing
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.cluster,
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 

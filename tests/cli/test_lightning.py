@@ -392,15 +392,21 @@ def test_what_a_run_has_written_is_not_overwritten(recipe: str) -> None:
     assert (folder / "results-2.json").is_file()
 
 
-def test_a_restarted_job_goes_on_by_itself(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restarted_job_goes_on_by_itself(
+    recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
     argv = ["fit", "--config", recipe, "--no_test"]
     assert zoo(*argv) == 0
     last = Path("runs/toy/torchrun-job/checkpoints/last.ckpt")
     assert read(last)["epoch"] == 0
-    assert zoo(*argv, "--trainer.max_epochs", "3") == 0, "the same command, as a launcher gives it again"
-    assert read(last)["epoch"] == 2
-    assert len(list(Path("runs/toy").iterdir())) == 1
+    assert zoo(*argv) == 0, "a second run of the job"
+    assert read(Path("runs/toy/torchrun-job-2/checkpoints/last.ckpt"))["epoch"] == 0
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    capsys.readouterr()
+    assert zoo(*argv) == 0, "the same command, as a launcher gives it again"
+    assert f"nothing to train: {last} is at step" in capsys.readouterr().out
+    assert len(list(Path("runs/toy").iterdir())) == 2
 
 
 def test_the_name_of_the_plateau_schedule_is_enough(recipe: str) -> None:
