@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 
 from zoo import registry
 from zoo.errors import UserError
+from zoo.factories import spec
 from zoo.parsing import load_recipe
 from zoo.parsing_yaml import explain
 from zoo.training import checkpoints
@@ -157,3 +158,22 @@ def label_of(recipe_names: list[str]) -> str | None:
     installed = {r.path.resolve(): r.name for r in registry.recipes()}
     stem = Path(named[0].rpartition(":")[2]).name.removesuffix(".yaml")
     return installed.get(registry.find_recipe(named[0]).resolve(), stem)
+
+
+def plain_recipe(parser: Any, config: Any) -> dict[str, Any]:
+    """The resolved recipe of a command under stable names, without what belongs to one run.
+
+    Args:
+        parser: the command's.
+        config: what it has parsed.
+
+    Raises:
+        UserError: something in it is no plain value.
+    """
+    try:
+        text = parser.dump(config, format="yaml", skip_unset=False, skip_validation=True)
+    except yaml.YAMLError as error:  # a class whose default is no plain value, such as Lightning's Timer
+        raise UserError(f"the recipe can't be kept as YAML: {error}") from error
+    found = yaml.safe_load(text)
+    keep = ("seed_everything", "trainer", "model", "data")
+    return spec({k: found[k] for k in keep if k in found}, "recipe")

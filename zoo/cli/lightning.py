@@ -21,13 +21,13 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.strategies import ParallelStrategy
 
 from zoo.architectures.base import skip_pretrained
 from zoo.cli import own_callbacks, resuming
 from zoo.cli.arguments import (
     label_of,
     option_values,
+    plain_recipe,
     refuse_other_ways,
     refuse_zero,
     spelt_out,
@@ -41,10 +41,9 @@ from zoo.cli.report import SaveRecipe, report
 from zoo.cli.streams import outlive_readers
 from zoo.data.base import Data
 from zoo.errors import UserError
-from zoo.factories import spec
 from zoo.parsing import ZooParser, refuse_functions, words_for_enums
 from zoo.tasks.base import Task
-from zoo.training import checkpoints, requeue, restore, run_folder, wandb
+from zoo.training import checkpoints, prechecks, requeue, restore, run_folder, wandb
 from zoo.training.callbacks import Plateau, RequireValidation, ResumeAtEpochEnd, RunCheckpoints, Stopped, progress
 from zoo.training.finite import RequireFinite
 from zoo.training.loader_states import RestoreLoaders
@@ -122,7 +121,7 @@ class ZooCLI(LightningCLI):
         refuse_functions(config)
         words_for_enums(config)
         refuse_zero(config.trainer)
-        self.recipe = self._plain_recipe()
+        self.recipe = plain_recipe(self._parser(self.subcommand), config)
         self.folder = self._choose_folder(config.get("out"))
         self.save_config_kwargs = {"recipe": self.recipe, "folder": self.folder}
         self._resume_after_restart(config)
@@ -133,9 +132,9 @@ class ZooCLI(LightningCLI):
 
     def _choose_folder(self, out: str | None) -> Path:
         doing = json.dumps([self.recipe, str(self.checkpoint_path)], sort_keys=True, default=str)
-        if self.subcommand == "fit":
-            return run_folder.folder_for(self._label(), self.checkpoint_path, out, recipe=doing)
-        return run_folder.folder_for(f"{self.subcommand}-{self._label()}", None, out, trains=False, recipe=doing)
+        label, fits = self._label(), self.subcommand == "fit"
+        label = label if fits else f"{self.subcommand}-{label}"
+        return run_folder.folder_for(label, self.checkpoint_path if fits else None, out, trains=fits, recipe=doing)
 
     def _place_writers(self, trainer: Namespace) -> None:
         """All that the trainer, its loggers, callbacks and profiler write lies in the run's folder."""
@@ -148,18 +147,6 @@ class ZooCLI(LightningCLI):
             trainer.logger = False
         for part in (trainer.callbacks, trainer.profiler, trainer.plugins, trainer.strategy):
             keep_inside(part, self.folder)
-
-    def _plain_recipe(self) -> dict[str, Any]:
-        """The resolved recipe under stable names, without what belongs to this one run."""
-        try:
-            text = self._parser(self.subcommand).dump(
-                self.config[self.subcommand], format="yaml", skip_unset=False, skip_validation=True
-            )
-        except yaml.YAMLError as error:  # a class whose default is no plain value, such as Lightning's Timer
-            raise UserError(f"the recipe can't be kept as YAML: {error}") from error
-        found = yaml.safe_load(text)
-        keep = ("seed_everything", "trainer", "model", "data")
-        return spec({k: found[k] for k in keep if k in found}, "recipe")
 
     def _label(self) -> str:
         record = checkpoints.run_record(self.checkpoint) if self.checkpoint_path else {}
@@ -200,19 +187,9 @@ class ZooCLI(LightningCLI):
         except Exception as error:
             raise refused(error, self.config[self.subcommand], self.folder) from error
         if self.subcommand == "fit":
-            self._refuse_synchronising_on_cpus()
+            prechecks.refuse_synchronising_on_cpus(self.trainer, self.config_init.fit.trainer.sync_batchnorm)
         if self.subcommand == "fit" and self.checkpoint_path:
             resuming.refuse_another_length(self.model, self.base, self.recipe)
-
-    def _refuse_synchronising_on_cpus(self) -> None:
-        """PyTorch's synchronised batch norm would end every process in a traceback of its own."""
-        strategy = self.trainer.strategy
-        wanted = self.config_init.fit.trainer.sync_batchnorm and isinstance(strategy, ParallelStrategy)
-        if wanted and strategy.root_device.type == "cpu":
-            raise UserError(
-                "trainer.sync_batchnorm: PyTorch synchronises batch norm on GPUs only; several CPU processes train "
-                "without it, each with the statistics of its own share of the batch"
-            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the checkpoints, pictures, progress and atomic files of every run, where the recipe has not its own."""

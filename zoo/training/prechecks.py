@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -192,3 +193,17 @@ def _misfit(optimizer: torch.optim.Optimizer, keys: list[set[str]]) -> str:
             if isinstance(moment, Tensor) and moment.shape != parameter.shape:
                 return f"has {name} of shape {list(moment.shape)} for a parameter of shape {list(parameter.shape)}"
     return ""
+
+
+def refuse_synchronising_on_cpus(trainer: Trainer, wanted: bool) -> None:
+    """PyTorch's synchronised batch norm would end every process in a traceback of its own.
+
+    Raises:
+        UserError: it is wanted on several CPU processes.
+    """
+    strategy = trainer.strategy
+    if wanted and isinstance(strategy, ParallelStrategy) and strategy.root_device.type == "cpu":
+        raise UserError(
+            "trainer.sync_batchnorm: PyTorch synchronises batch norm on GPUs only; several CPU processes train "
+            "without it, each with the statistics of its own share of the batch"
+        )
