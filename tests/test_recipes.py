@@ -4,17 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from running import folder_of, zoo
 
 from zoo import registry
+from zoo.testing.checks import accepted
 
 PICTURES = ("pictures", "style_transfer", "texture")  # forms of a batch whose data are files of the package
 RECIPES = [r for r in registry.recipes() if r.package == "lightning-zoo" and not r.name.startswith("trainer/")]
 FEW = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"]
 FEW += ["--trainer.limit_test_batches", "1", "--trainer.logger", "false", "--trainer.accelerator", "cpu"]
-# Networks of over 100 million parameters, whose checkpoints take minutes to write, at a quarter of their width.
-NARROW = {name: ["--model.architecture.width", "0.25"] for name in ("imagenet/vgg16", "imagenet/alexnet")}
+# Networks of many million parameters, which take long to train and to write: those run are narrow. Name, and millions.
+WIDE = {"vgg16": 138.4, "alexnet": 61.0, "resnet18": 11.7, "resnet50": 25.6, "resnet152": 60.2}
+GROWING = {"imagenet/densenet121": 8.0, "cifar10/densenet_bc190_40": 25.6, "cifar10/densenet_bc250_24": 15.3}
+OWN = {**{f"imagenet/{name}": size for name, size in WIDE.items()}, **GROWING}
+NARROW = {f"imagenet/{name}": ["--model.architecture.width", "0.25"] for name in WIDE}
+NARROW |= {name: ["--model.architecture.growth_rate", "8"] for name in GROWING}
 # Weights that would be downloaded, and images of up to 800 pixels.
 NARROW["coco/rtdetr_r50"] = [
     *("--model.architecture.backbone.weights", "null", "--model.architecture.backbone.name", "resnet18"),
@@ -56,6 +62,10 @@ NARROW["cifar10/r3gan"] = [*SLIM, "--model.generator.blocks", "1", "--trainer.pr
 NARROW |= dict.fromkeys(("diffusion", "edm", "flow_matching"), SAMPLED)
 NARROW["vae"] = JUDGED
 
+# In the data of every recipe that has these arguments; no worker process, which other tests start.
+SMALL = {"batch_size": 2, "eval_batch_size": 2, "train_size": 8, "val_size": 2, "test_size": 2, "num_workers": 0}
+PIXELS = {"image_size": 64, "resize": 72}
+
 
 def small_data(recipe: dict[str, Any], root: Path) -> list[str]:
     """Flags that let the recipe read small files instead of its data set, in small batches; or small pictures."""
@@ -63,7 +73,11 @@ def small_data(recipe: dict[str, Any], root: Path) -> list[str]:
     cls: Any = entry.load()
     if cls.batch in PICTURES:
         return ["--data.size", "64", "--data.steps", "2"]
-    return ["--data.batch_size", "2", "--data.eval_batch_size", "2", *example_files(cls, root)]
+    given = recipe["data"].get("init_args", {})
+    large = isinstance(size := given.get("image_size"), int) and size > PIXELS["image_size"]
+    smaller = SMALL | (PIXELS if large else {})
+    words = [word for k, v in smaller.items() if k in accepted(cls) for word in (f"--data.{k}", str(v))]
+    return [*words, *example_files(cls, root)]
 
 
 def example_files(cls: Any, root: Path) -> list[str]:
@@ -81,6 +95,17 @@ def test_recipe_runs(name: str, workspace: Path) -> None:
     flags = [*FEW, *NARROW.get(name, ()), *small_data(recipe, workspace / "files")]
     assert zoo("fit", "--config", name, *flags) == 0
     assert (folder_of(name) / "results.json").is_file()
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_recipe_that_runs_narrow_has_the_published_network(name: str) -> None:
+    network = yaml.safe_load(registry.find_recipe(name).read_text())["model"]["init_args"]["architecture"]
+    network = network if isinstance(network, dict) else {"class_path": network}
+    (entry,) = registry.find(network["class_path"], "architectures")
+    classes = 1000 if name.startswith("imagenet") else 10
+    with torch.device("meta"):
+        built = entry.load()(num_classes=classes, **network.get("init_args", {}))
+    assert sum(p.numel() for p in built.parameters()) / 1e6 == pytest.approx(OWN[name], abs=0.05)
 
 
 @pytest.mark.parametrize("name", [r.name for r in RECIPES])
