@@ -50,7 +50,7 @@ NARROW |= dict.fromkeys(CAPTIONERS, SHORT)
 for name in CAPTIONERS[:2]:
     NARROW[name] = [*SHORT, "--data.karpathy", "false"]
 
-# Forty samples for the grid, by many calls of the network, and a judge's training.
+# Samples by many calls of the network, and a judge's training.
 JUDGED = ["--model.test_samples", "20", "--model.judge_epochs", "1"]
 SAMPLED = ["--model.steps", "2", *JUDGED]
 ADVERSARIAL = ("dcgan", "wgan_gp", "r3gan")

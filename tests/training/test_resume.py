@@ -1,7 +1,7 @@
 """A run that was stopped at any step and resumed by its checkpoint alone ends with identical bits.
 
-The main job is resumed at every step, the other cases at those around an epoch's end, and at every one by
-``pytest -m exhaustive``.
+The main job and the adversarial one are resumed at every step, the other cases at those around an epoch's end, and at
+every one by ``pytest -m exhaustive``.
 """
 
 import shutil
@@ -143,6 +143,10 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
+# Whose networks take turns, so that a state of the run is one of several kinds.
+TURNS = ("adversarial, gathered and averaged",)
+
+
 def some(steps: list[Path], epochs: int) -> list[Path]:
     """The first step, the last of the first epoch, the first of the second, and the last but one of the run."""
     epoch = (len(steps) + 1) // max(epochs, 2)
@@ -163,7 +167,7 @@ def test_resumes_exactly(name: str, every: bool, tmp_path: Path, workspace: Path
     numbers = {int(f.stem.partition("=")[2]): f for f in whole.glob("step=*.ckpt")}
     steps = [numbers[number] for number in sorted(numbers) if number < end]
     assert len(steps) >= 2
-    for step in steps if every else some(steps, trainer.get("max_epochs", 2)):
+    for step in steps if every or name in TURNS else some(steps, trainer.get("max_epochs", 2)):
         alone = tmp_path / "elsewhere" / step.name
         alone.parent.mkdir(exist_ok=True)
         shutil.copy(step, alone)
